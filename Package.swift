@@ -1,0 +1,85 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// One noun per target; who may import whom is checked by scripts/check-imports against docs/ARCHITECTURE.md.
+// Storage plugins are packages of their own under Plugins/ and are not named here.
+
+let settings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("ExistentialAny"),
+    .treatAllWarnings(as: .error),
+]
+let cSettings: [CSetting] = [.treatAllWarnings(as: .error)]
+
+func target(
+    _ name: String, in folder: String, _ dependencies: [Target.Dependency] = [],
+    linker: [LinkerSetting] = []
+) -> Target {
+    .target(
+        name: name, dependencies: dependencies, path: "Sources/\(folder)/\(name)",
+        swiftSettings: settings, linkerSettings: linker)
+}
+func cTarget(_ name: String, in folder: String) -> Target {
+    .target(name: name, path: "Sources/\(folder)/\(name)", cSettings: cSettings)
+}
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(
+        name: name, dependencies: dependencies, path: "Tests/\(name)", swiftSettings: settings)
+}
+
+let package = Package(
+    name: "apus",
+    products: [
+        .executable(name: "apus", targets: ["apus"]),
+        .library(name: "Storage", targets: ["Storage"]),
+        .library(name: "Node", targets: ["Node"]),
+        .library(name: "Builtin", targets: ["Builtin"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+    ],
+    targets: [
+        // Engine
+        cTarget("CBase", in: "Engine"),
+        target("Base", in: "Engine", ["CBase"]),
+        target("Wire", in: "Engine", ["Base"]),
+        target("Record", in: "Engine", ["Base"]),
+        target("Index", in: "Engine", ["Base", "CBase"]),
+        target("Engine", in: "Engine", ["Base", "CBase", "Wire", "Record", "Index", "Storage"]),
+        // Backends
+        target("Storage", in: "Backends", ["Base"]),
+        target("Memory", in: "Backends", ["Base", "CBase", "Storage"]),
+        target("Builtin", in: "Backends", ["Storage", "Memory"]),
+        // Client
+        .systemLibrary(
+            name: "COpenSSL", path: "Sources/Node/COpenSSL", pkgConfig: "libcrypto",
+            providers: [.apt(["libssl-dev"])]),
+        target("Client", in: "", ["Base", "Wire", "COpenSSL"]),
+        // Node
+        .systemLibrary(
+            name: "CZlib", path: "Sources/Node/CZlib", pkgConfig: "zlib",
+            providers: [.apt(["zlib1g-dev"])]),
+        cTarget("CReactor", in: "Node"),
+        target("Reactor", in: "Node", ["Base", "CBase", "CReactor"]),
+        target("Configuration", in: "Node", ["Base", "Storage"]),
+        target("Assembly", in: "Node", ["Base", "Wire", "Engine", "Storage", "CZlib"]),
+        target(
+            "Node", in: "Node",
+            [
+                "Base", "CBase", "Wire", "Engine", "Storage", "Reactor", "CReactor", "Configuration",
+                "Assembly",
+            ]),
+        .executableTarget(
+            name: "apus",
+            dependencies: [
+                "Base", "Wire", "Client", "Reactor", "CReactor", "Configuration", "Node", "Builtin",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            path: "Sources/Node/apus", swiftSettings: settings,
+            linkerSettings: [.linkedLibrary("jemalloc")]),
+        // Tests
+
+    ]
+)

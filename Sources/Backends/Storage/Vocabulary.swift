@@ -1,0 +1,177 @@
+// The words of the storage contract. A backend author imports this module and Base, nothing else of Apus.
+
+/// Where a backend keeps one image: 44 bits that only the backend understands. The index stores it; the engine compares
+/// it for equality and nothing else. *Addressed* backends give each image a location of its own; for *keyed* ones it is a version.
+public struct Location: Hashable, Sendable, BitwiseCopyable {
+    /// How many bits the index has room for.
+    public static let bitCount = 44
+
+    /// The bits, below 2^44.
+    public let rawValue: UInt64
+
+    /// Wraps the bits; more than 44 is a programming error of the backend.
+    @inlinable
+    public init(rawValue: UInt64) {
+        precondition(rawValue >> 44 == 0, "a Location has 44 bits")
+        self.rawValue = rawValue
+    }
+}
+
+/// The caller's name for an operation under way; comes back in its `Completion`.
+public struct Tag: Hashable, Sendable, BitwiseCopyable {
+    /// Meaningless to the backend.
+    public let rawValue: UInt64
+
+    /// Wraps the bits.
+    @inlinable
+    public init(rawValue: UInt64) { self.rawValue = rawValue }
+}
+
+/// Which stream an image belongs to. A log keeps them apart, so that long-lived images gather in blocks of their own.
+public enum Stream: UInt8, Sendable, BitwiseCopyable {
+    /// Written by a client, a replica or a migration.
+    case fresh
+    /// Moved by the backend's own compaction.
+    case moved
+}
+
+/// What can go wrong in a backend. A value, never a trap: the engine turns it into a result code and a log line.
+public enum StorageError: Error, Hashable, Sendable {
+    /// No room for another image; the client gets 8.
+    case outOfSpace
+    /// Too much is under way; the client gets 18.
+    case overloaded
+    /// The image exceeds what the backend can hold in one piece; the client gets 13.
+    case tooLarge(limitBytes: Int)
+    /// What is stored there is not what was written; the client gets 1, never 2.
+    case corrupt(Location)
+    /// The medium failed; carries errno and what was being done, for the log.
+    case device(errno: Int32, operation: String)
+    /// The backend was closed.
+    case closed
+    /// The settings do not make sense; one sentence for the operator.
+    case settings(String)
+}
+
+/// Answer of `BackendShard.append`.
+public enum AppendAnswer: Sendable, BitwiseCopyable {
+    /// Stored (in memory at least) and readable by every shard at this location.
+    case placed(Location)
+    /// Comes by `poll` with the location or an error; the engine publishes then, not before.
+    case pending
+}
+
+/// Answer of `BackendShard.read`.
+public enum ReadAnswer {
+    /// The image, lent until the end of this reactor turn.
+    case here(UnsafeRawBufferPointer)
+    /// Comes by `poll`.
+    case pending
+}
+
+/// Answer of `BackendShard.commit`.
+public enum CommitAnswer: Sendable, BitwiseCopyable {
+    /// Everything this shard appended before is as durable as this backend promises.
+    case done
+    /// Comes by `poll`.
+    case pending
+}
+
+/// The end of an operation that answered `pending`.
+public struct Completion {
+    /// What the operation was started with.
+    public let tag: Tag
+    /// What it came to.
+    public let result: Result
+
+    /// Outcome by kind of operation.
+    public enum Result {
+        /// An append: where the image is now.
+        case placed(Location)
+        /// A read: the image, lent until the end of this reactor turn.
+        case read(UnsafeRawBufferPointer)
+        /// A commit.
+        case committed
+        /// Any of them.
+        case failed(StorageError)
+    }
+
+    /// Joins tag and result.
+    @inlinable
+    public init(tag: Tag, result: Result) {
+        self.tag = tag
+        self.result = result
+    }
+}
+
+/// Promises of a backend, each a bit. The conformance kit holds a backend to every bit it sets.
+public struct Capabilities: OptionSet, Sendable {
+    /// The bits.
+    public let rawValue: UInt32
+    /// Wraps the bits.
+    public init(rawValue: UInt32) { self.rawValue = rawValue }
+
+    /// What `commit` has confirmed survives a crash of process and machine.
+    public static let durableAtCommit = Capabilities(rawValue: 1 << 0)
+    /// A released image never comes back in a later `scan`.
+    public static let deletesLast = Capabilities(rawValue: 1 << 1)
+    /// Keeps one image per digest; a location is a version (LSM trees, B-trees).
+    public static let keyed = Capabilities(rawValue: 1 << 2)
+    /// Its calls may block; the node runs them on `storage-threads`, never on a reactor.
+    public static let blocking = Capabilities(rawValue: 1 << 3)
+    /// Everything lives in ordinary memory: read without checking the checksum, gone with the process.
+    public static let volatile = Capabilities(rawValue: 1 << 4)
+    /// Reserved for backends that index themselves.
+    public static let selfIndexed = Capabilities(rawValue: 1 << 31)
+}
+
+/// What a backend can hold.
+public struct BackendLimits: Sendable, Equatable {
+    /// Largest image in bytes, envelope included.
+    public var imageSizeMax: Int
+    /// How many bits of `Location` it uses, at most 44.
+    public var locationBits: Int
+    /// Smallest unit in bytes that reaches the medium whole or not at all; 0 if nothing is promised.
+    public var atomicWriteSize: Int
+
+    /// Joins the figures.
+    public init(imageSizeMax: Int, locationBits: Int, atomicWriteSize: Int) {
+        self.imageSizeMax = imageSizeMax
+        self.locationBits = locationBits
+        self.atomicWriteSize = atomicWriteSize
+    }
+}
+
+/// How close a backend is to its limits; the engine delays writers from `high` on and answers 18 at `full`.
+public enum Pressure: UInt8, Sendable, Comparable {
+    /// Nothing to report.
+    case none
+    /// Writers should slow down.
+    case high
+    /// New writes are refused.
+    case full
+
+    /// Less pressing first.
+    public static func < (left: Pressure, right: Pressure) -> Bool { left.rawValue < right.rawValue }
+}
+
+/// Figures of a whole backend, for `namespace/<ns>` and the engine's thresholds. Gathered on any thread; never blocks.
+public struct BackendStatistics: Sendable {
+    /// Configured capacity in bytes; 0 if there is none.
+    public var totalBytes: UInt64 = 0
+    /// Bytes of live images, each rounded to its unit.
+    public var usedBytes: UInt64 = 0
+    /// Bytes that could be appended before space runs out, whole free blocks only.
+    public var availableBytes: UInt64 = 0
+    /// Bytes taken from the medium or memory, garbage included.
+    public var allocatedBytes: UInt64 = 0
+    /// Images that compaction has moved since start.
+    public var movedImages: UInt64 = 0
+    /// Blocks that compaction has emptied since start.
+    public var compactedBlocks: UInt64 = 0
+    /// How pressed it is now.
+    public var pressure: Pressure = .none
+
+    /// All zero.
+    public init() {}
+}

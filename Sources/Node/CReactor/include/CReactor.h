@@ -1,0 +1,3 @@
+#ifndef APUS_CREACTOR_H
+#define APUS_CREACTOR_H
+#endif
