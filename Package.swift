@@ -63,13 +63,14 @@ let package = Package(
             providers: [.apt(["zlib1g-dev"])]),
         cTarget("CReactor", in: "Node"),
         target("Reactor", in: "Node", ["Base", "CBase", "CReactor"]),
-        target("Configuration", in: "Node", ["Base", "Storage"]),
+        target("Logging", in: "Node", ["Base", "CBase"]),
+        target("Configuration", in: "Node", ["Base", "Storage", "Logging"]),
         target("Assembly", in: "Node", ["Base", "Wire", "Engine", "Storage", "CZlib"]),
         target(
             "Node", in: "Node",
             [
-                "Base", "CBase", "Wire", "Engine", "Storage", "Reactor", "CReactor", "Configuration",
-                "Assembly",
+                "Base", "CBase", "Wire", "Index", "Engine", "Storage", "Reactor", "CReactor", "Logging",
+                "Configuration", "Assembly",
             ]),
         .executableTarget(
             name: "apus",

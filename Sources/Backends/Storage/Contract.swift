@@ -100,8 +100,9 @@ public enum ScanDecision: Sendable {
 
 /// Facet: a backend that must move live images to win space back. The engine runs it as a job, on reactors.
 public protocol Compacting: AnyObject {
-    /// Whether a call to `compact` would find work. Cheap; any thread.
-    var wanted: Bool { get }
+    /// How many bytes the next call to `compact` should look at: 0 if there is nothing to do, more the further space has
+    /// fallen behind. Cheap; any thread.
+    var wantedBytes: Int { get }
 
     /// Moves at most about `byteBudget` bytes through `shard`, asking `arbiter` for each image. Called on the reactor
     /// that owns `shard`; several reactors may be inside at once, on different blocks.

@@ -25,6 +25,8 @@ public struct SettingSchema: Sendable {
     public let defaultText: String
     /// One line for the operator, unit included.
     public let help: String
+    /// False if the backend knows the setting but does nothing with it yet: the node logs a note.
+    public let hasEffect: Bool
 
     /// How a value is read.
     public enum Kind: Sendable, Equatable {
@@ -34,6 +36,8 @@ public struct SettingSchema: Sendable {
         case integer(ClosedRange<UInt64>)
         /// Bytes, with K, M, G, T suffixes, within bounds.
         case size(ClosedRange<UInt64>)
+        /// Seconds, or with s, m, h, d suffixes.
+        case seconds(ClosedRange<UInt64>)
         /// Milliseconds, or with s, m, h, d suffixes.
         case milliseconds(ClosedRange<UInt64>)
         /// One of these words.
@@ -45,7 +49,10 @@ public struct SettingSchema: Sendable {
     }
 
     /// Describes one setting.
-    public init(_ name: String, _ kind: Kind, default defaultText: String = "", help: String) {
+    public init(
+        _ name: String, _ kind: Kind, default defaultText: String = "", hasEffect: Bool = true, help: String
+    ) {
+        self.hasEffect = hasEffect
         self.name = name
         self.kind = kind
         self.defaultText = defaultText

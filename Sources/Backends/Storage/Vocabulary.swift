@@ -119,7 +119,8 @@ public struct Capabilities: OptionSet, Sendable {
     public static let keyed = Capabilities(rawValue: 1 << 2)
     /// Its calls may block; the node runs them on `storage-threads`, never on a reactor.
     public static let blocking = Capabilities(rawValue: 1 << 3)
-    /// Everything lives in ordinary memory: read without checking the checksum, gone with the process.
+    /// Everything lives in ordinary memory: reads answer `here` and appends `placed`, never `pending`; images are read
+    /// without checking the checksum, and are gone with the process.
     public static let volatile = Capabilities(rawValue: 1 << 4)
     /// Reserved for backends that index themselves.
     public static let selfIndexed = Capabilities(rawValue: 1 << 31)

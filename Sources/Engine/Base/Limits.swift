@@ -30,6 +30,8 @@ public enum Limits {
     public static let requestsPerTurnMax = 64
     /// Bytes of one connection executed in one turn (ours).
     public static let bytesPerTurnMax = 256 << 10
+    /// Bytes of answers to one connection after which its other requests wait for the next turn (ours).
+    public static let answerBytesPerTurnMax = 1 << 20
     /// Largest image in bytes that is built and copied while a partition lock is held (ours).
     public static let lockedCopySizeMax = 4096
     /// Images are measured and addressed in units of this many bytes (ours).

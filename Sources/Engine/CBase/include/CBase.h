@@ -6,6 +6,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 // ---- Ordered access to memory shared between threads (and, for arenas, with a later process). ----
 
@@ -52,6 +55,19 @@ static inline bool apus_compare_exchange_u64(void *address, uint64_t expected, u
 }
 // Orders every earlier store before every later load (sleep/wake handshakes).
 static inline void apus_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
+// A bit for each of the first 12 bytes at `line` that equals `tag`; `line` is 16-byte aligned.
+static inline uint32_t apus_match_tags(const void *line, uint8_t tag) {
+#if defined(__SSE2__)
+    __m128i bytes = _mm_load_si128((const __m128i *)line);
+    return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8((char)tag))) & 0xFFF;
+#else
+    uint32_t mask = 0;
+    for (int i = 0; i < 12; i++) mask |= (uint32_t)(((const uint8_t *)line)[i] == tag) << i;
+    return mask;
+#endif
+}
+static inline uint64_t apus_reverse_bits(uint64_t value) { return __builtin_bitreverse64(value); }
 
 static inline void apus_prefetch(const void *address) { __builtin_prefetch(address, 0, 3); }
 

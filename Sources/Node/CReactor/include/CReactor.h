@@ -1,3 +1,70 @@
+// What the reactor needs of the system and Swift cannot name: epoll, eventfd, sockets with their options, affinity,
+// threads, clocks, and the crash report.
 #ifndef APUS_CREACTOR_H
 #define APUS_CREACTOR_H
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+static inline int apus_epoll_add(int epoll, int descriptor, uint32_t events, uint64_t token) {
+    struct epoll_event event = {.events = events, .data.u64 = token};
+    return epoll_ctl(epoll, EPOLL_CTL_ADD, descriptor, &event);
+}
+static inline int apus_epoll_change(int epoll, int descriptor, uint32_t events, uint64_t token) {
+    struct epoll_event event = {.events = events, .data.u64 = token};
+    return epoll_ctl(epoll, EPOLL_CTL_MOD, descriptor, &event);
+}
+static inline uint32_t apus_event_flags(const struct epoll_event *event) { return event->events; }
+static inline uint64_t apus_event_token(const struct epoll_event *event) { return event->data.u64; }
+
+enum {
+    APUS_READABLE = EPOLLIN,
+    APUS_WRITABLE = EPOLLOUT,
+    APUS_PEER_CLOSED = EPOLLRDHUP,
+    APUS_BROKEN = EPOLLERR | EPOLLHUP,
+};
+
+static inline int apus_eventfd(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
+static inline int apus_accept(int listener) { return accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC); }
+
+static inline uint64_t apus_clock_nanoseconds(clockid_t clock) {
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+static inline uint64_t apus_monotonic_nanoseconds(void) { return apus_clock_nanoseconds(CLOCK_MONOTONIC); }
+static inline uint64_t apus_wall_nanoseconds(void) { return apus_clock_nanoseconds(CLOCK_REALTIME); }
+
+// Options of an accepted socket: no delay, keep-alive after 60 s idle every 60 s, twice.
+void apus_socket_prepare(int descriptor);
+// A listening socket on a numeric address; -1 and errno if that fails. `port` 0 takes a free one.
+int apus_listen(const char *address, uint16_t port, int backlog);
+// The port a socket is bound to, 0 if it has none.
+uint16_t apus_bound_port(int descriptor);
+// Pins the calling thread to a processor; 0 or errno.
+int apus_pin_thread(int processor);
+// The processors this process may use: how many, and the first `max` of their numbers in `ids`.
+int apus_processors(int *ids, int max);
+void apus_name_thread(const char *name);
+
+// On SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE and SIGABRT: writes the signal, the request at hand and a backtrace to
+// `log` and to standard error, then lets the process die of the signal. SIGPIPE is ignored.
+void apus_crash_install(int log);
+// Where this thread keeps the request at hand: word 0 its address (0 for none), word 1 its bytes.
+void apus_crash_watch(const uint64_t *words);
+
 #endif

@@ -1,0 +1,8 @@
+internal import Memory
+public import Storage
+
+/// The backends in this package. A server with others names its own list beside these.
+public enum Builtin {
+    /// In the order in which they are shown.
+    public static let descriptors: [BackendDescriptor] = [Memory.descriptor]
+}

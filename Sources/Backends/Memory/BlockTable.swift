@@ -1,0 +1,255 @@
+// The blocks of one memory namespace: address space of `data-size` bytes, cut into blocks of 1 MiB. Invariants:
+// 1. A block is free, open (one shard appends to it), closed, emptying (one shard compacts it), retired, or inside a span.
+// 2. `live` of a block is the size of its images that were appended and not released; a block is retired only at 0.
+// 3. A retired block becomes free only when every shard has begun a turn, or fallen asleep, after it was retired:
+//    until then somebody may still read bytes that were lent to him.
+// 4. States change under `lock`, except closed -> retired, which whoever takes the last live byte away does by
+//    compare-and-swap.
+// 5. A span is a run of blocks for one image that is larger than a block; its first block stands for all of them.
+internal import CBase
+internal import Storage
+
+enum BlockState {
+    static let free: UInt32 = 0
+    static let open: UInt32 = 1
+    static let closed: UInt32 = 2
+    static let emptying: UInt32 = 3
+    static let retired: UInt32 = 4
+    static let inSpan: UInt32 = 5
+}
+
+/// What is known of one block.
+struct BlockLine: BitwiseCopyable {
+    var live: UInt64 = 0
+    var retiredEpoch: UInt64 = 0
+    var state: UInt32 = BlockState.free
+    /// Bytes in use when it was closed.
+    var filled: UInt32 = 0
+    /// Blocks that this one stands for: 1, or the length of a span.
+    var span: UInt32 = 1
+    /// The pages have been touched since they were last given back.
+    var isResident: UInt32 = 0
+}
+
+/// See the invariants above. Any thread.
+final class BlockTable: @unchecked Sendable {
+    static let blockSize = 1 << 20
+    let base: UnsafeMutableRawPointer
+    let count: Int
+    private let lines: UnsafeMutablePointer<BlockLine>
+    private let lockWord: UnsafeMutablePointer<UInt32>
+    // Word 0: epoch; 8: used blocks; 16: retired blocks waiting; each on a line of its own.
+    private let words: UnsafeMutablePointer<UInt64>
+    private let shardEpochs: UnsafeMutablePointer<UInt64>
+    static let shardsMax = 256
+    static let asleep = UInt64.max
+    private var lowestFree = 0
+    private var residentFree = 0
+    private var retiredList: [UInt32] = []
+    private var shardCount = 0
+    /// Free blocks that keep their pages, so that a busy namespace does not ask the system for each block.
+    private static let residentFreeMax = 4
+
+    init(dataSize: Int) throws(StorageError) {
+        count = dataSize / BlockTable.blockSize
+        guard count > 0, let pages = apus_pages_reserve(count * BlockTable.blockSize, true) else {
+            throw .settings("no address space for data-size \(dataSize): lower it, or raise the limit (ulimit -v)")
+        }
+        base = pages
+        lines = .allocate(capacity: count)
+        lines.initialize(repeating: BlockLine(), count: count)
+        lockWord = .allocate(capacity: 16)
+        lockWord.initialize(repeating: 0, count: 16)
+        words = .allocate(capacity: 24)
+        words.initialize(repeating: 0, count: 24)
+        words[0] = 1
+        shardEpochs = .allocate(capacity: BlockTable.shardsMax * 8)
+        shardEpochs.initialize(repeating: BlockTable.asleep, count: BlockTable.shardsMax * 8)
+        retiredList.reserveCapacity(1024)
+    }
+
+    deinit {
+        apus_pages_release(base, count * BlockTable.blockSize)
+        lines.deallocate()
+        lockWord.deallocate()
+        words.deallocate()
+        shardEpochs.deallocate()
+    }
+
+    // ---- Turns ----
+
+    func registerShard() -> Int {
+        apus_lock(lockWord)
+        defer { apus_unlock(lockWord) }
+        precondition(shardCount < BlockTable.shardsMax, "more shards than a memory namespace can have")
+        shardCount += 1
+        return shardCount - 1
+    }
+
+    /// Shard `number` begins a turn: it sees nothing that was retired before.
+    func turnBegan(_ number: Int) {
+        apus_store_release_u64(shardEpochs + number * 8, apus_load_acquire_u64(words))
+        apus_fence()
+    }
+
+    /// Shard `number` waits for events and holds nothing.
+    func fellAsleep(_ number: Int) { apus_store_release_u64(shardEpochs + number * 8, BlockTable.asleep) }
+
+    private var oldestTurn: UInt64 {
+        apus_fence()
+        var oldest = BlockTable.asleep
+        for shard in 0..<shardCount { oldest = min(oldest, apus_load_acquire_u64(shardEpochs + shard * 8)) }
+        return oldest
+    }
+
+    // ---- Blocks ----
+
+    /// Blocks that are not free. A moment old.
+    var usedBlocks: Int { Int(apus_load_relaxed_u64(words + 8)) }
+
+    /// Takes `span` neighbouring blocks and opens them as one; nil if there are none beyond `reserve` others.
+    func take(span: Int, reserve: Int) -> Int? {
+        apus_lock(lockWord)
+        defer { apus_unlock(lockWord) }
+        recycle()
+        guard count - usedBlocks >= span + reserve, let first = findFree(span) else { return nil }
+        for block in first..<(first + span) {
+            if lines[block].isResident == 1 { residentFree -= 1 }
+            lines[block].isResident = 1
+            lines[block].state = BlockState.inSpan
+        }
+        lines[first].live = 0
+        lines[first].filled = 0
+        lines[first].span = UInt32(span)
+        apus_store_release_u32(state(first), BlockState.open)
+        apus_store_relaxed_u64(words + 8, UInt64(usedBlocks + span))
+        return first
+    }
+
+    private func findFree(_ span: Int) -> Int? {
+        var block = lowestFree
+        var length = 0
+        while block < count {
+            length = lines[block].state == BlockState.free ? length + 1 : 0
+            if span == 1 || length == 1 && block == lowestFree { lowestFree = max(lowestFree, block - length + 1) }
+            if length == span {
+                if span == 1 { lowestFree = block + 1 }
+                return block - span + 1
+            }
+            block += 1
+        }
+        return nil
+    }
+
+    /// The shard that filled a block closes it.
+    func close(_ block: Int, filled: Int) {
+        lines[block].filled = UInt32(filled)
+        apus_store_release_u32(state(block), BlockState.closed)
+        apus_fence()
+        if apus_load_acquire_u64(live(block)) == 0 { retire(block, from: BlockState.closed) }
+    }
+
+    /// Counts an image of `byteCount` bytes into its block.
+    func addLive(_ block: Int, _ byteCount: Int) { apus_fetch_add_u64(live(block), UInt64(byteCount)) }
+
+    /// Counts an image out of its block; the last one out retires a closed block.
+    func removeLive(_ block: Int, _ byteCount: Int) {
+        let before = apus_fetch_add_u64(live(block), 0 &- UInt64(byteCount))
+        precondition(before >= UInt64(byteCount), "an image was released twice")
+        guard before == UInt64(byteCount) else { return }
+        apus_fence()
+        if apus_load_acquire_u32(state(block)) == BlockState.closed { retire(block, from: BlockState.closed) }
+    }
+
+    private func retire(_ block: Int, from old: UInt32) {
+        guard apus_compare_exchange_u32(state(block), old, BlockState.retired) else { return }
+        apus_lock(lockWord)
+        defer { apus_unlock(lockWord) }
+        lines[block].retiredEpoch = apus_fetch_add_u64(words, 1) + 1
+        retiredList.append(UInt32(block))
+    }
+
+    /// Makes free what was retired and can no longer be seen. Under the lock.
+    private func recycle() {
+        guard !retiredList.isEmpty else { return }
+        let oldest = oldestTurn
+        retiredList.removeAll { block in
+            guard lines[Int(block)].retiredEpoch <= oldest else { return false }
+            free(Int(block))
+            return true
+        }
+    }
+
+    private func free(_ first: Int) {
+        let span = Int(lines[first].span)
+        precondition(lines[first].live == 0)
+        for block in first..<(first + span) {
+            lines[block].state = BlockState.free
+            lines[block].span = 1
+            residentFree += 1
+        }
+        lowestFree = min(lowestFree, first)
+        apus_store_relaxed_u64(words + 8, UInt64(usedBlocks - span))
+        for block in first..<(first + span) where residentFree > BlockTable.residentFreeMax { giveBack(block & ~1) }
+    }
+
+    /// Gives two neighbouring free blocks back to the system: together they are one huge page.
+    private func giveBack(_ block: Int) {
+        let pair = block..<min(block + 2, count)
+        guard pair.allSatisfy({ lines[$0].state == BlockState.free }) else { return }
+        guard apus_pages_discard(base + block * BlockTable.blockSize, pair.count * BlockTable.blockSize) == 0 else {
+            return
+        }
+        for block in pair where lines[block].isResident == 1 {
+            lines[block].isResident = 0
+            residentFree -= 1
+        }
+    }
+
+    /// Frees what can be freed now and gives memory back; for quiet times.
+    func tidy() {
+        apus_lock(lockWord)
+        recycle()
+        apus_unlock(lockWord)
+    }
+
+    // ---- Compaction ----
+
+    /// Claims the emptiest closed block that has at most `liveMax` live bytes; nil if there is none.
+    func claimEmptiest(liveMax: Int) -> Int? {
+        apus_lock(lockWord)
+        defer { apus_unlock(lockWord) }
+        recycle()
+        var best: Int?
+        var bestLive = UInt64(liveMax) + 1
+        for block in 0..<count where lines[block].state == BlockState.closed && lines[block].span == 1 {
+            let live = apus_load_relaxed_u64(self.live(block))
+            if live < bestLive {
+                best = block
+                bestLive = live
+            }
+        }
+        guard let best, apus_compare_exchange_u32(state(best), BlockState.closed, BlockState.emptying) else { return nil }
+        return best
+    }
+
+    /// A block has been walked to its end: retired if nothing is left, else closed again (an append whose entry is not
+    /// published yet was passed over).
+    func emptied(_ block: Int) {
+        if apus_load_acquire_u64(live(block)) == 0 {
+            retire(block, from: BlockState.emptying)
+        } else {
+            close(block, filled: Int(lines[block].filled))
+        }
+    }
+
+    func filled(_ block: Int) -> Int { Int(lines[block].filled) }
+
+    /// Bytes of pages taken. A moment old.
+    var allocatedBytes: Int { (usedBlocks + max(residentFree, 0)) * BlockTable.blockSize }
+
+    private func state(_ block: Int) -> UnsafeMutableRawPointer {
+        UnsafeMutableRawPointer(lines + block) + 16
+    }
+    private func live(_ block: Int) -> UnsafeMutableRawPointer { UnsafeMutableRawPointer(lines + block) }
+}

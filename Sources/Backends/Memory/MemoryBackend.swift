@@ -1,0 +1,139 @@
+// `storage-engine memory`: a log-structured arena. Images are appended to blocks of 1 MiB and never changed; what is
+// overwritten leaves holes, and compaction moves what is left of the emptiest blocks together.
+public import Storage
+internal import Base
+internal import CBase
+
+/// One namespace in memory.
+final class MemoryBackend: Backend, Compacting, @unchecked Sendable {
+    private let blocks: BlockTable
+    private let dataSize: UInt64
+    private let eligibleLiveMax: Int
+    private let lockWord: UnsafeMutablePointer<UInt32>
+    private var shards: [MemoryShard] = []
+    private var namespaceBlob: [UInt8] = []
+    private var partitionMetadata: [[UInt8]] = []
+
+    init(_ request: OpenRequest) throws(StorageError) {
+        dataSize = request.settings.number("data-size") ?? Memory.dataSizeDefault
+        blocks = try BlockTable(dataSize: Int(dataSize))
+        let percent = Int(request.settings.number("defrag-lwm-pct") ?? Memory.defragPercentDefault)
+        eligibleLiveMax = BlockTable.blockSize / 100 * percent
+        lockWord = .allocate(capacity: 1)
+        lockWord.initialize(to: 0)
+    }
+
+    deinit { lockWord.deallocate() }
+
+    // ---- Control plane ----
+
+    func makeShard(index: Int, of count: Int) throws(StorageError) -> any BackendShard {
+        let shard = MemoryShard(blocks, reserveBlocks: 2 * count + 2)
+        apus_lock(lockWord)
+        shards.append(shard)
+        apus_unlock(lockWord)
+        return shard
+    }
+
+    /// Finds nothing: what was in memory is gone with the process that wrote it.
+    func scan(segment: Int, of count: Int, _ visit: (ScannedImage) -> ScanDecision) throws(StorageError) {}
+
+    func loadNamespaceBlob() throws(StorageError) -> [UInt8] { namespaceBlob }
+
+    func storeNamespaceBlob(_ bytes: [UInt8]) throws(StorageError) { namespaceBlob = bytes }
+
+    func loadPartitionMetadata() throws(StorageError) -> [[UInt8]] { partitionMetadata }
+
+    func storePartitionMetadata(_ metadata: [[UInt8]]) throws(StorageError) { partitionMetadata = metadata }
+
+    func close() throws(StorageError) {}
+
+    var statistics: BackendStatistics {
+        var figures = BackendStatistics()
+        figures.totalBytes = dataSize
+        figures.usedBytes = UInt64(liveBytes)
+        figures.availableBytes = UInt64((blocks.count - blocks.usedBlocks) * BlockTable.blockSize)
+        figures.allocatedBytes = UInt64(blocks.allocatedBytes)
+        for shard in shards {
+            figures.movedImages += shard.movedImages
+            figures.compactedBlocks += shard.compactedBlocks
+        }
+        return figures
+    }
+
+    private var liveBytes: Int { Int(max(shards.reduce(Int64(0)) { $0 + $1.liveBytes }, 0)) }
+
+    // ---- Compaction ----
+
+    var compaction: (any Compacting)? { self }
+
+    /// Nothing while the blocks in use are within 15 % of what lives, plus the open ones; then the more the further.
+    var wantedBytes: Int {
+        let live = liveBytes
+        let spare = (2 * shards.count + 1) * BlockTable.blockSize
+        let used = blocks.usedBlocks * BlockTable.blockSize
+        let excess = used - spare - live - live / 100 * Memory.slackPercent
+        guard excess > 0 else { return 0 }
+        let step = max(live / 200, BlockTable.blockSize)
+        return Memory.sliceBytes * min(1 + excess / step, 8)
+    }
+
+    func compact(
+        on shard: any BackendShard, byteBudget: Int, arbiter: any LivenessArbiter
+    ) throws(StorageError) -> Int {
+        guard let shard = shard as? MemoryShard else { preconditionFailure("a shard of another backend") }
+        return try shard.compact(byteBudget: byteBudget, liveMax: eligibleLiveMax, arbiter: arbiter)
+    }
+}
+
+/// The memory backend as the registry knows it.
+public enum Memory {
+    static let dataSizeDefault: UInt64 = 4 << 30
+    static let defragPercentDefault: UInt64 = 95
+    /// Bytes of garbage, in percent of what lives, that compaction leaves alone.
+    static let slackPercent = 15
+    /// Bytes that one slice looks at when there is little to do: about 25 us.
+    static let sliceBytes = 16 << 10
+
+    /// What the operator writes as `storage-engine memory`.
+    public static let descriptor = BackendDescriptor(
+        name: "memory", contract: .current, formats: 1...1, capabilities: [.volatile],
+        limits: BackendLimits(imageSizeMax: 8 << 20, locationBits: 44, atomicWriteSize: 0),
+        settings: settings,
+        open: { (request) throws(StorageError) -> any Backend in try MemoryBackend(request) })
+
+    private static let settings: [SettingSchema] = [
+        SettingSchema("data-size", .size(16 << 20...1 << 47), default: "4G",
+            help: "limit of the data in bytes; memory is taken as it is needed and given back"),
+        SettingSchema("defrag-lwm-pct", .integer(1...99), default: "95",
+            help: "a block is compacted only if less than this percentage of it is live"),
+        SettingSchema("stop-writes-used-pct", .integer(0...100), default: "70",
+            help: "writes answer 8 above this percentage of data-size"),
+        SettingSchema("stop-writes-avail-pct", .integer(0...100), default: "5",
+            help: "writes answer 8 if less than this percentage of data-size is in free blocks"),
+        SettingSchema("evict-used-pct", .integer(0...100), default: "0", hasEffect: false, help: "no eviction yet"),
+        SettingSchema("commit-to-device", .boolean, default: "false", hasEffect: false, help: "no backing device yet"),
+        SettingSchema("compression", .word(["none", "lz4", "snappy", "zstd"]), default: "none", hasEffect: false,
+            help: "no compression yet"),
+        SettingSchema("compression-acceleration", .integer(0...65537), default: "0", hasEffect: false,
+            help: "no compression yet"),
+        SettingSchema("compression-level", .integer(0...9), default: "0", hasEffect: false,
+            help: "no compression yet"),
+        SettingSchema("defrag-queue-min", .integer(0...4_294_967_295), default: "0", hasEffect: false,
+            help: "compaction runs by need"),
+        SettingSchema("defrag-sleep", .integer(0...4_294_967_295), default: "1000", hasEffect: false,
+            help: "compaction runs by need"),
+        SettingSchema("defrag-startup-minimum", .integer(0...99), default: "0", hasEffect: false,
+            help: "nothing survives a restart"),
+        SettingSchema("enable-benchmarks-storage", .boolean, default: "false", hasEffect: false,
+            help: "no storage histograms yet"),
+        SettingSchema("flush-max-ms", .integer(0...1000), default: "1000", hasEffect: false,
+            help: "no backing device yet"),
+        SettingSchema("flush-size", .size(4096...8 << 20), default: "1M", hasEffect: false,
+            help: "no backing device yet"),
+        SettingSchema("max-write-cache", .size(0...UInt64.max), default: "64M", hasEffect: false,
+            help: "no backing device yet"),
+        SettingSchema("tomb-raider-sleep", .integer(0...4_294_967_295), default: "1000", hasEffect: false,
+            help: "no tombstones yet"),
+    ]
+}

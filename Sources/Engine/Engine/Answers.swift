@@ -1,0 +1,73 @@
+// The end of every request: answer, counters, latency.
+internal import Base
+internal import Index
+internal import Wire
+
+extension NamespaceShard {
+    /// Writes the answer of `slot` with what is in `scratch.results`, and counts it.
+    func end(_ slot: SlotPointer, _ result: ResultCode) -> Progress {
+        let isDone = result == .ok
+        let isGone = slot.pointee.isDelete
+        if !slot.pointee.isTouch {
+            let entry = slot.pointee.isRead ? slot.pointee.previous : slot.pointee.next
+            AnswerWriter.appendAnswer(
+                result: result, generation: isDone && !isGone ? entry.generation : 0,
+                voidTime: isDone && !isGone ? entry.voidTime : 0,
+                operations: isDone ? scratch.results.bytes : UnsafeRawBufferPointer(start: nil, count: 0),
+                operationCount: isDone ? scratch.resultCount : 0, to: scratch.output)
+        }
+        resetResults()
+        countEnd(slot, result)
+        return .answered
+    }
+
+    private func resetResults() {
+        guard scratch.resultCount > 0 else { return }
+        scratch.results.truncate(to: 0)
+        scratch.resultCount = 0
+    }
+
+    /// Counts the end of a request and marks it.
+    func countEnd(_ slot: SlotPointer, _ result: ResultCode) {
+        slot.pointee.phase = .answered
+        slot.pointee.result = result
+        if slot.pointee.isTouch {
+            counters.count(result == .ok ? .readTouchSuccess : .readTouchError)
+        } else if slot.pointee.isRead {
+            countRead(result)
+        } else if slot.pointee.request.header.info2.contains(.delete) {
+            countDelete(result)
+        } else {
+            countWrite(result)
+        }
+    }
+
+    private func countRead(_ result: ResultCode) {
+        switch result {
+        case .ok: counters.count(.clientReadSuccess)
+        case .notFound: counters.count(.clientReadNotFound)
+        case .timeout: counters.count(.clientReadTimeout)
+        case .filteredOut: counters.count(.clientReadFilteredOut)
+        default: counters.count(.clientReadError)
+        }
+    }
+
+    private func countDelete(_ result: ResultCode) {
+        switch result {
+        case .ok: counters.count(.clientDeleteSuccess)
+        case .notFound: counters.count(.clientDeleteNotFound)
+        case .timeout: counters.count(.clientDeleteTimeout)
+        case .filteredOut: counters.count(.clientDeleteFilteredOut)
+        default: counters.count(.clientDeleteError)
+        }
+    }
+
+    private func countWrite(_ result: ResultCode) {
+        switch result {
+        case .ok: counters.count(.clientWriteSuccess)
+        case .timeout: counters.count(.clientWriteTimeout)
+        case .filteredOut: counters.count(.clientWriteFilteredOut)
+        default: counters.count(.clientWriteError)
+        }
+    }
+}

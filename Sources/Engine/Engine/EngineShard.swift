@@ -1,0 +1,219 @@
+// The engine on one reactor: all namespaces, the requests under way, the jobs. Invariants:
+// 1. A request is either answered in the call that brought it, or it has a slot in `slots.suspended` until it is.
+// 2. `scratch.output` is set before any request runs, and is what its answer is written to.
+package import Base
+package import Storage
+package import Wire
+
+/// The engine as one reactor drives it. Reactor's thread only.
+package final class EngineShard {
+    package let namespaces: [NamespaceShard]
+    private let scratch: Scratch
+    private let cluster: any ClusterEffects
+    private var spare: SlotPointer
+    private var now = TurnTime(monotonic: Instant(nanoseconds: 0), wall: RecordTime(milliseconds: 0))
+    private var nextJob = 0
+    /// Requests answered since the last `countLatencies`, by namespace and kind.
+    private let answeredCounts: UnsafeMutablePointer<UInt32>
+    /// Default deadline of a request in milliseconds (`transaction-max-ms`).
+    private let deadlineMilliseconds: UInt64
+    /// Frames that no namespace could be found for, or that were no point request.
+    package private(set) var refusedRequests: UInt64 = 0
+
+    /// Makes the shard of `reactor`; `backends` are its backend shards, in the order of `namespaces`.
+    package init(
+        reactor: Int, namespaces: [Namespace], backends: [any BackendShard], shell: any EngineShell,
+        cluster: any ClusterEffects, deadlineMilliseconds: UInt64, log: @escaping @Sendable (String) -> Void
+    ) {
+        precondition(namespaces.count == backends.count && namespaces.count <= Limits.namespacesMax)
+        let scratch = Scratch(shell: shell, reactor: reactor)
+        self.scratch = scratch
+        self.cluster = cluster
+        self.deadlineMilliseconds = deadlineMilliseconds
+        answeredCounts = .allocate(capacity: Limits.namespacesMax * LatencyKind.allCases.count)
+        answeredCounts.initialize(repeating: 0, count: Limits.namespacesMax * LatencyKind.allCases.count)
+        spare = scratch.slots.take()
+        self.namespaces = zip(namespaces, backends).enumerated().map { number, pair in
+            NamespaceShard(
+                namespace: pair.0, number: number, reactor: reactor, backend: pair.1, scratch: scratch,
+                cluster: cluster, log: log)
+        }
+    }
+
+    deinit { answeredCounts.deallocate() }
+
+    /// The namespace of that name.
+    package func namespace(named name: UnsafeRawBufferPointer) -> NamespaceShard? {
+        for shard in namespaces where shard.isNamed(name) { return shard }
+        return nil
+    }
+
+    // ---- Turns ----
+
+    /// A turn begins: the clocks are read, what the backends have finished goes on.
+    package func turnBegan(_ time: TurnTime) {
+        now = time
+        for shard in namespaces {
+            shard.backend.poll { completion in complete(completion, shard) }
+        }
+    }
+
+    /// The turn is over; nothing lent by a backend is used any more.
+    package func turnEnded(sleeping: Bool) {
+        for shard in namespaces { shard.backend.turnEnded(sleeping: sleeping) }
+    }
+
+    // ---- Requests ----
+
+    /// Executes one request of a connection; `arrived` is when its first byte came. The answer goes to `output`, now
+    /// or, if the result is `suspended`, through the shell.
+    package func execute(
+        _ request: RequestView, connection: UInt64, arrived: Instant, output: OutputBuffer
+    ) -> Progress {
+        scratch.output = output
+        guard let shard = namespace(named: request.namespace) else { return refuse(request, .namespace) }
+        let header = request.header
+        if request.isDigestMalformed { return refuse(request, .parameter) }
+        guard request.has(.digest), !header.info1.contains(.batch) else { return refuse(request, .unsupportedFeature) }
+        let isWrite = header.info2.contains(.write)
+        guard isWrite || header.info1.contains(.read) else { return refuse(request, .parameter) }
+        guard isSupported(request) else { return refuse(request, .unsupportedFeature) }
+        let slot = spare
+        slot.pointee.begin(request, namespace: shard.number, connection: connection, now: arrived)
+        let timeout = UInt64(header.transactionTimeout)
+        slot.pointee.deadline = arrived.advanced(byMilliseconds: timeout > 0 ? timeout : deadlineMilliseconds)
+        slot.pointee.isRead = !isWrite
+        if case .refused(let result) = cluster.route(
+            slot.pointee.digest.partition, namespace: shard.number, isWrite: isWrite) {
+            return shard.end(slot, result)
+        }
+        let progress = isWrite ? shard.startWrite(slot, now: now) : shard.startRead(slot, now: now)
+        if progress == .suspended {
+            scratch.slots.keepBody(slot)
+            spare = scratch.slots.take()
+        } else {
+            let kind = isWrite ? LatencyKind.write : .read
+            answeredCounts[shard.number * LatencyKind.allCases.count + kind.rawValue] += 1
+        }
+        return progress
+    }
+
+    /// Everything that was executed since the last call is answered at `end`: counts the latencies.
+    package func countLatencies(end: Instant) {
+        let kinds = LatencyKind.allCases.count
+        for number in 0..<(namespaces.count * kinds) where answeredCounts[number] > 0 {
+            let kind: LatencyKind = number % kinds == 0 ? .read : .write
+            namespaces[number / kinds].counters.countLatency(
+                kind, nanoseconds: end.nanoseconds(since: now.monotonic), times: UInt64(answeredCounts[number]))
+            answeredCounts[number] = 0
+        }
+    }
+
+    /// Starts fetching what the look-up of `request` touches: stage 0 the bucket, 1 the entry, 2 the image. A hint.
+    package func prefetch(_ request: RequestView, stage: Int) {
+        guard let shard = namespace(named: request.namespace) else { return }
+        switch stage {
+        case 0: shard.prefetchBucket(request.digest)
+        case 1: shard.prefetchEntry(request.digest)
+        default: shard.prefetchImage(request.digest)
+        }
+    }
+
+    /// Requests of later issues, by what they carry.
+    private func isSupported(_ request: RequestView) -> Bool {
+        !(request.has(.filter) || request.has(.udfPackage) || request.has(.transactionID)
+            || request.header.info1.contains(.xdr))
+    }
+
+    /// Answers without having reached a namespace. Streams of answers end with a message marked last.
+    private func refuse(_ request: RequestView, _ result: ResultCode) -> Progress {
+        refusedRequests += 1
+        let isStream = request.header.info1.contains(.batch) || !(request.has(.digest) || request.isDigestMalformed)
+        if isStream, result != .namespace {
+            AnswerWriter.appendLast(result: result, to: scratch.output)
+        } else {
+            AnswerWriter.appendAnswer(
+                result: result, generation: 0, voidTime: 0,
+                operations: UnsafeRawBufferPointer(start: nil, count: 0), operationCount: 0, to: scratch.output)
+        }
+        return .answered
+    }
+
+    // ---- Late answers ----
+
+    /// A claim has passed to a slot of this reactor.
+    package func claimPassed(to slot: SlotPointer) {
+        let shard = namespaces[slot.pointee.namespace]
+        openOutput(slot)
+        if now.monotonic > slot.pointee.deadline {
+            slot.pointee.isDelete = false
+            close(slot, shard.finish(slot, .timeout))
+        } else {
+            close(slot, shard.inherit(slot, now: now))
+        }
+    }
+
+    /// An effect of the cluster layer that answered `pending` has ended well: the slot goes on.
+    package func resume(_ slot: SlotPointer) {
+        openOutput(slot)
+        slot.pointee.phase = slot.pointee.phase == .claimed ? .resolved : .replicated
+        close(slot, namespaces[slot.pointee.namespace].advance(slot, image: nil, now: now))
+    }
+
+    private func complete(_ completion: borrowing Completion, _ shard: NamespaceShard) {
+        guard let slot = SlotPointer(bitPattern: UInt(completion.tag.rawValue)) else { return }
+        openOutput(slot)
+        close(slot, shard.completed(slot, completion.result, now: now))
+    }
+
+    private func openOutput(_ slot: SlotPointer) {
+        if !slot.pointee.isTouch, let output = scratch.shell.output(of: slot.pointee.connection) {
+            scratch.output = output
+        } else {
+            scratch.discardOutput()
+        }
+    }
+
+    private func close(_ slot: SlotPointer, _ progress: Progress) {
+        guard progress == .answered else { return }
+        let connection = slot.pointee.connection
+        let isTouch = slot.pointee.isTouch
+        if !isTouch {
+            namespaces[slot.pointee.namespace].counters.countLatency(
+                slot.pointee.isRead ? .read : .write,
+                nanoseconds: now.monotonic.nanoseconds(since: slot.pointee.started), times: 1)
+        }
+        scratch.slots.resumed(slot)
+        scratch.discardOutput()
+        if !isTouch { scratch.shell.answered(connection) }
+    }
+
+    /// Whether `tick` is wanted soon: requests are waiting.
+    package var hasSuspended: Bool { !scratch.slots.suspended.isEmpty }
+
+    /// Answers 9 to requests that wait for a claim and whose time is up.
+    package func expireWaiters() {
+        for slot in scratch.slots.suspended where slot.pointee.deadline < now.monotonic {
+            let shard = namespaces[slot.pointee.namespace]
+            let partition = slot.pointee.digest.partition
+            shard.partitions.lock(partition)
+            let hasLeft = shard.partitions.leave(slot)
+            shard.partitions.unlock(partition)
+            guard hasLeft else { continue }
+            openOutput(slot)
+            close(slot, shard.end(slot, .timeout))
+        }
+    }
+
+    // ---- Jobs ----
+
+    /// Runs one slice of background work, about 50 us; false if there is none.
+    package func backgroundSlice() -> Bool {
+        for _ in namespaces {
+            let shard = namespaces[nextJob]
+            nextJob = (nextJob + 1) % namespaces.count
+            if shard.compactSlice() { return true }
+        }
+        return false
+    }
+}

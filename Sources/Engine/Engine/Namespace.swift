@@ -1,0 +1,118 @@
+// One namespace of a node, shared by all reactors. Invariants:
+// 1. An index entry is read and changed under the lock of its partition only.
+// 2. The entry of a record points at an image that the backend holds; whoever takes the entry away releases the image
+//    that the entry held at that moment, once.
+// 3. Last-update times never go back within a record, nor below the record clock's high-water mark at their issue.
+package import Base
+internal import CBase
+package import Index
+internal import Record
+package import Storage
+
+/// What a namespace needs to know; fixed while it serves.
+package struct NamespaceSettings: Sendable {
+    /// As configured, at most 31 bytes.
+    package var name: String
+    /// `default-ttl` in seconds, 0 for never.
+    package var defaultTimeToLiveSeconds: UInt32 = 0
+    /// `nsup-period` in seconds, 0 for off.
+    package var nsupPeriodSeconds: UInt32 = 0
+    /// `allow-ttl-without-nsup`.
+    package var allowTimeToLiveWithoutNsup = false
+    /// `apply-ttl-reductions`.
+    package var applyTimeToLiveReductions = true
+    /// `default-read-touch-ttl-pct`.
+    package var readTouchPercent: UInt32 = 0
+    /// `max-record-size` in bytes.
+    package var recordSizeMax = Limits.recordSizeDefault
+    /// `transaction-pending-limit`, 0 for no limit.
+    package var pendingLimit = Limits.pendingLimitDefault
+    /// `disallow-null-setname`.
+    package var disallowNullSetName = false
+    /// `commit-to-device`: an answer waits for the backend's commit.
+    package var commitBeforeAnswer = false
+
+    package init(name: String) { self.name = name }
+}
+
+/// A namespace, see the invariants above.
+package final class Namespace: @unchecked Sendable {
+    package let settings: NamespaceSettings
+    package let agreement: Agreement
+    package let backend: any Backend
+    package let index: PrimaryIndex
+    package let sets = SetTable()
+    package let epoch: Epoch
+    package let counters: [ShardCounters]
+    let partitions = PartitionTable()
+    // Word 0: record clock; word 8: stop-writes.
+    private let words: UnsafeMutablePointer<UInt64>
+
+    /// Joins what was opened. `reactors` is how many shards will be made.
+    package init(
+        settings: NamespaceSettings, agreement: Agreement, backend: any Backend, index: PrimaryIndex, epoch: Epoch,
+        reactors: Int
+    ) {
+        self.settings = settings
+        self.agreement = agreement
+        self.backend = backend
+        self.index = index
+        self.epoch = epoch
+        counters = (0..<reactors).map { _ in ShardCounters() }
+        words = .allocate(capacity: 16)
+        words.initialize(repeating: 0, count: 16)
+    }
+
+    deinit { words.deallocate() }
+
+    /// The last-update time for a new version: never below `wall`, what this node issued before, or `previous`.
+    func issueTime(wall: RecordTime, previous: UInt64) -> UInt64 {
+        let issued = apus_load_relaxed_u64(words)
+        if wall.milliseconds > issued { raiseClock(to: wall.milliseconds, from: issued) }
+        return max(wall.milliseconds, max(issued, previous))
+    }
+
+    private func raiseClock(to time: UInt64, from seen: UInt64) {
+        var expected = seen
+        while expected < time, !apus_compare_exchange_u64(words, expected, time) {
+            expected = apus_load_relaxed_u64(words)
+        }
+    }
+
+    /// True from the moment a threshold is passed: client writes answer 8, deletes go on. Any thread.
+    package var stopWrites: Bool {
+        get { apus_load_relaxed_u64(words + 8) != 0 }
+        set { apus_store_relaxed_u64(words + 8, newValue ? 1 : 0) }
+    }
+
+    /// How many records there are. Any thread.
+    package var objectCount: Int { index.count }
+
+    /// The sum of a counter over all reactors. Any thread.
+    package func total(_ counter: NamespaceCounter) -> UInt64 { counters.reduce(0) { $0 + $1.value(of: counter) } }
+
+    /// The rules for void-times of this namespace.
+    var timeToLiveRules: TimeToLive.Settings {
+        TimeToLive.Settings(
+            defaultSeconds: settings.defaultTimeToLiveSeconds, nsupPeriodSeconds: settings.nsupPeriodSeconds,
+            allowWithoutNsup: settings.allowTimeToLiveWithoutNsup,
+            applyReductions: settings.applyTimeToLiveReductions)
+    }
+}
+
+extension Namespace: LivenessArbiter {
+    package func relocate(_ digest: Digest, from: Location, to: Location) -> Bool {
+        partitions.lock(digest.partition)
+        defer { partitions.unlock(digest.partition) }
+        guard let reference = index.find(digest), index.entry(reference).location == from.rawValue else { return false }
+        index.relocate(reference, to: to.rawValue)
+        return true
+    }
+
+    package func isLive(_ digest: Digest, at location: Location) -> Bool {
+        partitions.lock(digest.partition)
+        defer { partitions.unlock(digest.partition) }
+        guard let reference = index.find(digest) else { return false }
+        return index.entry(reference).location == location.rawValue
+    }
+}

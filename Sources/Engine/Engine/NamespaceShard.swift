@@ -1,0 +1,159 @@
+// One namespace on one reactor: the backend shard, and the way from a request to a result.
+package import Base
+internal import CBase
+internal import Index
+internal import Record
+package import Storage
+internal import Wire
+
+/// What became of a request for now.
+package enum Progress: Sendable {
+    /// The answer is in the output.
+    case answered
+    /// The answer comes later; the slot is kept.
+    case suspended
+}
+
+/// A namespace as one reactor sees it. Reactor's thread only.
+package final class NamespaceShard {
+    package let namespace: Namespace
+    package let backend: any BackendShard
+    package let counters: ShardCounters
+    private let compaction: (any Compacting)?
+    let index: PrimaryIndex
+    let partitions: PartitionTable
+    let scratch: Scratch
+    let cluster: any ClusterEffects
+    /// Backend answers at once and nobody else must agree: a small write runs in one hold of the lock.
+    let writesAtOnce: Bool
+    let checksChecksums: Bool
+    let number: Int
+    let log: @Sendable (String) -> Void
+    private let nameBytes: UnsafeRawBufferPointer
+
+    init(
+        namespace: Namespace, number: Int, reactor: Int, backend: any BackendShard, scratch: Scratch,
+        cluster: any ClusterEffects, log: @escaping @Sendable (String) -> Void
+    ) {
+        self.namespace = namespace
+        self.number = number
+        self.backend = backend
+        self.scratch = scratch
+        self.cluster = cluster
+        self.log = log
+        counters = namespace.counters[reactor]
+        let name = UnsafeMutableRawBufferPointer.allocate(byteCount: namespace.settings.name.utf8.count, alignment: 8)
+        name.copyBytes(from: namespace.settings.name.utf8)
+        nameBytes = UnsafeRawBufferPointer(name)
+        compaction = namespace.backend.compaction
+        index = namespace.index
+        partitions = namespace.partitions
+        let isVolatile = namespace.agreement.capabilities.contains(.volatile)
+        checksChecksums = !isVolatile
+        writesAtOnce = isVolatile && cluster.isAlone && !namespace.settings.commitBeforeAnswer
+    }
+
+    deinit { nameBytes.deallocate() }
+
+    /// Whether the entry stands for a record that a client can see at `now`.
+    func isVisible(_ entry: IndexEntry, now: RecordTime) -> Bool {
+        entry.kind == .live && (entry.voidTime == 0 || entry.voidTime > now.seconds)
+    }
+
+    /// Looks the slot's record up and copies its entry into the slot. Under the partition's lock.
+    func loadPrevious(_ slot: SlotPointer) -> IndexReference? {
+        guard let reference = index.find(slot.pointee.digest) else {
+            slot.pointee.hasPrevious = false
+            return nil
+        }
+        slot.pointee.hasPrevious = true
+        slot.pointee.previous = index.entry(reference)
+        return reference
+    }
+
+    /// The payload of an image as the backend gave it; nil if it is not what was written. Counted and logged.
+    func payload(of image: UnsafeRawBufferPointer, _ entry: IndexEntry, _ digest: Digest) -> ImageView? {
+        let bytes = image.count >= 4 ? Envelope.byteCount(at: image.baseAddress!) : 0
+        if bytes >= Envelope.byteCount, bytes <= image.count {
+            let whole = UnsafeRawBufferPointer(rebasing: image[..<bytes])
+            if Envelope.fits(whole, digest: digest), !checksChecksums || Envelope.checksumFits(whole),
+                let view = ImageView(UnsafeRawBufferPointer(rebasing: whole[Envelope.byteCount...])) {
+                return view
+            }
+        }
+        counters.count(.recordsUnreadable)
+        log("record \(digest) of namespace \(namespace.settings.name) at location \(entry.location) is damaged: "
+            + "answering 1; restore it from another copy or delete it")
+        return nil
+    }
+
+    /// The result code for what a backend reports; a failing medium is logged.
+    func resultCode(_ error: StorageError) -> ResultCode {
+        switch error {
+        case .outOfSpace: return .outOfSpace
+        case .overloaded: return .deviceOverload
+        case .tooLarge: return .recordTooBig
+        case .corrupt, .device, .closed, .settings:
+            log("namespace \(namespace.settings.name): storage failed: \(error)")
+            return .unknown
+        }
+    }
+
+    /// Starts fetching what a look-up of `digest` will touch first. Stage one of three.
+    @inline(__always)
+    package func prefetchBucket(_ digest: Digest) {
+        partitions.prefetch(digest.partition)
+        index.prefetchBucket(digest)
+    }
+
+    /// Stage two: the entry.
+    @inline(__always)
+    package func prefetchEntry(_ digest: Digest) { index.prefetchEntry(digest) }
+
+    /// Stage three: the image.
+    package func prefetchImage(_ digest: Digest) {
+        guard let image = index.likelyLocation(digest) else { return }
+        backend.prefetch(at: Location(rawValue: image.location), byteCount: image.byteCount)
+    }
+}
+
+extension NamespaceShard {
+    /// Whether this is the namespace called `name`.
+    func isNamed(_ name: UnsafeRawBufferPointer) -> Bool {
+        name.count == nameBytes.count && nameBytes.equals(name)
+    }
+
+    /// A backend operation of `slot` has ended: the machine goes on from there.
+    func completed(_ slot: SlotPointer, _ result: Completion.Result, now: TurnTime) -> Progress {
+        switch result {
+        case .read(let image):
+            if slot.pointee.isRead { return finishRead(slot, image, now) }
+            slot.pointee.phase = .read
+            return advance(slot, image: image, now: now)
+        case .placed(let location):
+            slot.pointee.next.location = location.rawValue
+            slot.pointee.phase = .appended
+            return advance(slot, image: nil, now: now)
+        case .committed:
+            slot.pointee.phase = .committed
+            return advance(slot, image: nil, now: now)
+        case .failed(let error):
+            let code = resultCode(error)
+            if slot.pointee.isRead { return end(slot, code) }
+            return slot.pointee.phase == .appended ? abandon(slot, code) : finish(slot, code)
+        }
+    }
+
+    /// One slice of compaction, if the backend wants it.
+    func compactSlice() -> Bool {
+        guard let compaction else { return false }
+        let byteBudget = compaction.wantedBytes
+        guard byteBudget > 0 else { return false }
+        do throws(StorageError) {
+            return try compaction.compact(on: backend, byteBudget: byteBudget, arbiter: namespace) > 0
+        } catch {
+            _ = resultCode(error)
+            return false
+        }
+    }
+}

@@ -1,0 +1,46 @@
+// Operations of a request and the results they put into the answer.
+internal import Base
+internal import Record
+internal import Wire
+
+extension NamespaceShard {
+    /// Applies the operations of a write in order; what they answer is collected in `scratch.results`.
+    func applyOperations(_ request: RequestView) -> ResultCode {
+        let respondsAll = request.header.info2.contains(.respondAllOperations)
+        var operations = request.operations
+        while let operation = operations.next() {
+            if operation.code == OperationCode.read {
+                readOperation(operation, respondsAll: respondsAll)
+                continue
+            }
+            let result = scratch.editor.apply(operation)
+            guard result == .ok else { return result }
+            if respondsAll { addNull(operation) }
+        }
+        return .ok
+    }
+
+    /// A read inside an operate sees what the operations before it did.
+    private func readOperation(_ operation: OperationView, respondsAll: Bool) {
+        if operation.name.isEmpty {
+            scratch.editor.forEachBin { addResult(operation.code, $0.name, $0.particleType, $0.value) }
+        } else if let bin = scratch.editor.read(operation.name) {
+            addResult(operation.code, bin.name, bin.particleType, bin.value)
+        } else if respondsAll {
+            addNull(operation)
+        }
+    }
+
+    func addNull(_ operation: OperationView) {
+        addResult(
+            operation.code, operation.name, ParticleType.null, UnsafeRawBufferPointer(start: nil, count: 0))
+    }
+
+    func addResult(
+        _ code: UInt8, _ name: UnsafeRawBufferPointer, _ particleType: UInt8, _ value: UnsafeRawBufferPointer
+    ) {
+        AnswerWriter.appendOperation(
+            code: code, particleType: particleType, name: name, value: value, to: scratch.results)
+        scratch.resultCount += 1
+    }
+}

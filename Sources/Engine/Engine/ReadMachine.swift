@@ -1,0 +1,108 @@
+// Point reads. They take no claim: they see the last published entry.
+internal import Base
+internal import Index
+internal import Record
+internal import Storage
+internal import Wire
+
+extension NamespaceShard {
+    /// Begins the read in `slot`.
+    func startRead(_ slot: SlotPointer, now: TurnTime) -> Progress {
+        let digest = slot.pointee.digest
+        partitions.lock(digest.partition)
+        _ = loadPrevious(slot)
+        partitions.unlock(digest.partition)
+        let entry = slot.pointee.previous
+        guard slot.pointee.hasPrevious, isVisible(entry, now: now.wall) else { return end(slot, .notFound) }
+        let request = slot.pointee.request
+        if !request.set.isEmpty, namespace.sets.id(of: request.set) != entry.setID { return end(slot, .parameter) }
+        if request.header.info1.contains(.noBins), !(request.has(.key) && entry.isKeyStored) {
+            return endRead(slot, nil, now)
+        }
+        do throws(StorageError) {
+            let answer = try backend.read(
+                digest, at: Location(rawValue: entry.location), byteCount: entry.byteCount,
+                tag: Tag(rawValue: UInt64(UInt(bitPattern: slot))))
+            guard case .here(let image) = answer else { return .suspended }
+            return finishRead(slot, image, now)
+        } catch {
+            return end(slot, resultCode(error))
+        }
+    }
+
+    /// The image is here: answers.
+    func finishRead(_ slot: SlotPointer, _ image: UnsafeRawBufferPointer, _ now: TurnTime) -> Progress {
+        guard let view = payload(of: image, slot.pointee.previous, slot.pointee.digest) else {
+            return end(slot, .unknown)
+        }
+        let keyResult = checkKey(slot.pointee.request, view)
+        guard keyResult == .ok else { return end(slot, keyResult) }
+        return endRead(slot, view, now)
+    }
+
+    private func endRead(_ slot: SlotPointer, _ view: ImageView?, _ now: TurnTime) -> Progress {
+        let request = slot.pointee.request
+        let info1 = request.header.info1
+        let touch = TimeToLive.shouldTouch(
+            requested: request.header.timeToLive, defaultPercent: namespace.settings.readTouchPercent,
+            voidTime: slot.pointee.previous.voidTime, lastUpdate: slot.pointee.previous.lastUpdate,
+            now: now.wall.seconds)
+        guard touch != .malformed else { return end(slot, .parameter) }
+        if let view, !info1.contains(.noBins) {
+            if info1.contains(.getAllBins) {
+                answerAllBins(slot, view)
+                countEnd(slot, .ok)
+            } else {
+                let result = selectBins(request, view)
+                guard result == .ok else { return end(slot, result) }
+                _ = end(slot, .ok)
+            }
+        } else {
+            _ = end(slot, .ok)
+        }
+        if touch == .touch { self.touch(slot, now) }
+        return .answered
+    }
+
+    /// Bins are stored as they travel: one copy.
+    private func answerAllBins(_ slot: SlotPointer, _ view: ImageView) {
+        AnswerWriter.appendAnswer(
+            result: .ok, generation: slot.pointee.previous.generation, voidTime: slot.pointee.previous.voidTime,
+            operations: view.binBytes, operationCount: view.binCount, to: scratch.output)
+    }
+
+    /// Collects the bins that the read operations name.
+    private func selectBins(_ request: RequestView, _ view: ImageView) -> ResultCode {
+        guard request.operationCount > 0, request.operationCount <= Limits.operationsMax else { return .parameter }
+        let respondsAll = request.header.info2.contains(.respondAllOperations)
+        let searchesHashed = request.operationCount > 16
+        if searchesHashed { scratch.editor.begin(view) }
+        var operations = request.operations
+        while let operation = operations.next() {
+            let refusal = OperationRules.checkRead(operation)
+            guard refusal == .ok else { return refusal }
+            let bin = searchesHashed ? scratch.editor.read(operation.name) : view.bin(named: operation.name)
+            if let bin {
+                addResult(operation.code, bin.name, bin.particleType, bin.value)
+            } else if respondsAll {
+                addNull(operation)
+            }
+        }
+        return .ok
+    }
+
+    /// Renews the time to live after a read: a write of the engine's own, by the ordinary write machine. The record keeps
+    /// its bins and its generation and lives as long again.
+    private func touch(_ read: SlotPointer, _ now: TurnTime) {
+        let previous = read.pointee.previous
+        let lifeSeconds = previous.voidTime - RecordTime(milliseconds: previous.lastUpdate).seconds
+        guard lifeSeconds > 0, lifeSeconds <= Limits.timeToLiveSecondsMax else { return counters.count(.readTouchSkip) }
+        let slot = scratch.slots.take()
+        slot.pointee.begin(
+            scratch.touchTemplate.request(digest: read.pointee.digest, timeToLive: lifeSeconds),
+            namespace: number, connection: 0, now: now.monotonic)
+        slot.pointee.isTouch = true
+        slot.pointee.deadline = read.pointee.deadline
+        if startWrite(slot, now: now) == .suspended { scratch.slots.keepBody(slot) }
+    }
+}

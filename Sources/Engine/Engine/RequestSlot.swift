@@ -1,0 +1,124 @@
+package import Base
+internal import Index
+internal import Wire
+
+/// Where a write stands. A request moves downwards only; each step may wait for an effect, and nothing about it is kept
+/// on a stack meanwhile.
+package enum Phase: UInt8, BitwiseCopyable {
+    /// The slot is not in use.
+    case free
+    /// In the queue of somebody else's claim.
+    case waiting
+    /// Owns the claim of its record.
+    case claimed
+    /// Other copies of the record have been asked.
+    case resolved
+    /// The previous image is at hand.
+    case read
+    /// The new image is built.
+    case applied
+    /// The backend has it; the index does not say so yet.
+    case appended
+    /// As durable as the namespace asks.
+    case committed
+    /// On every replica.
+    case replicated
+    /// In the index: readers see it.
+    case published
+    /// The answer is written.
+    case answered
+}
+
+/// One request under way. Lives in the arena of its reactor's `EngineShard`, at a fixed address for the life of the
+/// process. The claim links are guarded by the lock of the record's partition; everything else belongs to the reactor.
+package struct RequestSlot: BitwiseCopyable {
+    /// Carries the slot to its own reactor. First, so that a letter's address is its slot's.
+    package var letter: Letter
+    /// The reactor it belongs to.
+    package let reactor: Int
+    /// Which namespace of the engine.
+    var namespace: Int
+    var phase: Phase
+    var isRead: Bool
+
+    // Claim links.
+    var claimNext: UnsafeMutablePointer<RequestSlot>?
+    var waiterFirst: UnsafeMutablePointer<RequestSlot>?
+    var waiterLast: UnsafeMutablePointer<RequestSlot>?
+    var waiterNext: UnsafeMutablePointer<RequestSlot>?
+    var waiterCount: Int
+
+    // The request; `body` is owned memory that holds the bytes once the request has to wait.
+    var connection: UInt64
+    /// Answered after its turn: the answer goes through `EngineShell.output(of:)`.
+    var isLate: Bool
+    /// A read-touch: a write of the engine's own that nobody is told about.
+    var isTouch: Bool
+    var request: RequestView
+    var digest: Digest
+    var started: Instant
+    var deadline: Instant
+    var body: UnsafeMutableRawPointer?
+    var bodyCapacity: Int
+
+    // The machine.
+    var hasPrevious: Bool
+    var isReplaced: Bool
+    var isDelete: Bool
+    /// Carries a touch operation: the record must exist.
+    var hasTouch: Bool
+    var previous: IndexEntry
+    var next: IndexEntry
+    var result: ResultCode
+
+    init(reactor: Int) {
+        letter = Letter(kind: LetterKind.claimPassed)
+        self.reactor = reactor
+        namespace = 0
+        phase = .free
+        isRead = false
+        waiterCount = 0
+        connection = 0
+        isLate = false
+        isTouch = false
+        digest = Digest(low: 0, middle: 0, high: 0)
+        request = RequestView.empty
+        started = Instant(nanoseconds: 0)
+        deadline = started
+        bodyCapacity = 0
+        hasPrevious = false
+        isReplaced = false
+        isDelete = false
+        hasTouch = false
+        previous = IndexEntry(digest: digest)
+        next = previous
+        result = .ok
+    }
+}
+
+extension RequestSlot {
+    /// Fills a slot that is not in use with a request whose digest is there.
+    mutating func begin(_ request: RequestView, namespace: Int, connection: UInt64, now: Instant) {
+        precondition(claimNext == nil && waiterFirst == nil && waiterNext == nil)
+        self.request = request
+        self.namespace = namespace
+        self.connection = connection
+        digest = request.digest
+        started = now
+        isLate = false
+        isTouch = false
+        isRead = false
+        isDelete = false
+        hasTouch = false
+        phase = .free
+    }
+}
+
+/// Address of a slot.
+package typealias SlotPointer = UnsafeMutablePointer<RequestSlot>
+
+/// Kinds of letters the engine sends to a reactor.
+package enum LetterKind {
+    /// A claim has passed to the slot whose letter this is.
+    package static let claimPassed: UInt32 = 1
+}

@@ -1,0 +1,50 @@
+package import Base
+internal import CBase
+internal import Record
+
+/// What the engine asks of the reactor it runs on. Reactor's thread only.
+package protocol EngineShell: AnyObject {
+    /// Takes the slot's letter to the slot's own reactor.
+    func post(_ slot: SlotPointer)
+    /// Where the late answer of a connection goes; nil if it has closed meanwhile.
+    func output(of connection: UInt64) -> OutputBuffer?
+    /// The late answer is complete: send it and go on with the connection.
+    func answered(_ connection: UInt64)
+}
+
+/// Reusable memory of one reactor, shared by its namespaces: nothing on the data path allocates. Reactor's thread only.
+final class Scratch {
+    /// Builds bins; holds computed values until the next request.
+    let editor = RecordEditor()
+    /// Answers of operations, in request order.
+    let results = OutputBuffer(capacity: 64 << 10)
+    /// How many operations are in `results`.
+    var resultCount = 0
+    /// Where the answer at hand goes. Owned by the reactor, which outlives every request.
+    unowned(unsafe) var output: OutputBuffer
+    /// New images are built here; as large as a record can be.
+    let image: UnsafeMutableRawPointer
+    let shell: any EngineShell
+    let slots: SlotPool
+    let touchTemplate = TouchTemplate()
+    private let idleOutput = OutputBuffer(capacity: 64)
+    private static let imageRoom = Limits.recordSizeCeiling + (64 << 10)
+
+    init(shell: any EngineShell, reactor: Int) {
+        guard let pages = apus_pages_reserve(Scratch.imageRoom, false) else {
+            fatalError("no address space for \(Scratch.imageRoom) bytes: raise the limit (ulimit -v)")
+        }
+        image = pages
+        self.shell = shell
+        slots = SlotPool(reactor: reactor)
+        output = idleOutput
+    }
+
+    /// Points `output` at nothing that matters, for requests whose client is gone or was never there.
+    func discardOutput() {
+        idleOutput.truncate(to: 0)
+        output = idleOutput
+    }
+
+    deinit { apus_pages_release(image, Scratch.imageRoom) }
+}

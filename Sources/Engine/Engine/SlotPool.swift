@@ -1,0 +1,107 @@
+// The request slots of one reactor. Invariants:
+// 1. A slot's address never changes and its memory is never given back: other reactors may hold it in a claim queue.
+// 2. A free slot is in no claim list or queue, and its body is kept for the next user while it is small.
+internal import Base
+internal import Glibc
+internal import Wire
+
+/// Hands out slots. Reactor's thread only.
+final class SlotPool {
+    private static let chunkSlots = 64
+    private static let bodyKeptMax = 64 << 10
+    private let reactor: Int
+    private var free: [SlotPointer] = []
+    /// Slots that wait for something, oldest first; looked through for deadlines.
+    private(set) var suspended: [SlotPointer] = []
+
+    init(reactor: Int) {
+        self.reactor = reactor
+        free.reserveCapacity(4 * SlotPool.chunkSlots)
+        suspended.reserveCapacity(4 * SlotPool.chunkSlots)
+        grow()
+    }
+
+    private func grow() {
+        let chunk = SlotPointer.allocate(capacity: SlotPool.chunkSlots)
+        chunk.initialize(repeating: RequestSlot(reactor: reactor), count: SlotPool.chunkSlots)
+        for number in 0..<SlotPool.chunkSlots { free.append(chunk + number) }
+    }
+
+    /// A free slot.
+    func take() -> SlotPointer {
+        if free.isEmpty { grow() }
+        return free.removeLast()
+    }
+
+    /// Takes a slot back that was never suspended, or that `resumed` has removed.
+    func giveBack(_ slot: SlotPointer) {
+        precondition(slot.pointee.claimNext == nil && slot.pointee.waiterFirst == nil)
+        if slot.pointee.bodyCapacity > SlotPool.bodyKeptMax {
+            slot.pointee.body?.deallocate()
+            slot.pointee.body = nil
+            slot.pointee.bodyCapacity = 0
+        }
+        slot.pointee.phase = .free
+        free.append(slot)
+    }
+
+    /// The request has to wait: copies its bytes into memory of its own and remembers it.
+    func keepBody(_ slot: SlotPointer) {
+        slot.pointee.isLate = true
+        suspended.append(slot)
+        let bytes = slot.pointee.request.bytes
+        if slot.pointee.bodyCapacity < bytes.count {
+            slot.pointee.body?.deallocate()
+            slot.pointee.body = UnsafeMutableRawPointer.allocate(byteCount: bytes.count, alignment: 16)
+            slot.pointee.bodyCapacity = bytes.count
+        }
+        guard let body = slot.pointee.body, let source = bytes.baseAddress else { return }
+        memcpy(body, source, bytes.count)
+        guard case .request(let request) = RequestView.parse(UnsafeRawBufferPointer(start: body, count: bytes.count))
+        else { preconditionFailure("a request that was parsed once parses again") }
+        slot.pointee.request = request
+    }
+
+    /// A suspended request has ended.
+    func resumed(_ slot: SlotPointer) {
+        guard let position = suspended.firstIndex(of: slot) else {
+            preconditionFailure("only a suspended request is resumed")
+        }
+        suspended.remove(at: position)
+        giveBack(slot)
+    }
+}
+
+/// The bytes of the engine's own touch request: one digest field, one touch operation.
+final class TouchTemplate {
+    private let bytes: UnsafeMutableRawPointer
+    private static let byteCount = MessageHeader.byteCount + 5 + Digest.byteCount + 8
+
+    init() {
+        bytes = .allocate(byteCount: TouchTemplate.byteCount, alignment: 16)
+        bytes.initializeMemory(as: UInt8.self, repeating: 0, count: TouchTemplate.byteCount)
+        bytes.storeBytes(of: 22, as: UInt8.self)
+        bytes.storeBytes(of: Info2.write.rawValue, toByteOffset: 2, as: UInt8.self)
+        bytes.storeBigEndian(UInt16(1), at: 18)
+        bytes.storeBigEndian(UInt16(1), at: 20)
+        let field = bytes + MessageHeader.byteCount
+        field.storeBigEndian(UInt32(1 + Digest.byteCount))
+        field.storeBytes(of: FieldNumber.digest.rawValue, toByteOffset: 4, as: UInt8.self)
+        let operation = field + 5 + Digest.byteCount
+        operation.storeBigEndian(UInt32(4))
+        operation.storeBytes(of: OperationCode.touch, toByteOffset: 4, as: UInt8.self)
+    }
+
+    deinit { bytes.deallocate() }
+
+    /// A touch of `digest` for `timeToLive` seconds; its bytes are valid until the next call.
+    func request(digest: Digest, timeToLive: UInt32) -> RequestView {
+        bytes.storeBigEndian(timeToLive, at: 10)
+        digest.store(to: bytes + MessageHeader.byteCount + 5)
+        let body = UnsafeRawBufferPointer(start: bytes, count: TouchTemplate.byteCount)
+        guard case .request(let request) = RequestView.parse(body) else {
+            preconditionFailure("the template is a request")
+        }
+        return request
+    }
+}

@@ -1,0 +1,143 @@
+// What a write may do: the checks in the order of the protocol, and the making of the new image.
+internal import Base
+internal import Index
+internal import Record
+internal import Storage
+internal import Wire
+
+extension NamespaceShard {
+    /// Checks that need no record. Order: stop-writes, set name, operations.
+    func checkBeforeRecord(_ slot: SlotPointer) -> ResultCode {
+        let header = slot.pointee.request.header
+        slot.pointee.isDelete = header.info2.contains(.delete)
+        slot.pointee.isReplaced = header.info3.contains(.createOrReplace) || header.info3.contains(.replaceOnly)
+        if namespace.stopWrites, !slot.pointee.isDelete { return .outOfSpace }
+        if namespace.settings.disallowNullSetName, slot.pointee.request.set.isEmpty { return .parameter }
+        if slot.pointee.isDelete { return .ok }
+        let flags = OperationRules.Flags(
+            isReplace: slot.pointee.isReplaced, readsAllowed: header.info1.contains(.read),
+            getsAll: header.info1.contains(.getAllBins),
+            respondsAll: header.info2.contains(.respondAllOperations))
+        var summary = OperationRules.Summary()
+        var operations = slot.pointee.request.operations
+        while let operation = operations.next() {
+            let refusal = OperationRules.check(operation, flags: flags, summary: &summary)
+            guard refusal == .ok else { return refusal }
+        }
+        slot.pointee.hasTouch = summary.hasTouch
+        return OperationRules.checkTogether(
+            summary, count: slot.pointee.request.operationCount, flags: flags)
+    }
+
+    /// Everything that needs the record: checks in the protocol's order, then the new image in `scratch.image` and its
+    /// entry in `slot.next`. The image is sealed; nothing else has changed.
+    func apply(_ slot: SlotPointer, _ image: UnsafeRawBufferPointer?, _ now: TurnTime) -> ResultCode {
+        let request = slot.pointee.request
+        let previous = slot.pointee.previous
+        let exists = slot.pointee.hasPrevious && isVisible(previous, now: now.wall)
+        let refusal = checkAgainstEntry(slot, exists: exists, previous)
+        guard refusal == .ok else { return refusal }
+        var view: ImageView?
+        if exists, let image {
+            view = payload(of: image, previous, slot.pointee.digest)
+            if view == nil { return .unknown }
+        }
+        let keyResult = checkKey(request, view)
+        guard keyResult == .ok else { return keyResult }
+        if slot.pointee.isDelete { return .ok }
+        return build(slot, exists: exists, view, now)
+    }
+
+    /// Existence, generation, set: what the entry alone decides.
+    private func checkAgainstEntry(_ slot: SlotPointer, exists: Bool, _ previous: IndexEntry) -> ResultCode {
+        let request = slot.pointee.request
+        let header = request.header
+        if exists {
+            if header.info2.contains(.createOnly) { return .recordExists }
+        } else if slot.pointee.isDelete || header.info3.contains(.updateOnly)
+            || header.info3.contains(.replaceOnly) || slot.pointee.hasTouch {
+            return .notFound
+        }
+        let policy: Generation.Policy =
+            header.info2.contains(.generation) ? .equal : header.info2.contains(.generationGreater) ? .greater : .none
+        let stored = exists ? previous.generation : 0
+        guard Generation.allows(policy, sent: header.generation, stored: stored) else {
+            counters.count(.failGeneration)
+            return .generation
+        }
+        guard request.set.count <= Limits.setNameSizeMax else { return .parameter }
+        if exists, !request.set.isEmpty, namespace.sets.id(of: request.set) != previous.setID { return .parameter }
+        return .ok
+    }
+
+    /// A key that is sent must be well-formed, and equal to the stored one.
+    func checkKey(_ request: RequestView, _ view: ImageView?) -> ResultCode {
+        guard request.has(.key) else { return .ok }
+        let key = request.key
+        guard key.count > 1 else { return .unsupportedFeature }
+        if key[0] == ParticleType.integer, key.count != 9 { return .unsupportedFeature }
+        guard let stored = view?.key, !stored.isEmpty else { return .ok }
+        return stored.equals(key) ? .ok : .keyMismatch
+    }
+
+    /// Applies the operations and writes the image.
+    private func build(_ slot: SlotPointer, exists: Bool, _ view: ImageView?, _ now: TurnTime) -> ResultCode {
+        let request = slot.pointee.request
+        let previous = slot.pointee.previous
+        let life = TimeToLive.voidTime(
+            requested: request.header.timeToLive, existing: exists ? previous.voidTime : nil,
+            settings: namespace.timeToLiveRules, now: now.wall.seconds)
+        guard life.result == .ok else { return life.result }
+        if life.reduction == .ignored { counters.count(.ttlReductionsIgnored) }
+        if life.reduction == .applied { counters.count(.ttlReductionsApplied) }
+        let editor = scratch.editor
+        editor.begin(slot.pointee.isReplaced ? nil : view)
+        let applied = applyOperations(request)
+        guard applied == .ok else { return applied }
+        if editor.binCount == 0 {
+            guard exists else { return .notFound }
+            slot.pointee.isDelete = true
+            counters.count(.deletedLastBin)
+            return .ok
+        }
+        guard let setID = request.set.isEmpty && exists
+            ? previous.setID : namespace.sets.makeID(for: request.set)
+        else { return .parameter }
+        var next = IndexEntry(digest: slot.pointee.digest)
+        next.voidTime = life.voidTime
+        next.generation = nextGeneration(slot, exists: exists)
+        next.lastUpdate = namespace.issueTime(
+            wall: now.wall, previous: slot.pointee.hasPrevious ? previous.lastUpdate : 0)
+        next.setID = setID
+        next.epochSlot = 1
+        let key = request.has(.key) ? request.key : view?.key ?? UnsafeRawBufferPointer(start: nil, count: 0)
+        next.isKeyStored = !key.isEmpty
+        return writeImage(slot, &next, key)
+    }
+
+    private func nextGeneration(_ slot: SlotPointer, exists: Bool) -> UInt16 {
+        let stored = slot.pointee.previous.generation
+        guard exists else { return 1 }
+        return slot.pointee.isTouch ? stored : Generation.next(stored)
+    }
+
+    private func writeImage(_ slot: SlotPointer, _ next: inout IndexEntry, _ key: UnsafeRawBufferPointer) -> ResultCode {
+        let header = ImageHeader(
+            generation: next.generation, voidTime: next.voidTime, lastUpdate: next.lastUpdate,
+            epoch: namespace.epoch, setName: namespace.sets.name(of: next.setID), key: key)
+        let byteCount = Envelope.byteCount + scratch.editor.imageByteCount(header)
+        guard byteCount <= namespace.settings.recordSizeMax, byteCount <= Limits.recordSizeCeiling else {
+            counters.count(.failRecordTooBig)
+            return .recordTooBig
+        }
+        scratch.editor.writeImage(header, to: scratch.image + Envelope.byteCount)
+        let unit = Limits.imageUnitSize
+        let rounded = (byteCount + unit - 1) / unit * unit
+        (scratch.image + byteCount).initializeMemory(as: UInt8.self, repeating: 0, count: rounded - byteCount)
+        Envelope.seal(
+            UnsafeMutableRawBufferPointer(start: scratch.image, count: byteCount), digest: slot.pointee.digest)
+        next.byteCount = rounded
+        slot.pointee.next = next
+        return .ok
+    }
+}

@@ -1,0 +1,230 @@
+// The write machine: claimed, resolved, read, applied, appended, committed, replicated, published, answered. Deletes take
+// the same way without an image. A lone node on a backend that answers at once runs all of it in one hold of the lock.
+internal import Base
+internal import Index
+internal import Record
+internal import Storage
+internal import Wire
+
+extension NamespaceShard {
+    /// Begins the write or delete in `slot`.
+    func startWrite(_ slot: SlotPointer, now: TurnTime) -> Progress {
+        let refusal = checkBeforeRecord(slot)
+        guard refusal == .ok else { return end(slot, refusal) }
+        let partition = slot.pointee.digest.partition
+        partitions.lock(partition)
+        if let owner = partitions.owner(of: slot.pointee.digest) {
+            let limit = namespace.settings.pendingLimit
+            let isBusy = limit > 0 && owner.pointee.waiterCount > limit
+            if !isBusy { partitions.wait(slot, behind: owner) }
+            partitions.unlock(partition)
+            guard isBusy else { return .suspended }
+            counters.count(.failKeyBusy)
+            return end(slot, .keyBusy)
+        }
+        let reference = loadPrevious(slot)
+        if writesAtOnce, isSmall(slot) {
+            let result = runLocked(slot, reference, now)
+            partitions.unlock(partition)
+            return end(slot, result)
+        }
+        partitions.claim(slot)
+        partitions.unlock(partition)
+        return advance(slot, image: nil, now: now)
+    }
+
+    /// A claim has passed to `slot`: begins where `startWrite` would have.
+    func inherit(_ slot: SlotPointer, now: TurnTime) -> Progress {
+        precondition(slot.pointee.phase == .claimed)
+        partitions.lock(slot.pointee.digest.partition)
+        _ = loadPrevious(slot)
+        partitions.unlock(slot.pointee.digest.partition)
+        return advance(slot, image: nil, now: now)
+    }
+
+    /// Takes the steps from the slot's phase on until one has to wait or the request is answered. `image` is the
+    /// previous image if its read has just ended.
+    func advance(_ slot: SlotPointer, image: UnsafeRawBufferPointer?, now: TurnTime) -> Progress {
+        var image = image
+        while true {
+            switch slot.pointee.phase {
+            case .claimed:
+                if let progress = passed(cluster.resolve(slot), slot, .resolved) { return progress }
+            case .resolved:
+                switch readPrevious(slot, &image) {
+                case .done: slot.pointee.phase = .read
+                case .pending: return .suspended
+                case .refused(let result): return finish(slot, result)
+                }
+            case .read:
+                let result = apply(slot, image, now)
+                guard result == .ok else { return finish(slot, result) }
+                slot.pointee.phase = .applied
+            case .applied:
+                switch append(slot) {
+                case .done: slot.pointee.phase = .appended
+                case .pending: return .suspended
+                case .refused(let result): return finish(slot, result)
+                }
+            case .appended:
+                switch commit(slot) {
+                case .done: slot.pointee.phase = .committed
+                case .pending: return .suspended
+                case .refused(let result): return abandon(slot, result)
+                }
+            case .committed:
+                if let progress = passed(cluster.replicate(slot), slot, .replicated) { return progress }
+            case .replicated:
+                let result = publishClaimed(slot)
+                guard result == .ok else { return abandon(slot, result) }
+                slot.pointee.phase = .published
+            case .published: return finish(slot, .ok)
+            case .free, .waiting, .answered: preconditionFailure("no step from \(slot.pointee.phase)")
+            }
+        }
+    }
+
+    private func passed(_ answer: EffectAnswer, _ slot: SlotPointer, _ phase: Phase) -> Progress? {
+        switch answer {
+        case .done:
+            slot.pointee.phase = phase
+            return nil
+        case .pending: return .suspended
+        case .refused(let result): return finish(slot, result)
+        }
+    }
+
+    /// An image that was appended and will not be published goes back to the backend.
+    func abandon(_ slot: SlotPointer, _ result: ResultCode) -> Progress {
+        if !slot.pointee.isDelete { releaseNext(slot) }
+        return finish(slot, result)
+    }
+
+    func releaseNext(_ slot: SlotPointer) {
+        let next = slot.pointee.next
+        backend.release(
+            slot.pointee.digest, at: Location(rawValue: next.location), byteCount: next.byteCount)
+    }
+
+    // ---- Steps ----
+
+    /// Whether everything that happens under the lock stays below 4 KiB.
+    private func isSmall(_ slot: SlotPointer) -> Bool {
+        slot.pointee.request.operationBytes.count <= Limits.lockedCopySizeMax / 2
+            && (!slot.pointee.hasPrevious || slot.pointee.previous.byteCount <= Limits.lockedCopySizeMax / 2)
+    }
+
+    /// The whole machine in one hold of the lock; the backend answers at once by its promise to be volatile.
+    private func runLocked(_ slot: SlotPointer, _ reference: IndexReference?, _ now: TurnTime) -> ResultCode {
+        var image: UnsafeRawBufferPointer?
+        switch readPrevious(slot, &image) {
+        case .done: break
+        case .pending: preconditionFailure("a volatile backend answers reads at once")
+        case .refused(let result): return result
+        }
+        let result = apply(slot, image, now)
+        guard result == .ok else { return result }
+        switch append(slot) {
+        case .done: break
+        case .pending: preconditionFailure("a volatile backend places at once")
+        case .refused(let result): return result
+        }
+        let published = publish(slot, reference)
+        if published != .ok, !slot.pointee.isDelete { releaseNext(slot) }
+        return published
+    }
+
+    /// Gets the previous image if applying needs it.
+    private func readPrevious(_ slot: SlotPointer, _ image: inout UnsafeRawBufferPointer?) -> EffectAnswer {
+        guard image == nil, needsPreviousImage(slot) else { return .done }
+        let entry = slot.pointee.previous
+        do throws(StorageError) {
+            let answer = try backend.read(
+                slot.pointee.digest, at: Location(rawValue: entry.location), byteCount: entry.byteCount,
+                tag: Tag(rawValue: UInt64(UInt(bitPattern: slot))))
+            guard case .here(let bytes) = answer else { return .pending }
+            image = bytes
+            return .done
+        } catch {
+            return .refused(resultCode(error))
+        }
+    }
+
+    /// A plain replace of a record without a stored key, and a plain delete, need no look at the old image.
+    private func needsPreviousImage(_ slot: SlotPointer) -> Bool {
+        guard slot.pointee.hasPrevious else { return false }
+        if slot.pointee.isReplaced || slot.pointee.isDelete {
+            return slot.pointee.previous.isKeyStored
+        }
+        return true
+    }
+
+    private func append(_ slot: SlotPointer) -> EffectAnswer {
+        if slot.pointee.isDelete { return .done }
+        let image = UnsafeRawBufferPointer(start: scratch.image, count: slot.pointee.next.byteCount)
+        do throws(StorageError) {
+            let answer = try backend.append(
+                slot.pointee.digest, image, stream: .fresh, tag: Tag(rawValue: UInt64(UInt(bitPattern: slot))))
+            guard case .placed(let location) = answer else { return .pending }
+            slot.pointee.next.location = location.rawValue
+            return .done
+        } catch {
+            return .refused(resultCode(error))
+        }
+    }
+
+    private func commit(_ slot: SlotPointer) -> EffectAnswer {
+        guard namespace.settings.commitBeforeAnswer else { return .done }
+        do throws(StorageError) {
+            let answer = try backend.commit(tag: Tag(rawValue: UInt64(UInt(bitPattern: slot))))
+            guard case .done = answer else { return .pending }
+            return .done
+        } catch {
+            return .refused(resultCode(error))
+        }
+    }
+
+    private func publishClaimed(_ slot: SlotPointer) -> ResultCode {
+        partitions.lock(slot.pointee.digest.partition)
+        defer { partitions.unlock(slot.pointee.digest.partition) }
+        return publish(slot, index.find(slot.pointee.digest))
+    }
+
+    /// Swaps the index entry and releases the image that the entry holds now (compaction may have moved it since it
+    /// was read). Under the lock.
+    private func publish(_ slot: SlotPointer, _ reference: IndexReference?) -> ResultCode {
+        let isDelete = slot.pointee.isDelete
+        if let reference {
+            let held = index.entry(reference)
+            if isDelete {
+                index.remove(reference, partition: slot.pointee.digest.partition)
+            } else {
+                do throws(IndexError) {
+                    _ = try index.replace(
+                        reference, with: slot.pointee.next, partition: slot.pointee.digest.partition)
+                } catch { return .outOfSpace }
+            }
+            backend.release(
+                slot.pointee.digest, at: Location(rawValue: held.location), byteCount: held.byteCount)
+            counters.changeSet(held.setID, objects: -1, bytes: -held.byteCount)
+        } else if !isDelete {
+            do throws(IndexError) {
+                try index.insert(slot.pointee.digest, slot.pointee.next)
+            } catch { return .outOfSpace }
+        }
+        if !isDelete {
+            counters.changeSet(slot.pointee.next.setID, objects: 1, bytes: slot.pointee.next.byteCount)
+        }
+        return .ok
+    }
+
+    /// Ends a claimed request: the claim passes on, then the client is answered.
+    func finish(_ slot: SlotPointer, _ result: ResultCode) -> Progress {
+        let partition = slot.pointee.digest.partition
+        partitions.lock(partition)
+        let heir = partitions.finish(slot)
+        partitions.unlock(partition)
+        if let heir { scratch.shell.post(heir) }
+        return end(slot, result)
+    }
+}

@@ -1,0 +1,96 @@
+// Info requests: lines of text. A line is a name, then "/" arguments or ":" parameters `key=value` separated by ";".
+internal import Base
+
+/// One line of an info request, without its newline; a view into the request.
+package struct InfoLine: BitwiseCopyable {
+    /// The line as sent: an answer repeats it byte for byte.
+    package let text: UnsafeRawBufferPointer
+}
+
+/// Splits the body of an info request into lines. Empty lines are skipped; a last line without newline counts.
+package struct InfoRequestParser {
+    private let body: UnsafeRawBufferPointer
+    private var offset = 0
+
+    package init(_ body: UnsafeRawBufferPointer) { self.body = body }
+
+    /// The next line, nil at the end.
+    package mutating func next() -> InfoLine? {
+        while offset < body.count {
+            let start = offset
+            while offset < body.count, body[offset] != UInt8(ascii: "\n") { offset += 1 }
+            let line = UnsafeRawBufferPointer(rebasing: body[start..<offset])
+            offset += 1
+            if !line.isEmpty { return InfoLine(text: line) }
+        }
+        return nil
+    }
+}
+
+/// A line taken apart. Allocates: info is not the data path.
+package struct InfoRequest {
+    /// Up to 31 characters in front of the first "/", ":" or end.
+    package let name: String
+    /// What stands between slashes behind the name.
+    package let arguments: [String]
+    /// `key=value` pairs in order; a word without "=" has an empty value.
+    package let parameters: [(String, String)]
+
+    /// Nil if there is no name or it is too long.
+    package init?(_ line: InfoLine) {
+        let text = line.text
+        let end = text.firstIndex { [UInt8(ascii: "/"), UInt8(ascii: ":"), UInt8(ascii: ";")].contains($0) } ?? text.count
+        guard end > 0, end <= Limits.infoNameSizeMax else { return nil }
+        name = UnsafeRawBufferPointer(rebasing: text[..<end]).text
+        guard end < text.count else {
+            arguments = []
+            parameters = []
+            return
+        }
+        let rest = UnsafeRawBufferPointer(rebasing: text[(end + 1)...]).text
+        if text[end] == UInt8(ascii: "/") {
+            arguments = rest.split(separator: "/", omittingEmptySubsequences: true).map { String($0) }
+            parameters = []
+        } else {
+            arguments = []
+            parameters = rest.split(separator: ";").map { pair in
+                guard let equals = pair.firstIndex(of: "=") else { return (String(pair), "") }
+                return (String(pair[..<equals]), String(pair[pair.index(after: equals)...]))
+            }
+        }
+    }
+
+    /// The value of a parameter.
+    package subscript(_ key: String) -> String? { parameters.first { $0.0 == key }?.1 }
+}
+
+/// Error values of info commands.
+package enum InfoError {
+    /// `ERROR:<code>:<message>`; code 1 is left out.
+    package static func text(_ code: Int, _ message: String) -> String {
+        code == 1 ? "ERROR::\(message)" : "ERROR:\(code):\(message)"
+    }
+}
+
+/// Base64 with padding, as bitmaps and contexts travel.
+package enum Base64 {
+    private static let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
+
+    /// Four characters for every three bytes begun.
+    package static func encode(_ bytes: [UInt8]) -> String {
+        var text: [UInt8] = []
+        text.reserveCapacity((bytes.count + 2) / 3 * 4)
+        for start in stride(from: 0, to: bytes.count, by: 3) {
+            let group = bytes[start..<min(start + 3, bytes.count)]
+            var word = UInt32(0)
+            for position in 0..<3 {
+                word = word << 8 | (position < group.count ? UInt32(group[start + position]) : 0)
+            }
+            for position in 0..<4 {
+                let isPadding = position > group.count
+                text.append(isPadding ? UInt8(ascii: "=") : alphabet[Int(word >> UInt32(18 - 6 * position)) & 63])
+            }
+        }
+        return String(decoding: text, as: UTF8.self)
+    }
+}

@@ -1,0 +1,155 @@
+// A data request, parsed in one pass over its bytes. Invariants:
+// 1. Every pointer lies inside `bytes`; the view is valid as long as they are.
+// 2. All operations were walked: sizes, names and values lie inside `operationBytes`, which ends where the body ends.
+package import Base
+
+/// A data request as views into its bytes.
+package struct RequestView: BitwiseCopyable {
+    /// The whole body.
+    package var bytes: UnsafeRawBufferPointer
+    package var header: MessageHeader
+    /// Bit n is set if field n is there; fields above 63 are skipped.
+    package var fieldsPresent: UInt64
+    package var namespace: UnsafeRawBufferPointer
+    package var set: UnsafeRawBufferPointer
+    /// Particle type byte and key bytes.
+    package var key: UnsafeRawBufferPointer
+    /// All operations, as on the wire.
+    package var operationBytes: UnsafeRawBufferPointer
+    /// Zero unless `has(.digest)` and not `isDigestMalformed`.
+    package var digest: Digest
+    /// A digest field that has not 20 bytes.
+    package var isDigestMalformed: Bool
+
+    /// A request without anything.
+    package static var empty: RequestView { RequestView(UnsafeRawBufferPointer(start: nil, count: 0)) }
+
+    init(_ bytes: UnsafeRawBufferPointer) {
+        self.bytes = bytes
+        header = MessageHeader()
+        fieldsPresent = 0
+        namespace = UnsafeRawBufferPointer(start: nil, count: 0)
+        set = namespace
+        key = namespace
+        operationBytes = namespace
+        digest = Digest(low: 0, middle: 0, high: 0)
+        isDigestMalformed = false
+    }
+
+    /// How many operations there are.
+    package var operationCount: Int { Int(header.operationCount) }
+
+    /// Whether the field is there.
+    package func has(_ field: FieldNumber) -> Bool { fieldsPresent & (1 << UInt64(field.rawValue)) != 0 }
+
+    /// The operations in order.
+    package var operations: OperationSequence { OperationSequence(operationBytes, count: operationCount) }
+
+    /// The value of a field; found by walking the fields again.
+    package func field(_ number: FieldNumber) -> UnsafeRawBufferPointer? {
+        guard has(number) else { return nil }
+        var offset = MessageHeader.byteCount
+        for _ in 0..<header.fieldCount {
+            let size = Int(bytes.baseAddress!.bigEndian(UInt32.self, at: offset))
+            if bytes[offset + 4] == number.rawValue {
+                return UnsafeRawBufferPointer(rebasing: bytes[(offset + 5)..<(offset + 4 + size)])
+            }
+            offset += 4 + size
+        }
+        return nil
+    }
+}
+
+/// What parsing came to.
+package enum RequestParse: BitwiseCopyable {
+    case request(RequestView)
+    /// Sizes do not fit together: answer 4.
+    case malformed
+}
+
+extension RequestView {
+    /// Parses the body of a data message.
+    package static func parse(_ body: UnsafeRawBufferPointer) -> RequestParse {
+        guard body.count >= MessageHeader.byteCount, let base = body.baseAddress else { return .malformed }
+        var request = RequestView(body)
+        request.header = MessageHeader(base)
+        guard let fieldsEnd = request.parseFields(base, body.count),
+            walkOperations(base, from: fieldsEnd, to: body.count, count: request.header.operationCount)
+        else { return .malformed }
+        request.operationBytes = UnsafeRawBufferPointer(start: base + fieldsEnd, count: body.count - fieldsEnd)
+        return .request(request)
+    }
+
+    /// Reads the fields; returns where they end, nil if a size does not fit.
+    private mutating func parseFields(_ base: UnsafeRawPointer, _ count: Int) -> Int? {
+        var offset = MessageHeader.byteCount
+        for _ in 0..<header.fieldCount {
+            guard count - offset >= 5 else { return nil }
+            let size = Int(base.bigEndian(UInt32.self, at: offset))
+            guard size >= 1, count - offset - 4 >= size else { return nil }
+            let number = base.load(fromByteOffset: offset + 4, as: UInt8.self)
+            take(number, UnsafeRawBufferPointer(start: base + offset + 5, count: size - 1))
+            offset += 4 + size
+        }
+        return offset
+    }
+
+    private mutating func take(_ number: UInt8, _ value: UnsafeRawBufferPointer) {
+        guard number < 64 else { return }
+        fieldsPresent |= 1 << UInt64(number)
+        switch number {
+        case FieldNumber.namespace.rawValue: namespace = value
+        case FieldNumber.set.rawValue: set = value
+        case FieldNumber.key.rawValue: key = value
+        case FieldNumber.digest.rawValue:
+            if value.count == Digest.byteCount {
+                digest = Digest(value.baseAddress!)
+            } else {
+                isDigestMalformed = true
+            }
+        default: break
+        }
+    }
+
+    private static func walkOperations(
+        _ base: UnsafeRawPointer, from start: Int, to end: Int, count: UInt16
+    ) -> Bool {
+        var offset = start
+        for _ in 0..<count {
+            guard end - offset >= 8 else { return false }
+            let size = Int(base.bigEndian(UInt32.self, at: offset))
+            let nameSize = Int(base.load(fromByteOffset: offset + 7, as: UInt8.self))
+            let lastUpdateSize = base.load(fromByteOffset: offset + 6, as: UInt8.self) & 1 == 1 ? 8 : 0
+            guard size >= 4 + nameSize + lastUpdateSize, end - offset - 4 >= size else { return false }
+            offset += 4 + size
+        }
+        return offset == end
+    }
+}
+
+/// Walks operations whose sizes have been checked.
+package struct OperationSequence: BitwiseCopyable {
+    private var next_: UnsafeRawPointer?
+    private var left: Int
+
+    init(_ bytes: UnsafeRawBufferPointer, count: Int) {
+        next_ = bytes.baseAddress
+        left = count
+    }
+
+    /// The next operation, nil at the end.
+    package mutating func next() -> OperationView? {
+        guard left > 0, let base = next_ else { return nil }
+        left -= 1
+        let size = Int(base.bigEndian(UInt32.self))
+        let nameSize = Int(base.load(fromByteOffset: 7, as: UInt8.self))
+        let lastUpdateSize = base.load(fromByteOffset: 6, as: UInt8.self) & 1 == 1 ? 8 : 0
+        next_ = base + 4 + size
+        return OperationView(
+            code: base.load(fromByteOffset: 4, as: UInt8.self),
+            particleType: base.load(fromByteOffset: 5, as: UInt8.self),
+            name: UnsafeRawBufferPointer(start: base + 8, count: nameSize),
+            value: UnsafeRawBufferPointer(
+                start: base + 8 + nameSize + lastUpdateSize, count: size - 4 - nameSize - lastUpdateSize))
+    }
+}

@@ -1,0 +1,208 @@
+// From the bytes of a connection to its answers. Frames that stand in the buffer together are parsed together, so that the
+// memory their look-ups will touch is fetched for all of them at once; then they are executed in order.
+package import Base
+package import Engine
+internal import Wire
+
+/// Answers info requests. Reactor's thread.
+package protocol InfoResponder: AnyObject {
+    /// Writes the answers to the lines of `body` as one text (without frame header) to `output`.
+    func answer(_ body: UnsafeRawBufferPointer, kind: UInt8, to output: OutputBuffer)
+}
+
+/// What the connection does next.
+package enum FrameVerdict: Sendable {
+    /// At least so many bytes, counted from the frame's start, are needed.
+    case needBytes(Int)
+    /// The turn's share is used up; whole frames may be left.
+    case more
+    /// A late answer is outstanding.
+    case suspended
+    /// The peer does not speak the protocol, or this server will not serve it: close. One sentence for the log.
+    case close(String)
+}
+
+/// Executes the frames of one reactor's connections. Reactor's thread only.
+package final class FrameExecutor {
+    private struct Parsed: BitwiseCopyable {
+        var request: RequestView
+        var byteCount: Int
+        var type: UInt8
+        var isMalformed: Bool
+    }
+    private static let groupMax = 16
+    private let group: UnsafeMutablePointer<Parsed>
+    /// Nil while the node starts: data requests answer 11 until it is there.
+    package var engine: EngineShard?
+    private let info: any InfoResponder
+    private let compression = Compression()
+    /// Admin connections serve info and security messages only.
+    private let adminKind: UInt8
+    /// The request at hand, for the report of a crash: word 0 its address (0 for none), word 1 its bytes.
+    package let atHand: UnsafeMutablePointer<UInt64>
+    /// Messages that could not be parsed; they answered 4.
+    package private(set) var malformedRequests: UInt64 = 0
+
+    package init(info: any InfoResponder, adminKind: UInt8) {
+        self.info = info
+        self.adminKind = adminKind
+        group = .allocate(capacity: FrameExecutor.groupMax)
+        atHand = .allocate(capacity: 2)
+        atHand.initialize(repeating: 0, count: 2)
+    }
+
+    deinit {
+        group.deallocate()
+        atHand.deallocate()
+    }
+
+    /// Executes whole frames at the start of `bytes`. Returns how many bytes they were, and what next.
+    package func receive(
+        connection: UInt64, kind: UInt8, _ bytes: UnsafeRawBufferPointer, arrived: Instant, output: OutputBuffer
+    ) -> (consumed: Int, verdict: FrameVerdict) {
+        var consumed = 0
+        var requests = 0
+        defer { atHand[0] = 0 }
+        while requests < Limits.requestsPerTurnMax, consumed < Limits.bytesPerTurnMax,
+            output.count < Limits.answerBytesPerTurnMax {
+            let (count, stop) = parseGroup(UnsafeRawBufferPointer(rebasing: bytes[consumed...]))
+            if count > 1 { prefetch(count) }
+            for number in 0..<count {
+                let frame = group + number
+                let body = UnsafeRawBufferPointer(
+                    rebasing: bytes[(consumed + FrameHeader.byteCount)..<(consumed + frame.pointee.byteCount)])
+                consumed += frame.pointee.byteCount
+                requests += 1
+                switch execute(frame, body, connection: connection, kind: kind, arrived: arrived, output) {
+                case .answered: break
+                case .suspended: return (consumed, .suspended)
+                case .refused(let reason): return (consumed, .close(reason))
+                }
+            }
+            if let stop { return (consumed, stop) }
+        }
+        return (consumed, .more)
+    }
+
+    /// Parses up to 16 whole frames; `stop` says why there are no more, nil if there may be.
+    private func parseGroup(_ bytes: UnsafeRawBufferPointer) -> (count: Int, stop: FrameVerdict?) {
+        var count = 0
+        var offset = 0
+        while count < FrameExecutor.groupMax {
+            let rest = UnsafeRawBufferPointer(rebasing: bytes[offset...])
+            switch FrameHeader.parse(rest) {
+            case .incomplete: return (count, .needBytes(FrameHeader.byteCount))
+            case .refused(let reason): return (count, .close(reason.sentence))
+            case .frame(let header):
+                let byteCount = FrameHeader.byteCount + header.bodySize
+                guard rest.count >= byteCount else { return (count, .needBytes(byteCount)) }
+                parse(
+                    group + count, header.type,
+                    UnsafeRawBufferPointer(rebasing: rest[FrameHeader.byteCount..<byteCount]), byteCount)
+                offset += byteCount
+                count += 1
+            }
+        }
+        return (count, nil)
+    }
+
+    private func parse(
+        _ frame: UnsafeMutablePointer<Parsed>, _ type: UInt8, _ body: UnsafeRawBufferPointer, _ byteCount: Int
+    ) {
+        frame.pointee.type = type
+        frame.pointee.byteCount = byteCount
+        frame.pointee.isMalformed = false
+        guard type == FrameType.message.rawValue else { return }
+        switch RequestView.parse(body) {
+        case .request(let request): frame.pointee.request = request
+        case .malformed: frame.pointee.isMalformed = true
+        }
+    }
+
+    /// Three passes over the group, one for each dependent line: bucket, entry, image.
+    private func prefetch(_ count: Int) {
+        guard let engine else { return }
+        for stage in 0..<3 {
+            for number in 0..<count where isPoint(group + number) {
+                let request = group[number].request
+                engine.prefetch(request, stage: stage)
+            }
+        }
+    }
+
+    private func isPoint(_ frame: UnsafeMutablePointer<Parsed>) -> Bool {
+        frame.pointee.type == FrameType.message.rawValue && !frame.pointee.isMalformed
+            && frame.pointee.request.has(.digest)
+    }
+
+    private enum Outcome {
+        case answered, suspended
+        case refused(String)
+    }
+
+    private func execute(
+        _ frame: UnsafeMutablePointer<Parsed>, _ body: UnsafeRawBufferPointer, connection: UInt64, kind: UInt8,
+        arrived: Instant, _ output: OutputBuffer
+    ) -> Outcome {
+        atHand[0] = UInt64(UInt(bitPattern: body.baseAddress))
+        atHand[1] = UInt64(body.count)
+        switch frame.pointee.type {
+        case FrameType.message.rawValue:
+            guard kind != adminKind else { return .refused("a data request on the admin port") }
+            return executeMessage(frame, connection, arrived, output)
+        case FrameType.info.rawValue:
+            answerInfo(body, kind, output)
+            return .answered
+        case FrameType.security.rawValue:
+            AnswerWriter.appendSecurity(result: .securityNotEnabled, to: output)
+            return .answered
+        case FrameType.compressed.rawValue:
+            guard kind != adminKind else { return .refused("a data request on the admin port") }
+            return executeCompressed(frame, body, connection, arrived, output)
+        default: return .refused("a frame of type \(frame.pointee.type)")
+        }
+    }
+
+    private func executeMessage(
+        _ frame: UnsafeMutablePointer<Parsed>, _ connection: UInt64, _ arrived: Instant, _ output: OutputBuffer
+    ) -> Outcome {
+        guard let engine, !frame.pointee.isMalformed else {
+            if frame.pointee.isMalformed { malformedRequests += 1 }
+            let result: ResultCode = frame.pointee.isMalformed ? .parameter : .unavailable
+            AnswerWriter.appendAnswer(
+                result: result, generation: 0, voidTime: 0,
+                operations: UnsafeRawBufferPointer(start: nil, count: 0), operationCount: 0, to: output)
+            return .answered
+        }
+        let start = output.count
+        let progress = engine.execute(
+            frame.pointee.request, connection: connection, arrived: arrived, output: output)
+        guard progress == .answered else { return .suspended }
+        if frame.pointee.request.header.info1.contains(.compressResponse) {
+            compression.deflate(output, from: start)
+        }
+        return .answered
+    }
+
+    private func executeCompressed(
+        _ frame: UnsafeMutablePointer<Parsed>, _ body: UnsafeRawBufferPointer, _ connection: UInt64,
+        _ arrived: Instant, _ output: OutputBuffer
+    ) -> Outcome {
+        guard let whole = compression.inflate(body), case .frame(let header) = FrameHeader.parse(whole),
+            header.type == FrameType.message.rawValue, whole.count == FrameHeader.byteCount + header.bodySize
+        else { return .refused("a compressed frame that does not hold one whole message") }
+        parse(
+            frame, header.type, UnsafeRawBufferPointer(rebasing: whole[FrameHeader.byteCount...]),
+            frame.pointee.byteCount)
+        return executeMessage(frame, connection, arrived, output)
+    }
+
+    private func answerInfo(_ body: UnsafeRawBufferPointer, _ kind: UInt8, _ output: OutputBuffer) {
+        let start = output.count
+        _ = output.reserve(FrameHeader.byteCount)
+        output.commit(FrameHeader.byteCount)
+        info.answer(body, kind: kind, to: output)
+        let size = output.count - start - FrameHeader.byteCount
+        FrameHeader.write(type: .info, bodySize: size, to: output.mutableBytes.baseAddress! + start)
+    }
+}

@@ -1,0 +1,154 @@
+package import Logging
+package import Storage
+internal import Base
+
+/// The configuration of one node, checked: values in their types, defaults filled in.
+package struct NodeConfiguration: Sendable {
+    package let service: ServiceConfiguration
+    package let network: NetworkConfiguration
+    package let logging: [LogSinkSettings]
+    package let namespaces: [NamespaceConfiguration]
+    /// What the operator should know although nothing is wrong: settings without effect, with file and line.
+    package let notes: [String]
+    private let file: ConfiguredBlock
+
+    /// Where settings belong, for `get-config`.
+    package enum Context: Sendable { case service, network, security, xdr }
+
+    /// Builds the typed form; `report` takes problems as (line, sentence). Nil if there were any that leave no value.
+    init?(
+        file: ConfiguredBlock, notes: [String], processors: Int, _ report: (Int, String) -> Void
+    ) {
+        self.file = file
+        self.notes = notes
+        let service = file.block("service") ?? NodeConfiguration.empty("service", Settings.service)
+        guard let checked = ServiceConfiguration(service, processors: processors, report) else { return nil }
+        self.service = checked
+        let network = file.block("network") ?? NodeConfiguration.empty("network", [])
+        self.network = NetworkConfiguration(network)
+        logging = LogSinks.read(file.block("logging"), report)
+        namespaces = file.blocks.filter { $0.word == "namespace" }.map { NamespaceConfiguration($0, report) }
+        if namespaces.isEmpty { report(1, "no namespace is configured; add: namespace test { storage-engine memory }") }
+        if namespaces.count > Limits.namespacesMax {
+            report(namespaces[Limits.namespacesMax].line, "more than \(Limits.namespacesMax) namespaces")
+        }
+    }
+
+    /// What `apus serve --dev` runs with.
+    package static func development(
+        workDirectory: String, registry: BackendRegistry, processors: Int
+    ) throws(ConfigurationError) -> NodeConfiguration {
+        let text = """
+            service { work-directory \(workDirectory)
+            }
+            network {
+              service { address 127.0.0.1
+                port 3000
+              }
+              admin { address 127.0.0.1
+                port 3003
+              }
+            }
+            namespace test { storage-engine memory
+              nsup-period 120
+            }
+            """
+        return try ConfigurationParser.parse(Array(text.utf8), fileName: "--dev", registry: registry, processors: processors)
+    }
+
+    static func empty(_ word: String, _ settings: [SettingSchema]) -> ConfiguredBlock {
+        ConfiguredBlock(word: word, argument: "", line: 1, settings: settings)
+    }
+
+    // ---- get-config ----
+
+    /// All settings of a context with their values, named as tools expect them.
+    package func values(context: Context) -> [(String, String)] {
+        switch context {
+        case .service:
+            let block = file.block("service") ?? NodeConfiguration.empty("service", Settings.service)
+            return block.values.map { name, value in
+                name == "service-threads" ? (name, "\(service.serviceThreads)") : (name, value)
+            }
+        case .network: return NodeConfiguration.networkBlocks.flatMap { word, settings in
+            let block = file.block("network")?.block(word) ?? NodeConfiguration.empty(word, settings)
+            return block.values.map { ("\(word).\($0.name)", $0.value) }
+        }
+        case .security: return (file.block("security") ?? NodeConfiguration.empty("", Settings.security)).values
+            .map { ($0.name, $0.value) }
+        case .xdr: return (file.block("xdr") ?? NodeConfiguration.empty("", Settings.xdr)).values
+            .map { ($0.name, $0.value) }
+        }
+    }
+
+    private static let networkBlocks = [
+        ("service", Settings.networkService), ("admin", Settings.networkAdmin), ("heartbeat", Settings.heartbeat),
+        ("fabric", Settings.fabric),
+    ]
+
+    /// All settings of a namespace with their values; empty if there is none of that name.
+    package func values(namespace name: String) -> [(String, String)] {
+        guard let block = file.blocks.first(where: { $0.word == "namespace" && $0.argument == name }),
+            let namespace = namespaces.first(where: { $0.name == name })
+        else { return [] }
+        let geo = block.block("geo2dsphere-within") ?? NodeConfiguration.empty("", Settings.geo)
+        return block.values.map { ($0.name, $0.value) }
+            + [("storage-engine", namespace.storageEngine)]
+            + namespace.storageSettings.values.map { ("storage-engine.\($0.name)", $0.value) }
+            + geo.values.map { ("geo2dsphere-within.\($0.name)", $0.value) }
+    }
+}
+
+/// `namespace <name> { ... }`.
+package struct NamespaceConfiguration: Sendable {
+    package let name: String
+    /// Name of the backend.
+    package let storageEngine: String
+    /// The backend's own settings, defaults included.
+    package let storageSettings: BackendSettings
+    /// Bytes.
+    package let maxRecordSize: Int
+    /// Bytes; 0 for no limit.
+    package let indexesMemoryBudget: UInt64
+    package let stopWritesSysMemoryPct: Int
+    /// Seconds; 0 for ever.
+    package let defaultTtl: UInt32
+    /// Seconds; 0 for none.
+    package let nsupPeriod: UInt32
+    package let allowTtlWithoutNsup: Bool
+    package let applyTtlReductions: Bool
+    package let defaultReadTouchTtlPct: UInt32
+    /// 0 for no limit.
+    package let transactionPendingLimit: Int
+    package let disallowNullSetname: Bool
+    let line: Int
+
+    init(_ block: ConfiguredBlock, _ report: (Int, String) -> Void) {
+        name = block.argument
+        line = block.line
+        if name.utf8.count > Limits.namespaceNameSizeMax {
+            report(line, "namespace '\(name)' has a name longer than \(Limits.namespaceNameSizeMax) bytes")
+        }
+        if name.contains(where: { ":;,=/".contains($0) }) || name == "null" {
+            report(line, "'\(name)' cannot be the name of a namespace: avoid : ; , = / and null")
+        }
+        let engine = block.block("storage-engine")
+        if engine == nil { report(line, "namespace '\(name)' has no valid storage-engine; add: storage-engine memory") }
+        storageEngine = engine?.argument ?? ""
+        storageSettings = BackendSettings(engine?.values ?? [])
+        func number(_ name: String) -> UInt64 { block.number(name) ?? 0 }
+        maxRecordSize = Int(number("max-record-size"))
+        indexesMemoryBudget = number("indexes-memory-budget")
+        stopWritesSysMemoryPct = Int(number("stop-writes-sys-memory-pct"))
+        defaultTtl = UInt32(number("default-ttl"))
+        nsupPeriod = UInt32(number("nsup-period"))
+        allowTtlWithoutNsup = block.flag("allow-ttl-without-nsup")
+        applyTtlReductions = block.flag("apply-ttl-reductions")
+        defaultReadTouchTtlPct = UInt32(number("default-read-touch-ttl-pct"))
+        transactionPendingLimit = Int(number("transaction-pending-limit"))
+        disallowNullSetname = block.flag("disallow-null-setname")
+        if defaultTtl > 0, nsupPeriod == 0, !allowTtlWithoutNsup {
+            report(line, "namespace '\(name)': default-ttl needs nsup-period above 0, or allow-ttl-without-nsup true")
+        }
+    }
+}

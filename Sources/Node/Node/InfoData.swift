@@ -1,0 +1,119 @@
+// Namespaces, sets and their statistics.
+internal import Base
+internal import Configuration
+internal import Engine
+internal import Reactor
+internal import Storage
+internal import Wire
+
+extension InfoService {
+    static let dataCommands: [String: Command] = [
+        "namespaces": { service, _ in
+            service.state.servingNamespaces.map(\.settings.name).joined(separator: ";")
+        },
+        "namespace": { service, request in
+            guard let name = request.arguments.first, let namespace = service.state.namespace(name) else {
+                return "type=unknown"
+            }
+            let configured = service.state.configuration.values(namespace: name)
+            return statisticsText(NamespaceStatistics.values(namespace, service.state) + configured)
+        },
+        "sets": { service, request in service.sets(request) },
+        "statistics": { service, _ in statisticsText(service.nodeStatistics) },
+        "latencies": { service, request in service.latencies(request) },
+        // No secondary index, UDF or query can exist yet: their lists are empty, and true.
+        "sindex-list": { _, _ in "" },
+        "sindex": { _, _ in "" },
+        "udf-list": { _, _ in "" },
+        "query-show": { _, request in
+            request["id"] ?? request["trid"] == nil ? "" : InfoError.text(2, "job not found")
+        },
+    ]
+
+    // ---- Sets ----
+
+    /// Every record ends with a semicolon, the last one too: tools drop the empty last element blindly.
+    private func sets(_ request: InfoRequest) -> String {
+        guard let name = request.arguments.first ?? request["namespace"] else {
+            return state.servingNamespaces.map { sets(of: $0) }.joined()
+        }
+        guard let namespace = state.namespace(name) else { return "ns_type=unknown" }
+        guard request.arguments.count > 1 else { return sets(of: namespace) }
+        let wanted = request.arguments[1]
+        for id in setIDs(namespace) where namespace.sets.name(of: id).text == wanted {
+            return properties(of: id, namespace) + ";"
+        }
+        return ""
+    }
+
+    private func setIDs(_ namespace: Namespace) -> [UInt16] {
+        let count = namespace.sets.count
+        return count == 0 ? [] : (1...UInt16(count)).map { $0 }
+    }
+
+    private func sets(of namespace: Namespace) -> String {
+        setIDs(namespace).map { id in
+            let name = namespace.sets.name(of: id).text
+            return "ns=\(namespace.settings.name):set=\(name):\(properties(of: id, namespace));"
+        }.joined()
+    }
+
+    private func properties(of id: UInt16, _ namespace: Namespace) -> String {
+        let objects = namespace.counters.reduce(Int64(0)) { $0 + $1.setObjects(id) }
+        let bytes = namespace.counters.reduce(Int64(0)) { $0 + $1.setBytes(id) }
+        let values = [
+            ("objects", "\(max(objects, 0))"), ("tombstones", "0"), ("data_used_bytes", "\(max(bytes, 0))"),
+            ("truncate_lut", "0"), ("sindexes", "0"), ("index_populating", "false"), ("truncating", "false"),
+            ("default-read-touch-ttl-pct", "0"), ("default-ttl", "0"), ("disable-eviction", "false"),
+            ("enable-index", "false"), ("stop-writes-count", "0"), ("stop-writes-size", "0"),
+        ]
+        return values.map { "\($0.0)=\($0.1)" }.joined(separator: ":")
+    }
+
+    // ---- Latencies ----
+
+    private func latencies(_ request: InfoRequest) -> String {
+        let isMicroseconds = state.configuration.service.microsecondHistograms
+        func entry(_ name: String) -> String {
+            guard let interval = state.latencies.interval(name) else { return "\(name):" }
+            return "\(name):" + LatencyHistory.text(interval, microseconds: isMicroseconds)
+        }
+        let names = state.servingNamespaces.flatMap { namespace in
+            LatencyKind.allCases.map { LatencyHistory.name(namespace, $0) }
+        }
+        guard let wanted = request["hist"] else {
+            return (["batch-index:"] + names.map(entry)).joined(separator: ";")
+        }
+        guard names.contains(wanted) else { return InfoError.text(4, "bad hist name") }
+        return entry(wanted)
+    }
+
+    // ---- The node ----
+
+    private var nodeStatistics: [(String, String)] {
+        let memory = SystemMemory.now()
+        let network = state.reactors.totals()
+        let key = hexadecimal(state.clusterKey)
+        let isServing = state.phase != .starting
+        let now = SystemClock.now().monotonic
+        let upSeconds = now.nanoseconds(since: state.started) / 1_000_000_000
+        return [
+            ("failed_best_practices", "false"), ("cluster_integrity", "\(isServing)"),
+            ("cluster_is_member", "\(isServing)"), ("cluster_clock_skew_ms", "0"), ("uptime", "\(upSeconds)"),
+            ("system_free_mem_kbytes", "\(memory.availableKilobytes)"),
+            ("system_free_mem_pct", "\(memory.freePercent)"),
+            ("process_rss_kbytes", "\(memory.residentKilobytes)"),
+            ("client_connections", "\(network.clientConnections)"),
+            ("client_connections_opened", "\(network.opened)"), ("client_connections_closed", "\(network.closed)"),
+            ("admin_connections", "\(network.adminConnections)"), ("reaped_fds", "\(network.reaped)"),
+            ("refused_connections", "\(network.refused)"),
+            ("info_complete", "\(network.infoCompleted)"), ("demarshal_error", "\(network.malformed)"),
+            ("early_tsvc_client_error", "\(network.early)"),
+            ("paxos_principal", "\(state.nodeID)"), ("migrate_allowed", "\(isServing)"),
+            ("migrate_partitions_remaining", "0"), ("cluster_size", "1"), ("cluster_key", key),
+            ("cluster_generation", "1"), ("cluster_principal", "\(state.nodeID)"),
+            ("cluster_duplicate_nodes", "null"), ("cluster_clock_skew_outliers", "null"),
+            ("objects", "\(state.servingNamespaces.reduce(0) { $0 + $1.objectCount })"), ("tombstones", "0"),
+        ] + state.reactors.busyStatistics()
+    }
+}

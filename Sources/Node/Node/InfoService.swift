@@ -1,0 +1,72 @@
+// Info commands: text in, text out. The answer to a line is the line itself, a tab and the value.
+internal import Assembly
+internal import Base
+internal import Configuration
+internal import Engine
+internal import Logging
+internal import Wire
+
+/// Answers info commands for every connection of one reactor.
+final class InfoService: InfoResponder {
+    typealias Command = @Sendable (InfoService, InfoRequest) -> String
+    let state: NodeState
+    /// The kind of connection whose request is being answered.
+    private(set) var isAdmin = false
+    /// Lines answered.
+    private(set) var completed: UInt64 = 0
+    private let adminKind: UInt8
+    private let commands: [String: Command]
+
+    init(state: NodeState, adminKind: UInt8) {
+        self.state = state
+        self.adminKind = adminKind
+        commands = InfoService.identityCommands
+            .merging(InfoService.clusterCommands) { first, _ in first }
+            .merging(InfoService.dataCommands) { first, _ in first }
+            .merging(InfoService.operatorCommands) { first, _ in first }
+    }
+
+    func answer(_ body: UnsafeRawBufferPointer, kind: UInt8, to output: OutputBuffer) {
+        isAdmin = kind == adminKind
+        var parser = InfoRequestParser(body)
+        while let line = parser.next() {
+            let value = answer(line)
+            output.append(line.text)
+            appendByte(UInt8(ascii: "\t"), to: output)
+            var copy = value
+            copy.withUTF8 { output.append(UnsafeRawBufferPointer($0)) }
+            appendByte(UInt8(ascii: "\n"), to: output)
+            completed += 1
+        }
+    }
+
+    private func answer(_ line: InfoLine) -> String {
+        guard let request = InfoRequest(line) else { return InfoError.text(4, "unrecognized command") }
+        guard let command = commands[request.name] else { return InfoError.text(4, "unrecognized command") }
+        return command(self, request)
+    }
+
+    private func appendByte(_ byte: UInt8, to output: OutputBuffer) {
+        output.reserve(1).storeBytes(of: byte, as: UInt8.self)
+        output.commit(1)
+    }
+
+    /// The names of all commands, sorted.
+    var commandNames: [String] { commands.keys.sorted() }
+
+    /// The namespace that `parameter` names, or the error that says what is wrong.
+    func namespace(_ request: InfoRequest) -> (Namespace?, String) {
+        guard let name = request["namespace"] ?? request["id"] ?? request["ns"] else {
+            return (nil, InfoError.text(20, "missing 'namespace'"))
+        }
+        guard let namespace = state.namespace(name) else {
+            return (nil, InfoError.text(20, "namespace not found on node"))
+        }
+        return (namespace, "")
+    }
+}
+
+/// `k=v;k=v` in the order given.
+func statisticsText(_ values: [(String, String)]) -> String {
+    values.map { "\($0.0)=\($0.1)" }.joined(separator: ";")
+}

@@ -1,0 +1,60 @@
+internal import Base
+internal import Engine
+internal import Glibc
+internal import Index
+internal import Storage
+
+/// The statistics of `namespace/<ns>`, in the original's names. What cannot happen on a lone node without the features
+/// of later issues is a true zero.
+enum NamespaceStatistics {
+    static func values(_ namespace: Namespace, _ state: NodeState) -> [(String, String)] {
+        head(namespace) + storage(namespace) + counters(namespace) + quiet.map { ($0, "0") }
+    }
+
+    private static func head(_ namespace: Namespace) -> [(String, String)] {
+        let now = RecordTime(unixMilliseconds: UInt64(time(nil)) * 1000)
+        let objects = "\(namespace.objectCount)"
+        return [
+            ("ns_cluster_size", "1"), ("effective_replication_factor", "1"), ("objects", objects),
+            ("tombstones", "0"), ("master_objects", objects), ("master_tombstones", "0"),
+            ("prole_objects", "0"), ("prole_tombstones", "0"), ("non_replica_objects", "0"),
+            ("non_replica_tombstones", "0"), ("clock_skew_stop_writes", "false"),
+            ("stop_writes", "\(namespace.stopWrites)"), ("hwm_breached", "false"),
+            ("current_time", "\(now.seconds)"), ("truncating", "false"), ("pending_quiesce", "false"),
+            ("effective_is_quiesced", "false"), ("nodes_quiesced", "0"),
+            ("index_used_bytes", "\(namespace.index.usedBytes)"),
+            ("set_index_used_bytes", "0"), ("sindex_used_bytes", "0"),
+        ]
+    }
+
+    private static func storage(_ namespace: Namespace) -> [(String, String)] {
+        let figures = namespace.backend.statistics
+        let used = figures.totalBytes > 0 ? figures.usedBytes * 100 / figures.totalBytes : 0
+        let available = figures.totalBytes > 0 ? figures.availableBytes * 100 / figures.totalBytes : 100
+        return [
+            ("data_total_bytes", "\(figures.totalBytes)"), ("data_used_bytes", "\(figures.usedBytes)"),
+            ("data_used_pct", "\(used)"), ("data_avail_pct", "\(available)"),
+            ("data_allocated_bytes", "\(figures.allocatedBytes)"), ("data_compression_ratio", "1.000"),
+            ("defrag_moved_records", "\(figures.movedImages)"), ("defrag_blocks", "\(figures.compactedBlocks)"),
+            ("backend", namespace.agreement.backend), ("backend_format", "\(namespace.agreement.format)"),
+            ("backend_capabilities", namespace.agreement.capabilities.names.joined(separator: ",")),
+        ]
+    }
+
+    private static func counters(_ namespace: Namespace) -> [(String, String)] {
+        NamespaceCounter.allCases.map { ($0.statisticName, "\(namespace.total($0))") }
+    }
+
+    /// Names tools read whose value is 0 as long as there is no cluster, query, batch, UDF, index, expiry or XDR.
+    private static let quiet = [
+        "xdr_tombstones", "unreplicated_records", "dead_partitions", "unavailable_partitions",
+        "expired_objects", "evicted_objects", "evict_ttl", "evict_void_time",
+        "truncate_lut", "cache_read_pct",
+        "migrate_tx_partitions_active", "migrate_rx_partitions_active", "migrate_tx_partitions_initial",
+        "migrate_tx_partitions_remaining", "migrate_rx_partitions_initial", "migrate_rx_partitions_remaining",
+        "client_proxy_complete", "client_proxy_error", "client_proxy_timeout", "client_udf_complete",
+        "client_udf_error", "batch_sub_read_success", "batch_sub_write_success", "pi_query_short_basic_complete",
+        "pi_query_long_basic_complete", "si_query_short_basic_complete", "si_query_long_basic_complete",
+        "fail_xdr_forbidden", "fail_mrt_blocked",
+    ]
+}

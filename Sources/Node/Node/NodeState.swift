@@ -1,0 +1,81 @@
+// What all threads of one node may ask about it. Invariants:
+// 1. Everything but `phase` and `generation` is set before the reactors start, or is safe to read on any thread itself.
+// 2. `namespaces` is written once, before `phase` says serving, and read only after that was seen.
+internal import Base
+internal import CBase
+internal import Configuration
+internal import Engine
+internal import Glibc
+internal import Logging
+internal import Reactor
+internal import Storage
+
+/// Where the node stands.
+enum NodePhase: UInt32, Sendable {
+    case starting, serving, stopping
+}
+
+/// Shared facts of one node.
+final class NodeState: @unchecked Sendable {
+    let configuration: NodeConfiguration
+    let nodeID: NodeID
+    /// View key of the single-node cluster of this process, drawn at start.
+    let clusterKey: UInt64
+    let log: Logger
+    let registry: BackendRegistry
+    let started: Instant
+    let startedUnixSeconds: UInt64
+    /// Address and port of every listener, as bound.
+    var serviceEndpoints: [Endpoint] = []
+    var adminEndpoints: [Endpoint] = []
+    private(set) var namespaces: [Namespace] = []
+    private let phaseWord: UnsafeMutablePointer<UInt32>
+    let reactors = ReactorDirectory()
+    let latencies = LatencyHistory()
+
+    init(configuration: NodeConfiguration, nodeID: NodeID, clusterKey: UInt64, log: Logger, registry: BackendRegistry) {
+        self.configuration = configuration
+        self.nodeID = nodeID
+        self.clusterKey = clusterKey
+        self.log = log
+        self.registry = registry
+        started = SystemClock.now().monotonic
+        startedUnixSeconds = UInt64(time(nil))
+        phaseWord = .allocate(capacity: 1)
+        phaseWord.initialize(to: NodePhase.starting.rawValue)
+    }
+
+    deinit { phaseWord.deallocate() }
+
+    /// Where the node stands now. Any thread.
+    var phase: NodePhase {
+        get { NodePhase(rawValue: apus_load_acquire_u32(phaseWord)) ?? .starting }
+        set { apus_store_release_u32(phaseWord, newValue.rawValue) }
+    }
+
+    /// The namespaces serve from now on. Once.
+    func serve(_ namespaces: [Namespace]) {
+        precondition(phase == .starting && self.namespaces.isEmpty)
+        self.namespaces = namespaces
+        phase = .serving
+    }
+
+    /// The namespaces as far as they serve. Any thread.
+    var servingNamespaces: [Namespace] { phase == .starting ? [] : namespaces }
+
+    /// The namespace of that name, if it serves. Any thread.
+    func namespace(_ name: String) -> Namespace? { servingNamespaces.first { $0.settings.name == name } }
+
+    /// Clients refuse a node until this is no longer -1. One balance, at start.
+    var partitionGeneration: Int { phase == .starting ? -1 : 1 }
+}
+
+/// Address and port of a listener.
+struct Endpoint: Sendable, Equatable {
+    /// Numeric address, IPv6 without brackets.
+    let address: String
+    let port: Int
+
+    /// As clients read it: IPv6 in brackets.
+    var text: String { address.contains(":") ? "[\(address)]:\(port)" : "\(address):\(port)" }
+}

@@ -1,0 +1,109 @@
+// One reactor's node side: frames to the engine, letters, ticks. Invariants:
+// 1. Everything here runs on the reactor's thread; the counters are read by others as plain words.
+// 2. Before the engine is installed, data requests answer 11 and info works.
+internal import Assembly
+internal import Base
+internal import CReactor
+internal import Engine
+internal import Logging
+internal import Reactor
+
+/// Kinds of letters the node sends to a reactor, beside the engine's and the reactor's own.
+enum NodeLetter {
+    /// The namespaces are open: install the engine of this reactor.
+    static let installEngine: UInt32 = 100
+}
+
+/// Kinds of connections.
+enum ConnectionKind {
+    static let service: UInt8 = 0
+    static let admin: UInt8 = 1
+}
+
+/// Joins one reactor, its engine shard and the info commands.
+final class ReactorShell: ReactorHandler, EngineShell {
+    let executor: FrameExecutor
+    let info: InfoService
+    private let state: NodeState
+    private var reactor: Reactor?
+    private var engine: EngineShard?
+    private var time = SystemClock.now()
+    private var offered: EngineShard?
+
+    init(state: NodeState) {
+        self.state = state
+        info = InfoService(state: state, adminKind: ConnectionKind.admin)
+        executor = FrameExecutor(info: info, adminKind: ConnectionKind.admin)
+    }
+
+    /// The reactor this shell runs on. Before its thread starts.
+    func attach(_ reactor: Reactor) { self.reactor = reactor }
+
+    /// Leaves the engine for the `installEngine` letter that is posted next; the letter orders the memory.
+    func offer(_ engine: EngineShard) { offered = engine }
+
+    // ---- ReactorHandler ----
+
+    func threadBegan() { apus_crash_watch(executor.atHand) }
+
+    func turnBegan(_ time: TurnTime) {
+        self.time = time
+        engine?.turnBegan(time)
+    }
+
+    func receive(
+        _ connection: ConnectionID, kind: UInt8, _ bytes: UnsafeRawBufferPointer, _ output: OutputBuffer
+    ) -> Reception {
+        let (consumed, verdict) = executor.receive(
+            connection: connection.rawValue, kind: kind, bytes, arrived: time.monotonic, output: output)
+        engine?.countLatencies(end: SystemClock.monotonic())
+        switch verdict {
+        case .needBytes(let count): return Reception(consumed: consumed, next: .needBytes(atLeast: count))
+        case .more: return Reception(consumed: consumed, next: .more)
+        case .suspended:
+            reactor?.wantsTicks = true
+            return Reception(consumed: consumed, next: .suspended)
+        case .close(let reason):
+            state.log.info(.service, "closing a client connection: it sent \(reason)")
+            return Reception(consumed: consumed, next: .close)
+        }
+    }
+
+    func letter(_ letter: UnsafeMutablePointer<Letter>) {
+        switch letter.pointee.kind {
+        case LetterKind.claimPassed:
+            engine?.claimPassed(to: UnsafeMutableRawPointer(letter).assumingMemoryBound(to: RequestSlot.self))
+        case NodeLetter.installEngine:
+            engine = offered
+            executor.engine = offered
+            engine?.turnBegan(time)
+            letter.deallocate()
+        default: preconditionFailure("unknown letter \(letter.pointee.kind)")
+        }
+    }
+
+    func tick(_ time: TurnTime) {
+        guard let engine else { return }
+        engine.expireWaiters()
+        reactor?.wantsTicks = engine.hasSuspended
+    }
+
+    func backgroundSlice() -> Bool { engine?.backgroundSlice() ?? false }
+
+    func connectionClosed(_ connection: ConnectionID) {}
+
+    func turnEnded(sleeping: Bool) { engine?.turnEnded(sleeping: sleeping) }
+
+    // ---- EngineShell ----
+
+    func post(_ slot: SlotPointer) {
+        state.reactors.post(slot.pointee.reactor, UnsafeMutableRawPointer(slot).assumingMemoryBound(to: Letter.self))
+    }
+
+    func output(of connection: UInt64) -> OutputBuffer? { reactor?.output(of: ConnectionID(rawValue: connection)) }
+
+    func answered(_ connection: UInt64) { reactor?.resume(ConnectionID(rawValue: connection)) }
+
+    /// Requests that reached no namespace.
+    var refusedRequests: UInt64 { engine?.refusedRequests ?? 0 }
+}

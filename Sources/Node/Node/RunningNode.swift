@@ -1,0 +1,197 @@
+// One node from start to stop, on the main thread. Order: directory, identity, listeners and reactors (info answers from
+// here on), backends, indexes, engines (data is served from here on). Stop is the way back.
+internal import Base
+internal import CReactor
+internal import Configuration
+internal import Engine
+internal import Glibc
+internal import Index
+internal import Logging
+internal import Reactor
+internal import Storage
+
+/// A node that is starting, running or stopping. Main thread.
+final class RunningNode {
+    private let configuration: NodeConfiguration
+    private let registry: BackendRegistry
+    private let directory: WorkDirectory
+    private let log: Logger
+    private let state: NodeState
+    private var backends: [any Backend] = []
+    private let cluster = LoneNode()
+    /// Records the index has address space for; memory is taken as they come.
+    private static let recordsMax = 1 << 31
+
+    init(_ configuration: NodeConfiguration, _ registry: BackendRegistry) throws(StartError) {
+        self.configuration = configuration
+        self.registry = registry
+        try Descriptors.ensure(connections: configuration.service.protoFdMax)
+        directory = try WorkDirectory(path: configuration.service.workDirectory)
+        do throws(LogError) {
+            log = try Logger(sinks: configuration.logging)
+        } catch {
+            throw StartError("\(error)")
+        }
+        var entropy = SystemRandomNumberGenerator()
+        let nodeID = try directory.nodeID {
+            NodeID(rawValue: configuration.service.nodeID ?? (entropy.next() & 0x0FFF_FFFF_FFFF | 0xA0_0000_0000_00))
+        }
+        state = NodeState(
+            configuration: configuration, nodeID: nodeID, clusterKey: entropy.next() >> 16, log: log,
+            registry: registry)
+        apus_crash_install(log.crashDescriptor)
+        log.info(.as, "apus \(Product.version) starts as node \(nodeID), process \(getpid()),"
+            + " work directory \(directory.path)")
+        for note in configuration.notes { log.warning(.config, note) }
+    }
+
+    // ---- Start ----
+
+    /// Opens everything; the node serves when this returns.
+    func open() throws(StartError) {
+        let problems = Node.negotiationProblems(configuration, registry)
+        guard problems.isEmpty else { throw StartError(problems.joined(separator: "\napus: ")) }
+        try startReactors()
+        var namespaces: [Namespace] = []
+        for settings in configuration.namespaces { namespaces.append(try openNamespace(settings)) }
+        try installEngines(namespaces)
+        state.serve(namespaces)
+        let endpoints = state.serviceEndpoints.map(\.text).joined(separator: ", ")
+        log.info(.as, "service ready on \(endpoints): namespaces"
+            + " \(namespaces.map { "\($0.settings.name) (\($0.agreement.backend))" }.joined(separator: ", "))")
+    }
+
+    private func startReactors() throws(StartError) {
+        let service = configuration.service
+        do throws(ListenError) {
+            let network = configuration.network
+            var listeners = try listen(network.service, kind: ConnectionKind.service)
+            state.serviceEndpoints = accessEndpoints(listeners, network.service)
+            if network.admin.port != nil {
+                let admin = try listen(network.admin, kind: ConnectionKind.admin)
+                state.adminEndpoints = accessEndpoints(admin, network.admin)
+                listeners += admin
+            }
+            let processors = Processors.forReactors(service.autoPin)
+            for number in 0..<service.serviceThreads {
+                let shell = ReactorShell(state: state)
+                let reactor = Reactor(
+                    index: number, handler: shell,
+                    settings: ReactorSettings(
+                        pin: service.autoPin == .none ? nil : processors[number % processors.count],
+                        idleMilliseconds: UInt64(service.protoFdIdleMs), connectionsMax: service.protoFdMax,
+                        log: { [log] in log.warning(.socket, $0) }))
+                shell.attach(reactor)
+                state.reactors.add(reactor, shell)
+            }
+            Reactor.connect(state.reactors.all, listeners: listeners)
+        } catch {
+            throw StartError(error.message)
+        }
+        for reactor in state.reactors.all { reactor.start() }
+    }
+
+    private func listen(_ settings: EndpointConfiguration, kind: UInt8) throws(ListenError) -> [Listener] {
+        var listeners: [Listener] = []
+        for address in settings.bindAddresses {
+            listeners.append(try Listener.open(address: address, port: settings.port ?? 0, kind: kind))
+        }
+        return listeners
+    }
+
+    /// What clients are told: the configured access addresses, or what is bound.
+    private func accessEndpoints(_ listeners: [Listener], _ settings: EndpointConfiguration) -> [Endpoint] {
+        let port = settings.accessPort ?? listeners.first?.port ?? 0
+        if !settings.accessAddresses.isEmpty {
+            return settings.accessAddresses.map { Endpoint(address: $0, port: port) }
+        }
+        return listeners.flatMap { listener in
+            Interfaces.addresses(behind: listener.address).map { Endpoint(address: $0, port: listener.port) }
+        }
+    }
+
+    private func openNamespace(_ settings: NamespaceConfiguration) throws(StartError) -> Namespace {
+        do {
+            let agreement = try registry.negotiate(settings.storageEngine, Node.requirements(settings))
+            guard let descriptor = registry.descriptor(named: settings.storageEngine) else {
+                throw StartError("namespace \(settings.name): no storage-engine '\(settings.storageEngine)'")
+            }
+            let backend = try descriptor.open(
+                OpenRequest(
+                    namespace: settings.name, settings: settings.storageSettings, agreement: agreement,
+                    log: { [log] in log.info(.storage, $0) }))
+            backends.append(backend)
+            return Namespace(
+                settings: RunningNode.engineSettings(settings), agreement: agreement, backend: backend,
+                index: try PrimaryIndex(heapFor: RunningNode.recordsMax),
+                epoch: Epoch(regime: 1, viewKey: state.clusterKey), reactors: configuration.service.serviceThreads)
+        } catch {
+            throw StartError("namespace \(settings.name) does not open: \(error)")
+        }
+    }
+
+    private static func engineSettings(_ configured: NamespaceConfiguration) -> NamespaceSettings {
+        var settings = NamespaceSettings(name: configured.name)
+        settings.defaultTimeToLiveSeconds = configured.defaultTtl
+        settings.nsupPeriodSeconds = configured.nsupPeriod
+        settings.allowTimeToLiveWithoutNsup = configured.allowTtlWithoutNsup
+        settings.applyTimeToLiveReductions = configured.applyTtlReductions
+        settings.readTouchPercent = configured.defaultReadTouchTtlPct
+        settings.recordSizeMax = configured.maxRecordSize
+        settings.pendingLimit = configured.transactionPendingLimit
+        settings.disallowNullSetName = configured.disallowNullSetname
+        return settings
+    }
+
+    private func installEngines(_ namespaces: [Namespace]) throws(StartError) {
+        let count = configuration.service.serviceThreads
+        for (number, shell) in state.reactors.shells.enumerated() {
+            var shards: [any BackendShard] = []
+            for namespace in namespaces {
+                do throws(StorageError) {
+                    shards.append(try namespace.backend.makeShard(index: number, of: count))
+                } catch {
+                    throw StartError("namespace \(namespace.settings.name) does not open: \(error)")
+                }
+            }
+            shell.offer(
+                EngineShard(
+                    reactor: number, namespaces: namespaces, backends: shards, shell: shell, cluster: cluster,
+                    deadlineMilliseconds: UInt64(configuration.service.transactionMaxMs),
+                    log: { [log] in log.warning(.rw, $0) }))
+            let letter = UnsafeMutablePointer<Letter>.allocate(capacity: 1)
+            letter.initialize(to: Letter(kind: NodeLetter.installEngine))
+            state.reactors.post(number, letter)
+        }
+    }
+
+    // ---- Run ----
+
+    /// Ticks every second until a signal asks to stop.
+    func serveUntilStopped(_ signals: SignalSet) {
+        var signals = signals
+        var ticker = Ticker(state: state, intervalSeconds: UInt64(configuration.service.tickerInterval))
+        ticker.tick()
+        while true {
+            switch signals.wait(milliseconds: 1000) {
+            case SIGHUP: log.reopen()
+            case SIGTERM, SIGINT: return
+            default: ticker.tick()
+            }
+        }
+    }
+
+    // ---- Stop ----
+
+    /// Stops whatever has been started.
+    func end() {
+        state.phase = .stopping
+        log.info(.as, "stopping: answering what has been asked, closing connections")
+        for reactor in state.reactors.all { reactor.stop() }
+        for reactor in state.reactors.all { reactor.join() }
+        for backend in backends {
+            do throws(StorageError) { try backend.close() } catch { log.warning(.storage, "closing: \(error)") }
+        }
+        log.info(.as, "stopped")
+    }
+}

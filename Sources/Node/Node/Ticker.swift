@@ -1,0 +1,92 @@
+internal import Base
+internal import Configuration
+internal import Engine
+internal import Index
+internal import Logging
+internal import Reactor
+internal import Storage
+
+/// What happens once a second on the control thread: thresholds, and every `ticker-interval` a line per namespace.
+struct Ticker {
+    private let state: NodeState
+    private let intervalSeconds: UInt64
+    private var lastLine: Instant
+    private var stopped: [Bool]
+
+    init(state: NodeState, intervalSeconds: UInt64) {
+        self.state = state
+        self.intervalSeconds = max(intervalSeconds, 1)
+        lastLine = SystemClock.now().monotonic
+        stopped = state.servingNamespaces.map { _ in false }
+    }
+
+    mutating func tick() {
+        let now = SystemClock.now().monotonic
+        let memory = SystemMemory.now()
+        for (number, namespace) in state.servingNamespaces.enumerated() {
+            watch(number, namespace, memory)
+        }
+        guard now.nanoseconds(since: lastLine) >= intervalSeconds * 1_000_000_000 else { return }
+        lastLine = now
+        state.latencies.sample(state.servingNamespaces, nanoseconds: now.nanoseconds)
+        for namespace in state.servingNamespaces { state.log.info(.info, line(namespace)) }
+        let network = state.reactors.totals()
+        state.log.info(.info, "node: client-connections \(network.clientConnections) opened \(network.opened)"
+            + " closed \(network.closed) memory-free-pct \(memory.freePercent)"
+            + " rss-kbytes \(memory.residentKilobytes)")
+    }
+
+    /// Raises or lowers stop-writes and says which threshold it was.
+    private mutating func watch(_ number: Int, _ namespace: Namespace, _ memory: SystemMemory) {
+        guard let settings = state.configuration.namespaces.first(where: { $0.name == namespace.settings.name })
+        else { return }
+        let reason = StopWrites.reason(
+            settings, namespace.backend.statistics, indexBytes: namespace.index.usedBytes, memory)
+        namespace.stopWrites = reason != nil
+        guard stopped[number] != (reason != nil) else { return }
+        stopped[number] = reason != nil
+        if let reason {
+            state.log.warning(.namespace, "{\(settings.name)} stop-writes: \(reason); writes answer 8, deletes go on")
+        } else {
+            state.log.info(.namespace, "{\(settings.name)} stop-writes is over")
+        }
+    }
+
+    private func line(_ namespace: Namespace) -> String {
+        let figures = namespace.backend.statistics
+        return "{\(namespace.settings.name)} objects \(namespace.objectCount)"
+            + " data-used-bytes \(figures.usedBytes) data-allocated-bytes \(figures.allocatedBytes)"
+            + " index-used-bytes \(namespace.index.usedBytes)"
+            + " reads \(namespace.total(.clientReadSuccess)) writes \(namespace.total(.clientWriteSuccess))"
+            + " deletes \(namespace.total(.clientDeleteSuccess)) not-found \(namespace.total(.clientReadNotFound))"
+            + " errors \(namespace.total(.clientReadError) + namespace.total(.clientWriteError))"
+    }
+}
+
+/// The thresholds behind `stop_writes`.
+enum StopWrites {
+    /// Which threshold is passed, in words with its value; nil if none is.
+    static func reason(
+        _ settings: NamespaceConfiguration, _ figures: BackendStatistics, indexBytes: UInt64, _ memory: SystemMemory
+    ) -> String? {
+        let usedPercent = settings.storageSettings.number("stop-writes-used-pct") ?? 70
+        let availablePercent = settings.storageSettings.number("stop-writes-avail-pct") ?? 5
+        if figures.totalBytes > 0, usedPercent > 0 {
+            let used = figures.usedBytes * 100 / figures.totalBytes
+            if used >= usedPercent { return "data used is \(used) %, stop-writes-used-pct is \(usedPercent)" }
+            let available = figures.availableBytes * 100 / figures.totalBytes
+            if available < availablePercent {
+                return "data available is \(available) %, stop-writes-avail-pct is \(availablePercent)"
+            }
+        }
+        if settings.indexesMemoryBudget > 0, indexBytes > settings.indexesMemoryBudget {
+            return "the index takes \(indexBytes) bytes, indexes-memory-budget is \(settings.indexesMemoryBudget)"
+        }
+        let systemPercent = UInt64(settings.stopWritesSysMemoryPct)
+        if systemPercent > 0, memory.totalKilobytes > 0, 100 - memory.freePercent > systemPercent {
+            return "the machine's memory is \(100 - memory.freePercent) % used, stop-writes-sys-memory-pct is"
+                + " \(systemPercent)"
+        }
+        return nil
+    }
+}

@@ -1,0 +1,235 @@
+// Bytes in, answers out: what one reactor does with one connection.
+package import Base
+internal import CReactor
+internal import Glibc
+
+extension Reactor {
+    /// Above so many bytes that the peer has not taken, nothing more of its requests is read or executed.
+    static let unsentMax = 1 << 20
+    /// A peer that takes nothing for so long is closed.
+    static let sendTimeoutNanoseconds: UInt64 = 10_000_000_000
+    private static let readable = UInt32(APUS_READABLE)
+    private static let writable = UInt32(APUS_WRITABLE)
+    private static let broken = UInt32(APUS_BROKEN)
+
+    // ---- Events ----
+
+    /// A connection's socket has something to say.
+    func serve(_ id: ConnectionID, _ flags: UInt32) {
+        guard let connection = table[id] else { return }
+        if flags & Reactor.writable != 0 {
+            guard sendPending(id, connection) else { return }
+            if connection.pointee.output.isEmpty { proceed(id, connection) }
+        }
+        guard flags & (Reactor.readable | Reactor.broken) != 0, table[id] != nil else { return }
+        if isBlocked(connection) {
+            // Level-triggered: what must wait is not asked for any more. A broken one cannot be waited for.
+            if flags & Reactor.broken != 0 { return closeConnection(id) }
+            return updateEvents(id, connection)
+        }
+        readOnce(id, connection)
+    }
+
+    /// No byte of this connection is read or executed for now.
+    private func isBlocked(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
+        connection.pointee.isSuspended || connection.pointee.isClosing || connection.pointee.isReady
+            || connection.pointee.hasPeerClosed || connection.pointee.output.count > Reactor.unsentMax
+    }
+
+    private func readOnce(_ id: ConnectionID, _ connection: UnsafeMutablePointer<Connection>) {
+        let isFresh = connection.pointee.input.isEmpty
+        var room = receiveBuffer.count
+        var target = receiveBuffer.baseAddress!
+        if !isFresh {
+            // Grows with what has come, not with what a header claims.
+            room = min(max(connection.pointee.needed - connection.pointee.input.count, 16 << 10), 1 << 20)
+            target = connection.pointee.input.makeRoom(room)
+        }
+        let got = recv(connection.pointee.descriptor, target, room, 0)
+        if got <= 0 {
+            if got < 0, errno == EAGAIN || errno == EINTR { return }
+            return got == 0 ? peerClosed(id, connection) : closeConnection(id)
+        }
+        connection.pointee.lastActive = now.monotonic.nanoseconds
+        if isFresh {
+            execute(id, connection, UnsafeRawBufferPointer(start: target, count: got), isFresh: true)
+        } else {
+            connection.pointee.input.end += got
+            guard connection.pointee.input.count >= connection.pointee.needed else { return }
+            execute(id, connection, connection.pointee.input.bytes, isFresh: false)
+        }
+    }
+
+    private func peerClosed(_ id: ConnectionID, _ connection: UnsafeMutablePointer<Connection>) {
+        connection.pointee.hasPeerClosed = true
+        connection.pointee.isClosing = true
+        closeIfDone(id, connection)
+    }
+
+    // ---- Frames ----
+
+    private func execute(
+        _ id: ConnectionID, _ connection: UnsafeMutablePointer<Connection>, _ bytes: UnsafeRawBufferPointer,
+        isFresh: Bool
+    ) {
+        let reception = handler.receive(id, kind: connection.pointee.kind, bytes, output)
+        precondition(reception.consumed <= bytes.count)
+        if isFresh {
+            if reception.consumed < bytes.count {
+                connection.pointee.input.append(UnsafeRawBufferPointer(rebasing: bytes[reception.consumed...]))
+            }
+        } else {
+            connection.pointee.input.consume(reception.consumed)
+        }
+        connection.pointee.needed = 0
+        switch reception.next {
+        case .needBytes(let count): connection.pointee.needed = count
+        case .more: if !connection.pointee.input.isEmpty { markReady(id, connection) }
+        case .suspended: connection.pointee.isSuspended = true
+        case .close:
+            connection.pointee.isClosing = true
+            connection.pointee.input.release()
+        }
+        send(id, connection)
+    }
+
+    private func markReady(_ id: ConnectionID, _ connection: UnsafeMutablePointer<Connection>) {
+        guard !connection.pointee.isReady else { return }
+        connection.pointee.isReady = true
+        ready.append(id)
+    }
+
+    /// One share of every connection that had frames left.
+    func serveReady() {
+        let waiting = ready
+        guard !waiting.isEmpty else { return }
+        ready.removeAll(keepingCapacity: true)
+        for id in waiting {
+            guard let connection = table[id] else { continue }
+            connection.pointee.isReady = false
+            proceed(id, connection)
+        }
+    }
+
+    /// Goes on with bytes that had to wait, if nothing is in their way any more.
+    func proceed(_ id: ConnectionID, _ connection: UnsafeMutablePointer<Connection>) {
+        let isHeldUp = connection.pointee.isSuspended || connection.pointee.isReady
+            || connection.pointee.output.count > Reactor.unsentMax
+        if isHeldUp { return updateEvents(id, connection) }
+        if connection.pointee.input.count > 0, connection.pointee.input.count >= connection.pointee.needed {
+            execute(id, connection, connection.pointee.input.bytes, isFresh: false)
+        } else {
+            closeIfDone(id, connection)
+        }
+    }
+
+    // ---- Late answers ----
+
+    /// Where a late answer of a suspended connection is written; nil if it has closed. `resume` sends it.
+    package func output(of id: ConnectionID) -> OutputBuffer? {
+        precondition(output.count == 0, "a late answer inside another one")
+        return table[id] == nil ? nil : output
+    }
+
+    /// The late answer is in the output: sends it and goes on with what has waited behind it.
+    package func resume(_ id: ConnectionID) {
+        guard let connection = table[id] else { return }
+        connection.pointee.isSuspended = false
+        if !connection.pointee.input.isEmpty { markReady(id, connection) }
+        send(id, connection)
+    }
+
+    // ---- Answers ----
+
+    /// Sends what the shared output holds, after what has waited longer; empties the output.
+    private func send(_ id: ConnectionID, _ connection: UnsafeMutablePointer<Connection>) {
+        defer { output.truncate(to: 0) }
+        if !connection.pointee.output.isEmpty {
+            connection.pointee.output.append(output.bytes)
+        } else if output.count > 0 {
+            let sent = Glibc.send(
+                connection.pointee.descriptor, output.bytes.baseAddress!, output.count, Int32(MSG_NOSIGNAL))
+            if sent < 0, errno != EAGAIN, errno != EINTR { return closeConnection(id) }
+            if sent < output.count {
+                connection.pointee.output.append(UnsafeRawBufferPointer(rebasing: output.bytes[max(sent, 0)...]))
+                connection.pointee.blockedSince = now.monotonic.nanoseconds
+                updateEvents(id, connection)
+            }
+        }
+        if connection.pointee.isClosing { closeIfDone(id, connection) }
+    }
+
+    /// Sends what has waited. False: the connection is gone.
+    private func sendPending(_ id: ConnectionID, _ connection: UnsafeMutablePointer<Connection>) -> Bool {
+        let bytes = connection.pointee.output.bytes
+        if bytes.count > 0 {
+            let sent = Glibc.send(
+                connection.pointee.descriptor, bytes.baseAddress!, bytes.count, Int32(MSG_NOSIGNAL))
+            if sent < 0, errno != EAGAIN, errno != EINTR {
+                closeConnection(id)
+                return false
+            }
+            if sent > 0 {
+                connection.pointee.output.consume(sent)
+                connection.pointee.blockedSince = now.monotonic.nanoseconds
+                connection.pointee.lastActive = now.monotonic.nanoseconds
+            }
+        }
+        if connection.pointee.output.isEmpty { connection.pointee.blockedSince = 0 }
+        return true
+    }
+
+    /// Asks epoll for what this connection can use now.
+    private func updateEvents(_ id: ConnectionID, _ connection: UnsafeMutablePointer<Connection>) {
+        let wanted = (connection.pointee.output.isEmpty ? 0 : Reactor.writable)
+            | (isBlocked(connection) ? 0 : Reactor.readable)
+        guard wanted != connection.pointee.events else { return }
+        connection.pointee.events = wanted
+        apus_epoll_change(epoll, connection.pointee.descriptor, wanted, id.rawValue)
+    }
+
+    // ---- Open and close ----
+
+    /// Takes over a socket.
+    func adopt(descriptor: Int32, kind: UInt8) {
+        apus_socket_prepare(descriptor)
+        let (id, connection) = table.open(descriptor: descriptor, kind: kind)
+        connection.pointee.events = Reactor.readable
+        connection.pointee.lastActive = now.monotonic.nanoseconds
+        gauges.opened()
+        guard !gauges.isStopAsked, apus_epoll_add(epoll, descriptor, Reactor.readable, id.rawValue) == 0 else {
+            return closeConnection(id)
+        }
+    }
+
+    /// Closes a connection that is to close and owes nothing any more; else asks for what it waits for.
+    func closeIfDone(_ id: ConnectionID, _ connection: UnsafeMutablePointer<Connection>) {
+        let owes = connection.pointee.isSuspended || connection.pointee.isReady || !connection.pointee.output.isEmpty
+        if connection.pointee.isClosing, !owes { return closeConnection(id) }
+        updateEvents(id, connection)
+    }
+
+    /// Closes now, whatever is outstanding.
+    func closeConnection(_ id: ConnectionID) {
+        guard let connection = table[id] else { return }
+        close(connection.pointee.descriptor)
+        table.close(id)
+        gauges.closed()
+        handler.connectionClosed(id)
+    }
+
+    /// Closes connections that have been idle, or have not taken their answers, for too long.
+    func sweep() {
+        let idle = settings.idleMilliseconds * 1_000_000
+        table.forEachOpen { id in
+            guard let connection = table[id] else { return }
+            let blocked = connection.pointee.blockedSince
+            let isStuck = blocked > 0 && now.monotonic.nanoseconds - blocked > Reactor.sendTimeoutNanoseconds
+            let isIdle = idle > 0 && !connection.pointee.isSuspended
+                && now.monotonic.nanoseconds - connection.pointee.lastActive > idle
+            guard isStuck || isIdle else { return }
+            gauges.reaped()
+            closeConnection(id)
+        }
+    }
+}
