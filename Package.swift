@@ -81,6 +81,10 @@ let package = Package(
             path: "Sources/Node/apus", swiftSettings: settings,
             linkerSettings: [.linkedLibrary("jemalloc")]),
         // Tests
-
+        .target(name: "TestSupport", dependencies: ["Base"], path: "Tests/TestSupport", swiftSettings: settings),
+        tests("BaseTests", ["Base", "TestSupport"]),
+        tests("WireTests", ["Base", "Wire", "TestSupport"]),
+        tests("RecordTests", ["Base", "Record", "TestSupport"]),
+        tests("IndexTests", ["Base", "Index", "TestSupport"]),
     ]
 )

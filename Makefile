@@ -1,0 +1,54 @@
+# Everything a person does with this repository. `make run` and `make test` install what they need.
+
+SHELL := /bin/bash
+SWIFT_FLAGS := -c release -Xswiftc -cross-module-optimization -Xswiftc -enforce-exclusivity=unchecked --static-swift-stdlib
+SECONDS_TO_FUZZ ?= 600
+ROUNDS ?= 3
+
+.PHONY: help setup build run test fuzz soak bench bench-index bench-cores clean
+
+help:
+	@echo "make run          build, then start a node on 127.0.0.1:3000 (Ctrl-C stops it)"
+	@echo "make test         every check; the last line is 'N passed, N failed, N skipped'"
+	@echo "make build        .build/release/apus"
+	@echo "make bench        the benchmark against a bare echo and redis-server (ROUNDS=3)"
+	@echo "make bench-index  the index against dependent random reads"
+	@echo "make bench-cores  throughput with one reactor per processor"
+	@echo "make fuzz         fuzz the parsers (SECONDS_TO_FUZZ=600 each)"
+	@echo "make soak         longer versions of the tests (SECONDS_TO_FUZZ, minutes)"
+	@echo "make clean        remove what was built"
+
+setup:
+	@scripts/setup build
+
+build: setup
+	swift build --product apus $(SWIFT_FLAGS)
+
+run: build
+	@scripts/run
+
+test:
+	@scripts/test
+
+fuzz:
+	@scripts/setup build
+	scripts/fuzz $(SECONDS_TO_FUZZ)
+
+soak:
+	@scripts/setup test
+	scripts/soak $(SECONDS_TO_FUZZ)
+
+bench: build
+	@scripts/setup bench
+	scripts/bench --rounds $(ROUNDS)
+
+bench-cores: build
+	@scripts/setup bench
+	scripts/bench --rounds $(ROUNDS) --cores
+
+bench-index:
+	@scripts/setup build
+	scripts/bench-index
+
+clean:
+	rm -rf .build .build-*
