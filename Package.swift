@@ -86,5 +86,6 @@ let package = Package(
         tests("WireTests", ["Base", "Wire", "TestSupport"]),
         tests("RecordTests", ["Base", "Record", "TestSupport"]),
         tests("IndexTests", ["Base", "Index", "TestSupport"]),
+        tests("EngineTests", ["Base", "Wire", "Record", "Index", "Engine", "Storage", "Memory", "TestSupport"]),
     ]
 )

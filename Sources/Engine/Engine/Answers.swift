@@ -16,15 +16,9 @@ extension NamespaceShard {
                 operations: isDone ? scratch.results.bytes : UnsafeRawBufferPointer(start: nil, count: 0),
                 operationCount: isDone ? scratch.resultCount : 0, to: scratch.output)
         }
-        resetResults()
+        scratch.resetResults()
         countEnd(slot, result)
         return .answered
-    }
-
-    private func resetResults() {
-        guard scratch.resultCount > 0 else { return }
-        scratch.results.truncate(to: 0)
-        scratch.resultCount = 0
     }
 
     /// Counts the end of a request and marks it.

@@ -90,6 +90,7 @@ package final class EngineShard {
         let progress = isWrite ? shard.startWrite(slot, now: now) : shard.startRead(slot, now: now)
         if progress == .suspended {
             scratch.slots.keepBody(slot)
+            scratch.parkResults(slot)
             spare = scratch.slots.take()
         } else {
             let kind = isWrite ? LatencyKind.write : .read
@@ -167,6 +168,7 @@ package final class EngineShard {
     }
 
     private func openOutput(_ slot: SlotPointer) {
+        scratch.unparkResults(slot)
         if !slot.pointee.isTouch, let output = scratch.shell.output(of: slot.pointee.connection) {
             scratch.output = output
         } else {
@@ -175,7 +177,7 @@ package final class EngineShard {
     }
 
     private func close(_ slot: SlotPointer, _ progress: Progress) {
-        guard progress == .answered else { return }
+        guard progress == .answered else { return scratch.parkResults(slot) }
         let connection = slot.pointee.connection
         let isTouch = slot.pointee.isTouch
         if !isTouch {

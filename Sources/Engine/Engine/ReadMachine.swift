@@ -103,6 +103,10 @@ extension NamespaceShard {
             namespace: number, connection: 0, now: now.monotonic)
         slot.pointee.isTouch = true
         slot.pointee.deadline = read.pointee.deadline
-        if startWrite(slot, now: now) == .suspended { scratch.slots.keepBody(slot) }
+        if startWrite(slot, now: now) == .suspended {
+            scratch.slots.keepBody(slot)
+        } else {
+            scratch.slots.giveBack(slot)
+        }
     }
 }

@@ -60,6 +60,10 @@ package struct RequestSlot: BitwiseCopyable {
     var deadline: Instant
     var body: UnsafeMutableRawPointer?
     var bodyCapacity: Int
+    /// What the operations answered, in memory of the slot's own while the request waits.
+    var results: UnsafeMutableRawPointer?
+    var resultByteCount: Int
+    var resultCount: Int
 
     // The machine.
     var hasPrevious: Bool
@@ -86,6 +90,8 @@ package struct RequestSlot: BitwiseCopyable {
         started = Instant(nanoseconds: 0)
         deadline = started
         bodyCapacity = 0
+        resultByteCount = 0
+        resultCount = 0
         hasPrevious = false
         isReplaced = false
         isDelete = false

@@ -46,5 +46,34 @@ final class Scratch {
         output = idleOutput
     }
 
+    /// The request of `slot` has to wait: what its operations answered goes with it.
+    func parkResults(_ slot: SlotPointer) {
+        guard resultCount > 0 else { return }
+        precondition(slot.pointee.results == nil)
+        let bytes = results.bytes
+        let kept = UnsafeMutableRawPointer.allocate(byteCount: max(bytes.count, 1), alignment: 16)
+        if let source = bytes.baseAddress { kept.copyMemory(from: source, byteCount: bytes.count) }
+        slot.pointee.results = kept
+        slot.pointee.resultByteCount = bytes.count
+        slot.pointee.resultCount = resultCount
+        resetResults()
+    }
+
+    /// The request of `slot` goes on.
+    func unparkResults(_ slot: SlotPointer) {
+        precondition(resultCount == 0)
+        guard let kept = slot.pointee.results else { return }
+        results.append(UnsafeRawBufferPointer(start: kept, count: slot.pointee.resultByteCount))
+        resultCount = slot.pointee.resultCount
+        kept.deallocate()
+        slot.pointee.results = nil
+    }
+
+    func resetResults() {
+        guard resultCount > 0 else { return }
+        results.truncate(to: 0)
+        resultCount = 0
+    }
+
     deinit { apus_pages_release(image, Scratch.imageRoom) }
 }

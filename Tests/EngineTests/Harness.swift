@@ -1,0 +1,204 @@
+import Base
+import Engine
+import Index
+import Record
+import Storage
+import TestSupport
+import Wire
+
+/// Effects of a cluster that answers late as chance has it.
+final class FakeCluster: ClusterEffects {
+    var random: SeededRandom
+    var latePercent = 0
+    var waiting: [SlotPointer] = []
+    let isAlone: Bool
+
+    init(seed: UInt64, isAlone: Bool) {
+        random = SeededRandom(seed: seed)
+        self.isAlone = isAlone
+    }
+    func route(_ partition: PartitionID, namespace: Int, isWrite: Bool) -> EffectAnswer { .done }
+    func resolve(_ slot: SlotPointer) -> EffectAnswer { maybeLate(slot) }
+    func replicate(_ slot: SlotPointer) -> EffectAnswer { maybeLate(slot) }
+    private func maybeLate(_ slot: SlotPointer) -> EffectAnswer {
+        guard Int.random(in: 0..<100, using: &random) < latePercent else { return .done }
+        waiting.append(slot)
+        return .pending
+    }
+}
+
+/// One reactor's side as the engine sees it: answers by connection, letters in a queue.
+final class FakeShell: EngineShell {
+    unowned let harness: Harness
+    let reactor: Int
+    let late = OutputBuffer()
+    init(_ harness: Harness, _ reactor: Int) {
+        self.harness = harness
+        self.reactor = reactor
+    }
+    func post(_ slot: SlotPointer) { harness.letters.append(slot) }
+    func output(of connection: UInt64) -> OutputBuffer? {
+        late.truncate(to: 0)
+        return harness.goneConnections.contains(connection) ? nil : late
+    }
+    func answered(_ connection: UInt64) {
+        guard !harness.goneConnections.contains(connection) else { return }
+        harness.receive(connection, late.bytes)
+    }
+}
+
+/// An answer, copied out.
+struct Answer {
+    var result: ResultCode
+    var generation: UInt32
+    var bins: [(name: String, type: UInt8, value: [UInt8])]
+
+    init(_ frame: UnsafeRawBufferPointer) {
+        let view = AnswerView(UnsafeRawBufferPointer(rebasing: frame[FrameHeader.byteCount...]))!
+        result = ResultCode(rawValue: view.header.resultCode)
+        generation = view.header.generation
+        bins = []
+        var operations = view.operations
+        while let bin = operations.next() { bins.append((bin.name.text, bin.particleType, Array(bin.value))) }
+    }
+
+    func integer(_ name: String) -> Int64? {
+        bins.first { $0.name == name && $0.type == ParticleType.integer }.map { bin in
+            bin.value.reduce(0) { $0 << 8 | Int64($1) }
+        }
+    }
+}
+
+/// An engine of several reactors, run by hand on one thread.
+final class Harness {
+    var shells: [FakeShell] = []
+    var shards: [EngineShard] = []
+    var letters: [SlotPointer] = []
+    var answers: [UInt64: Answer] = [:]
+    var goneConnections: Set<UInt64> = []
+    var time = TurnTime(monotonic: Instant(nanoseconds: 1_000_000_000), wall: RecordTime(milliseconds: 500_000_000_000))
+    let namespace: Namespace
+    let cluster: FakeCluster
+    let backend: any Backend
+    private let output = OutputBuffer()
+
+    init(
+        _ backend: any Backend, capabilities: Capabilities, reactors: Int = 1, isAlone: Bool = true, seed: UInt64 = 1,
+        _ change: (inout NamespaceSettings) -> Void = { _ in }
+    ) throws {
+        var settings = NamespaceSettings(name: "test")
+        settings.nsupPeriodSeconds = 120
+        change(&settings)
+        self.backend = backend
+        cluster = FakeCluster(seed: seed, isAlone: isAlone)
+        namespace = Namespace(
+            settings: settings, agreement: Agreement(backend: "fake", format: 1, capabilities: capabilities),
+            backend: backend, index: try PrimaryIndex(heapFor: 1 << 16), epoch: Epoch(regime: 1, viewKey: 2),
+            reactors: reactors)
+        for reactor in 0..<reactors {
+            let shell = FakeShell(self, reactor)
+            shells.append(shell)
+            shards.append(EngineShard(
+                reactor: reactor, namespaces: [namespace], backends: [try backend.makeShard(index: reactor, of: reactors)],
+                shell: shell, cluster: cluster, deadlineMilliseconds: 1000, log: { _ in }))
+        }
+        for shard in shards { shard.turnBegan(time) }
+    }
+
+    func receive(_ connection: UInt64, _ bytes: UnsafeRawBufferPointer) { answers[connection] = Answer(bytes) }
+
+    /// Executes a request of a connection; its answer is in `answers`, at once or later.
+    func send(_ frame: [UInt8], _ connection: UInt64 = 0) {
+        let body = Block(Array(frame[FrameHeader.byteCount...]))
+        guard case .request(let request) = RequestView.parse(body.view) else { preconditionFailure("a whole request") }
+        let shard = shards[Int(connection) % shards.count]
+        output.truncate(to: 0)
+        answers[connection] = nil
+        if shard.execute(request, connection: connection, arrived: time.monotonic, output: output) == .answered {
+            receive(connection, output.bytes)
+        }
+    }
+
+    /// One request that is answered at once.
+    func ask(_ frame: [UInt8]) -> Answer {
+        send(frame)
+        return answers[0]!
+    }
+
+    /// A turn of every reactor: late answers, letters, deadlines.
+    func turn(advancing milliseconds: UInt64 = 0) {
+        time.monotonic = time.monotonic.advanced(byMilliseconds: milliseconds)
+        time.wall.milliseconds += milliseconds
+        for shard in shards {
+            shard.turnEnded(sleeping: false)
+            shard.turnBegan(time)
+        }
+        let posted = letters
+        letters = []
+        for slot in posted { shards[slot.pointee.reactor].claimPassed(to: slot) }
+        let late = cluster.waiting
+        cluster.waiting = []
+        for slot in late { shards[slot.pointee.reactor].resume(slot) }
+        for shard in shards { shard.expireWaiters() }
+    }
+
+    /// Turns until nothing is under way.
+    func settle() {
+        for _ in 0..<10_000 where shards.contains(where: \.hasSuspended) || !letters.isEmpty { turn() }
+    }
+}
+
+/// Requests as a client would send them.
+enum Request {
+    struct Operation {
+        var code: UInt8
+        var type: UInt8 = ParticleType.integer
+        var name: String
+        var value: [UInt8] = []
+    }
+
+    static func integer(_ value: Int64) -> [UInt8] { (0..<8).map { UInt8(truncatingIfNeeded: value >> (56 - 8 * Int64($0))) } }
+
+    static func write(
+        _ digest: Digest, _ operations: [Operation], info1: Info1 = [], info2: Info2 = .write, info3: Info3 = [],
+        generation: UInt32 = 0, timeToLive: UInt32 = 0, set: String = "", key: [UInt8] = [], namespace: String = "test"
+    ) -> [UInt8] {
+        var header = MessageHeader()
+        header.info1 = info1
+        header.info2 = info2
+        header.info3 = info3
+        header.generation = generation
+        header.timeToLive = timeToLive
+        let output = OutputBuffer()
+        var encoder = RequestEncoder(output)
+        encoder.begin(header)
+        encoder.field(.namespace, namespace)
+        if !set.isEmpty { encoder.field(.set, set) }
+        if !key.isEmpty { encoder.field(.key, Block(key).view) }
+        encoder.field(digest)
+        for operation in operations {
+            encoder.operation(operation.code, operation.type, operation.name, Block(operation.value).view)
+        }
+        encoder.end()
+        return Array(output.bytes)
+    }
+
+    static func put(_ digest: Digest, _ name: String, _ value: Int64, info3: Info3 = []) -> [UInt8] {
+        write(digest, [Operation(code: OperationCode.write, name: name, value: integer(value))], info3: info3)
+    }
+
+    /// Adds 1 and reads the sum, in one request.
+    static func count(_ digest: Digest, _ name: String) -> [UInt8] {
+        write(
+            digest,
+            [Operation(code: OperationCode.increment, name: name, value: integer(1)),
+                Operation(code: OperationCode.read, type: 0, name: name)],
+            info1: .read)
+    }
+
+    static func delete(_ digest: Digest) -> [UInt8] { write(digest, [], info2: [.write, .delete]) }
+
+    static func get(_ digest: Digest, timeToLive: UInt32 = 0) -> [UInt8] {
+        write(digest, [], info1: [.read, .getAllBins], info2: [], timeToLive: timeToLive)
+    }
+}
