@@ -86,6 +86,8 @@ let package = Package(
         tests("WireTests", ["Base", "Wire", "TestSupport"]),
         tests("RecordTests", ["Base", "Record", "TestSupport"]),
         tests("IndexTests", ["Base", "Index", "TestSupport"]),
+        tests("MemoryTests", ["Base", "Storage", "Memory", "TestSupport"]),
+        tests("ConfigurationTests", ["Base", "Storage", "Memory", "Logging", "Configuration", "TestSupport"]),
         tests("EngineTests", ["Base", "Wire", "Record", "Index", "Engine", "Storage", "Memory", "TestSupport"]),
     ]
 )
