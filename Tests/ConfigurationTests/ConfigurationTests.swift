@@ -78,7 +78,7 @@ import Testing
         #expect(configuration.logging[0].levels == [
             .init(context: nil, level: .warning), .init(context: .rw, level: .detail),
         ])
-        #expect(configuration.notes.contains { $0.contains("a.conf:25") && $0.contains("'heartbeat'") })
+        #expect(configuration.notes.contains { $0.contains("a.conf:24") && $0.contains("'heartbeat'") })
         let network = configuration.values(context: .network)
         #expect(network.filter { $0.0 == "heartbeat.mesh-seed-address-port" }.map(\.1) == ["10.0.0.1 3002", "10.0.0.2 3002"])
         #expect(configuration.values(namespace: "one").contains { $0 == ("storage-engine.data-size", "\(2 << 30)") })
