@@ -72,10 +72,11 @@ let package = Package(
                 "Base", "CBase", "Wire", "Index", "Engine", "Storage", "Reactor", "CReactor", "Logging",
                 "Configuration", "Assembly",
             ]),
+        target("Bench", in: "Node", ["Base", "CBase", "Wire", "Client", "CReactor"]),
         .executableTarget(
             name: "apus",
             dependencies: [
-                "Base", "Wire", "Client", "Reactor", "CReactor", "Configuration", "Node", "Builtin",
+                "Client", "Bench", "Node", "Builtin",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             path: "Sources/Node/apus", swiftSettings: settings,
@@ -86,6 +87,7 @@ let package = Package(
         tests("WireTests", ["Base", "Wire", "TestSupport"]),
         tests("RecordTests", ["Base", "Record", "TestSupport"]),
         tests("IndexTests", ["Base", "Index", "TestSupport"]),
+        tests("ClientTests", ["Base", "Wire", "Client", "TestSupport"]),
         tests("MemoryTests", ["Base", "Storage", "Memory", "TestSupport"]),
         tests("ConfigurationTests", ["Base", "Storage", "Memory", "Logging", "Configuration", "TestSupport"]),
         tests("EngineTests", ["Base", "Wire", "Record", "Index", "Engine", "Storage", "Memory", "TestSupport"]),

@@ -1,6 +1,8 @@
 #include "CReactor.h"
 
 #include <execinfo.h>
+#include <poll.h>
+#include <stdio.h>
 #include <signal.h>
 #include <string.h>
 
@@ -51,7 +53,58 @@ uint16_t apus_bound_port(int descriptor) {
     return ntohs(((struct sockaddr_in *)&address)->sin_port);
 }
 
+static int connect_within(const struct addrinfo *target, int timeout_milliseconds) {
+    int descriptor = socket(target->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (descriptor < 0) return -1;
+    int on = 1, reason = 0;
+    setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (connect(descriptor, target->ai_addr, target->ai_addrlen) == 0) return descriptor;
+    struct pollfd waiting = {.fd = descriptor, .events = POLLOUT};
+    socklen_t size = sizeof reason;
+    if (errno != EINPROGRESS) {
+        reason = errno;
+    } else if (poll(&waiting, 1, timeout_milliseconds) != 1) {
+        reason = ETIMEDOUT;
+    } else {
+        getsockopt(descriptor, SOL_SOCKET, SO_ERROR, &reason, &size);
+    }
+    if (reason == 0) return descriptor;
+    close(descriptor);
+    errno = reason;
+    return -1;
+}
+
+int apus_connect(const char *host, uint16_t port, int timeout_milliseconds) {
+    char service[8];
+    snprintf(service, sizeof service, "%u", port);
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+    struct addrinfo *found = NULL;
+    if (getaddrinfo(host, service, &hints, &found) != 0) {
+        errno = EADDRNOTAVAIL;
+        return -1;
+    }
+    int descriptor = -1;
+    for (const struct addrinfo *one = found; one != NULL && descriptor < 0; one = one->ai_next) {
+        descriptor = connect_within(one, timeout_milliseconds);
+    }
+    int reason = errno;
+    freeaddrinfo(found);
+    errno = reason;
+    return descriptor;
+}
+
+int apus_wait_readable(int descriptor, int timeout_milliseconds) {
+    struct pollfd waiting = {.fd = descriptor, .events = POLLIN};
+    return poll(&waiting, 1, timeout_milliseconds) == 1;
+}
+
 // ---- Threads ----
+
+uint64_t apus_process_nanoseconds(int process) {
+    clockid_t clock;
+    if (clock_getcpuclockid(process, &clock) != 0) return 0;
+    return apus_clock_nanoseconds(clock);
+}
 
 int apus_pin_thread(int processor) {
     cpu_set_t set;

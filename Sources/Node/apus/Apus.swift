@@ -17,7 +17,7 @@ struct Apus: ParsableCommand {
             Exit codes: 0 done, 1 failed, 2 the configuration has problems or nothing answered, 64 wrong usage.
             """,
         subcommands: [
-            ServeCommand.self, ConfigCommand.self, VersionCommand.self,
+            ServeCommand.self, ConfigCommand.self, InfoCommand.self, BenchCommand.self, VersionCommand.self,
         ])
 }
 

@@ -55,6 +55,12 @@ void apus_socket_prepare(int descriptor);
 int apus_listen(const char *address, uint16_t port, int backlog);
 // The port a socket is bound to, 0 if it has none.
 uint16_t apus_bound_port(int descriptor);
+// Connects to a numeric address or a name; non-blocking without delay; -1 and errno if that fails or takes too long.
+int apus_connect(const char *host, uint16_t port, int timeout_milliseconds);
+// 1 when there is something to read, 0 after the time.
+int apus_wait_readable(int descriptor, int timeout_milliseconds);
+// CPU time that a process has used, all its threads, in nanoseconds; 0 if it cannot be told.
+uint64_t apus_process_nanoseconds(int process);
 // Pins the calling thread to a processor; 0 or errno.
 int apus_pin_thread(int processor);
 // The processors this process may use: how many, and the first `max` of their numbers in `ids`.

@@ -1,0 +1,214 @@
+// One thread of the generator: a closed loop. Every connection has up to `depth` requests under way; an answer makes room
+// for the next one. Invariants:
+// 1. `started` of a connection holds the times of its outstanding requests in order; answers come in that order.
+// 2. The totals are written by the worker's thread only and read by others as single words.
+internal import Base
+internal import CBase
+internal import CReactor
+internal import Client
+internal import Glibc
+
+/// What all workers share.
+final class BenchShared: @unchecked Sendable {
+    let settings: BenchSettings
+    let digests: UnsafePointer<Digest>
+    let tend: Tend
+    // Word 0: record latencies; 8: stop; 16: next key of a load.
+    let words: UnsafeMutablePointer<UInt64>
+
+    init(_ settings: BenchSettings, _ digests: UnsafePointer<Digest>, _ tend: Tend) {
+        self.settings = settings
+        self.digests = digests
+        self.tend = tend
+        words = .allocate(capacity: 24)
+        words.initialize(repeating: 0, count: 24)
+    }
+
+    var isRecording: Bool {
+        get { apus_load_relaxed_u64(words) != 0 }
+        set { apus_store_relaxed_u64(words, newValue ? 1 : 0) }
+    }
+    var isStopAsked: Bool {
+        get { apus_load_relaxed_u64(words + 8) != 0 }
+        set { apus_store_relaxed_u64(words + 8, newValue ? 1 : 0) }
+    }
+    /// Key numbers of a load that have been taken.
+    func takeKey() -> Int { Int(apus_fetch_add_u64(words + 16, 1)) }
+}
+
+/// One connection of a worker.
+private struct Line {
+    var descriptor: Int32
+    var node: Int
+    var reader: AnswerReader
+    var started: [UInt64]
+    var first = 0
+    var outstanding = 0
+    var unsent: [UInt8] = []
+}
+
+/// See the invariants above.
+final class BenchWorker: @unchecked Sendable {
+    private let shared: BenchShared
+    private let number: Int
+    private let maker: RequestMaker
+    private let chooser: KeyChooser
+    private var random: SeededRandom
+    private var lines: [Line] = []
+    private var epoll: Int32 = -1
+    private let input = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 << 10, alignment: 64)
+    private let output: UnsafeMutableRawPointer
+    private var thread = pthread_t()
+    private var isLoadDone = false
+    /// Operations that were answered: word 0. Any thread reads.
+    let answered: UnsafeMutablePointer<UInt64>
+    /// After `join`.
+    private(set) var histogram = LatencyHistogram()
+    private(set) var errors: [UInt8: UInt64] = [:]
+    private(set) var failure: String?
+
+    init(_ shared: BenchShared, number: Int) {
+        self.shared = shared
+        self.number = number
+        random = SeededRandom(seed: shared.settings.seed &* 1000 &+ UInt64(number))
+        maker = RequestMaker(shared.settings, shared.digests, &random)
+        chooser = KeyChooser(shared.settings.isZipfian ? .zipfian : .uniform, count: shared.settings.keys)
+        output = .allocate(byteCount: maker.sizeMax * shared.settings.depth, alignment: 64)
+        answered = .allocate(capacity: 8)
+        answered.initialize(repeating: 0, count: 8)
+    }
+
+    /// Opens this worker's share of the connections, spread over the nodes.
+    func connect() throws(BenchError) {
+        let settings = shared.settings
+        epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
+        let framing: AnswerReader.Framing =
+            switch settings.target {
+            case .cluster: .frames
+            case .redis: .redis
+            case .echo(let read, let write): .fixed(settings.readPercent > 0 ? read : write)
+            }
+        for connection in 0..<settings.connections where connection % settings.threads == number {
+            let node = shared.tend.nodes.isEmpty ? 0 : connection % shared.tend.nodes.count
+            let address = shared.tend.nodes.isEmpty ? settings.seeds[0] : shared.tend.nodes[node].address
+            let descriptor = try ClientSocket.connect(address)
+            apus_epoll_add(epoll, descriptor, UInt32(APUS_READABLE), UInt64(lines.count))
+            lines.append(Line(
+                descriptor: descriptor, node: node, reader: AnswerReader(framing),
+                started: [UInt64](repeating: 0, count: settings.depth)))
+        }
+    }
+
+    func start() {
+        pthread_create(
+            &thread, nil,
+            { pointer in
+                Unmanaged<BenchWorker>.fromOpaque(pointer!).takeRetainedValue().run()
+                return nil
+            }, Unmanaged.passRetained(self).toOpaque())
+    }
+
+    func join() { pthread_join(thread, nil) }
+
+    private func run() {
+        if let first = shared.settings.firstProcessor { apus_pin_thread(Int32(first + number)) }
+        for place in lines.indices { refill(place, apus_monotonic_nanoseconds()) }
+        var events = [epoll_event](repeating: epoll_event(), count: 256)
+        while !isFinished {
+            let count = epoll_wait(epoll, &events, Int32(events.count), 100)
+            let now = apus_monotonic_nanoseconds()
+            for event in 0..<Int(max(count, 0)) {
+                let (flags, token) = withUnsafePointer(to: &events[event]) {
+                    (apus_event_flags($0), Int(apus_event_token($0)))
+                }
+                if flags & UInt32(APUS_WRITABLE) != 0 { flush(token) }
+                if flags & ~UInt32(APUS_WRITABLE) != 0 { receive(token, now) }
+            }
+        }
+        for line in lines { close(line.descriptor) }
+        close(epoll)
+    }
+
+    private var isFinished: Bool {
+        failure != nil || shared.isStopAsked || isLoadDone && lines.allSatisfy { $0.outstanding == 0 }
+    }
+
+    private func receive(_ place: Int, _ now: UInt64) {
+        let got = recv(lines[place].descriptor, input.baseAddress!, input.count, 0)
+        guard got > 0 else {
+            if got < 0, errno == EAGAIN || errno == EINTR { return }
+            failure = "the server closed a connection"
+            return
+        }
+        let isRecording = shared.isRecording
+        var line = lines[place]
+        lines[place].reader = AnswerReader(.fixed(1))
+        var done: UInt64 = 0
+        let depth = line.started.count
+        let isSane = line.reader.take(UnsafeRawBufferPointer(rebasing: input[..<got])) { result in
+            if result != 0 { errors[result, default: 0] += 1 }
+            if isRecording { histogram.record(now - line.started[line.first]) }
+            line.first = (line.first + 1) % depth
+            line.outstanding -= 1
+            done += 1
+        }
+        lines[place] = line
+        guard isSane, line.outstanding >= 0 else {
+            failure = "the server sent bytes that are no answer"
+            return
+        }
+        apus_store_relaxed_u64(answered, apus_load_relaxed_u64(answered) + done)
+        refill(place, now)
+    }
+
+    /// Sends as many requests as there is room for, with one write.
+    private func refill(_ place: Int, _ now: UInt64) {
+        var size = 0
+        while lines[place].outstanding < shared.settings.depth, let (key, isWrite) = nextOperation(lines[place].node) {
+            size += maker.write(key, isWrite: isWrite, &random, to: output + size)
+            let slot = (lines[place].first + lines[place].outstanding) % shared.settings.depth
+            lines[place].started[slot] = now
+            lines[place].outstanding += 1
+        }
+        guard size > 0 else { return }
+        if lines[place].unsent.isEmpty {
+            let sent = max(send(lines[place].descriptor, output, size, Int32(MSG_NOSIGNAL)), 0)
+            guard sent < size else { return }
+            lines[place].unsent = Array(UnsafeRawBufferPointer(start: output + sent, count: size - sent))
+            apus_epoll_change(
+                epoll, lines[place].descriptor, UInt32(APUS_READABLE) | UInt32(APUS_WRITABLE), UInt64(place))
+        } else {
+            lines[place].unsent += UnsafeRawBufferPointer(start: output, count: size)
+        }
+    }
+
+    private func flush(_ place: Int) {
+        let sent = lines[place].unsent.withUnsafeBytes {
+            send(lines[place].descriptor, $0.baseAddress!, $0.count, Int32(MSG_NOSIGNAL))
+        }
+        if sent > 0 { lines[place].unsent.removeFirst(sent) }
+        if lines[place].unsent.isEmpty {
+            apus_epoll_change(epoll, lines[place].descriptor, UInt32(APUS_READABLE), UInt64(place))
+        }
+    }
+
+    private func nextOperation(_ node: Int) -> (key: Int, isWrite: Bool)? {
+        let settings = shared.settings
+        if settings.isLoad {
+            let key = shared.takeKey()
+            guard key < settings.keys * settings.rounds else {
+                isLoadDone = true
+                return nil
+            }
+            return (key % settings.keys, true)
+        }
+        var key = chooser.next(&random)
+        if shared.tend.nodes.count > 1 {
+            for _ in 0..<64 where shared.tend.partitions[shared.digests[key].partition] != node {
+                key = chooser.next(&random)
+            }
+        }
+        let isWrite = settings.readPercent < 100 && Int(random.next() % 100) >= settings.readPercent
+        return (key, isWrite)
+    }
+}

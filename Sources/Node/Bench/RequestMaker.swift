@@ -1,0 +1,103 @@
+internal import Base
+internal import Glibc
+internal import Wire
+
+/// Builds requests by copying a template and patching digest, sizes and value: the generator must cost less than what it
+/// measures. One per thread.
+struct RequestMaker {
+    private let target: BenchSettings.Target
+    private let digests: UnsafePointer<Digest>
+    private let readTemplate: [UInt8]
+    private let writeTemplate: [UInt8]
+    private let digestOffset: Int
+    private let noise: [UInt8]
+    private let valueBytes: ClosedRange<Int>
+    /// The most bytes of one request.
+    let sizeMax: Int
+    private static let operationHeader = 9
+
+    init(_ settings: BenchSettings, _ digests: UnsafePointer<Digest>, _ random: inout SeededRandom) {
+        target = settings.target
+        self.digests = digests
+        valueBytes = settings.valueBytes
+        noise = (0..<(settings.valueBytes.upperBound + 4096)).map { _ in UInt8.random(in: 0x61...0x7A, using: &random) }
+        readTemplate = RequestMaker.template(settings, isWrite: false)
+        writeTemplate = RequestMaker.template(settings, isWrite: true)
+        digestOffset = readTemplate.count - Digest.byteCount
+        sizeMax = writeTemplate.count + settings.valueBytes.upperBound + 128
+    }
+
+    /// A request whose last field is the digest; the write's operation follows it.
+    private static func template(_ settings: BenchSettings, isWrite: Bool) -> [UInt8] {
+        var header = MessageHeader()
+        if isWrite { header.info2 = .write } else { header.info1 = [.read, .getAllBins] }
+        header.transactionTimeout = 1000
+        let output = OutputBuffer()
+        var encoder = RequestEncoder(output)
+        encoder.begin(header)
+        encoder.field(.namespace, settings.namespace)
+        if !settings.set.isEmpty { encoder.field(.set, settings.set) }
+        encoder.field(Digest(low: 0, middle: 0, high: 0))
+        if isWrite {
+            encoder.operation(
+                OperationCode.write, ParticleType.string, "v", UnsafeRawBufferPointer(start: nil, count: 0))
+        }
+        encoder.end()
+        return Array(output.bytes)
+    }
+
+    /// Writes a request for `key` to `place`, which has room for `sizeMax` bytes; returns its size.
+    func write(_ key: Int, isWrite: Bool, _ random: inout SeededRandom, to place: UnsafeMutableRawPointer) -> Int {
+        if target == .redis { return writeRedis(key, isWrite: isWrite, &random, to: place) }
+        let template = isWrite ? writeTemplate : readTemplate
+        template.withUnsafeBytes { _ = memcpy(place, $0.baseAddress!, $0.count) }
+        digests[key].store(to: place + digestOffset)
+        guard isWrite else { return template.count }
+        let size = valueSize(&random)
+        copyNoise(size, &random, to: place + template.count)
+        FrameHeader.write(type: .message, bodySize: template.count - FrameHeader.byteCount + size, to: place)
+        (place + template.count - RequestMaker.operationHeader).storeBigEndian(UInt32(5 + size))
+        return template.count + size
+    }
+
+    private func valueSize(_ random: inout SeededRandom) -> Int {
+        guard valueBytes.count > 1 else { return valueBytes.lowerBound }
+        return valueBytes.lowerBound + Int(random.next().multipliedFullWidth(by: UInt64(valueBytes.count)).high)
+    }
+
+    private func copyNoise(_ size: Int, _ random: inout SeededRandom, to place: UnsafeMutableRawPointer) {
+        let start = Int(random.next() & 4095)
+        noise.withUnsafeBytes { _ = memcpy(place, $0.baseAddress! + start, size) }
+    }
+
+    /// `GET k00000000` or `SET k00000000 value` as arrays of bulk strings.
+    private func writeRedis(
+        _ key: Int, isWrite: Bool, _ random: inout SeededRandom, to place: UnsafeMutableRawPointer
+    ) -> Int {
+        var cursor = place
+        func put(_ text: StaticString) {
+            memcpy(cursor, text.utf8Start, text.utf8CodeUnitCount)
+            cursor += text.utf8CodeUnitCount
+        }
+        func put(number: Int, digits: Int) {
+            var rest = number
+            for place in stride(from: digits - 1, through: 0, by: -1) {
+                cursor.storeBytes(of: UInt8(0x30 + rest % 10), toByteOffset: place, as: UInt8.self)
+                rest /= 10
+            }
+            cursor += digits
+        }
+        put(isWrite ? "*3\r\n$3\r\nSET\r\n$9\r\nk" : "*2\r\n$3\r\nGET\r\n$9\r\nk")
+        put(number: key, digits: 8)
+        put("\r\n")
+        guard isWrite else { return cursor - place }
+        let size = valueSize(&random)
+        put("$")
+        put(number: size, digits: 5)
+        put("\r\n")
+        copyNoise(size, &random, to: cursor)
+        cursor += size
+        put("\r\n")
+        return cursor - place
+    }
+}
