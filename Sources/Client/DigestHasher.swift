@@ -1,8 +1,8 @@
 package import Base
 internal import COpenSSL
 
-/// Computes record digests: RIPEMD-160 over set name, particle type of the key and key bytes. Holds one context that is
-/// used again and again; not thread-safe.
+/// Computes record digests: RIPEMD-160 over set name, particle type of the key and key bytes. Holds one
+/// context that is used again and again; not thread-safe.
 package final class DigestHasher {
     private let context: OpaquePointer
     private let algorithm: OpaquePointer

@@ -11,7 +11,8 @@ package enum InfoExchange {
         return frame + body
     }
 
-    /// The answers in the body of an info frame: command and value, in order. A line without a tab has no value.
+    /// The answers in the body of an info frame: command and value, in order. A line without a tab has no
+    /// value.
     package static func answers(_ body: UnsafeRawBufferPointer) -> [(command: String, value: String)] {
         var parser = InfoRequestParser(body)
         var answers: [(command: String, value: String)] = []

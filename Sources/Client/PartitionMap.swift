@@ -16,7 +16,8 @@ package struct PartitionMap: Sendable {
     /// Partitions without a master.
     package var orphanCount: Int { masters.count { $0 < 0 } }
 
-    /// Takes what node number `node` says it is master of: a bitmap of 4096 bits, the first bit of a byte first.
+    /// Takes what node number `node` says it is master of: a bitmap of 4096 bits, the first bit of a byte
+    /// first.
     package mutating func take(node: Int, regime: UInt32, bitmap: [UInt8]) {
         for partition in 0..<PartitionID.count {
             let isMaster = bitmap[partition >> 3] & (0x80 >> UInt8(partition & 7)) != 0
@@ -29,8 +30,8 @@ package struct PartitionMap: Sendable {
         }
     }
 
-    /// Reads an answer to `replicas`: `ns:regime,columns,bitmap,...;ns:...`; nil if `namespace` is not in it or the
-    /// text is damaged. The first bitmap names the masters.
+    /// Reads an answer to `replicas`: `ns:regime,columns,bitmap,...;ns:...`; nil if `namespace` is not in it
+    /// or the text is damaged. The first bitmap names the masters.
     package static func parse(_ answer: String, namespace: String) -> (regime: UInt32, bitmap: [UInt8])? {
         for entry in answer.split(separator: ";") {
             let parts = entry.split(separator: ":", maxSplits: 1)
@@ -57,7 +58,7 @@ enum Base64Text {
             word = word << 6 | value
             count += 1
             if count % 4 == 0 {
-                bytes += [UInt8(truncatingIfNeeded: word >> 16), UInt8(truncatingIfNeeded: word >> 8), UInt8(truncatingIfNeeded: word)]
+                for shift: UInt32 in [16, 8, 0] { bytes.append(UInt8(truncatingIfNeeded: word >> shift)) }
             }
         }
         if count % 4 == 2 { bytes.append(UInt8(truncatingIfNeeded: word >> 4)) }

@@ -1,5 +1,5 @@
-// How a client learns who is in a cluster: a machine without I/O. Whoever drives it connects, asks, and tells it what came.
-// Invariants:
+// How a client learns who is in a cluster: a machine without I/O. Whoever drives it connects, asks, and tells
+// it what came. Invariants:
 // 1. A node is known by its id; one address of it is used at a time.
 // 2. At most one request to an address is outstanding.
 internal import Base
@@ -96,7 +96,8 @@ package struct Tend: Sendable {
         seed(Tend.peers(value("peers-clear-std")), &effects)
     }
 
-    /// The addresses in an answer to `peers-clear-std`: `generation,port,[[id,tls,[host:port,...]],...]`. Each peer's first.
+    /// The addresses in an answer to `peers-clear-std`: `generation,port,[[id,tls,[host:port,...]],...]`.
+    /// Each peer's first.
     static func peers(_ text: String) -> [NodeAddress] {
         let head = text.split(separator: ",", maxSplits: 2)
         guard head.count == 3 else { return [] }

@@ -107,7 +107,8 @@ import Testing
         let count: Int
     }
 
-    /// Several threads post, one receives and sleeps in between: nothing is lost and each poster's order is kept.
+    /// Several threads post, one receives and sleeps in between: nothing is lost and each poster's order is
+    /// kept.
     @Test func lettersOfSeveralThreads() {
         let posters = 3
         let count = 100_000

@@ -31,7 +31,9 @@ import Wire
     private let first = NodeAddress(host: "10.0.0.1", port: 3000)
     private let second = NodeAddress(host: "10.0.0.2", port: 3100)
 
-    private func answers(_ id: String, _ replicas: String, peers: String = "0,3000,[]") -> [(command: String, value: String)] {
+    private func answers(
+        _ id: String, _ replicas: String, peers: String = "0,3000,[]"
+    ) -> [(command: String, value: String)] {
         [("node", id), ("partition-generation", "1"), ("replicas", replicas), ("peers-clear-std", peers)]
     }
 
@@ -79,6 +81,8 @@ import Wire
 
     @Test func addresses() {
         #expect(NodeAddress("1.2.3.4:5")?.description == "1.2.3.4:5" && NodeAddress("[::1]:5")?.host == "::1")
-        for text in ["", ":1", "a", "a:b", "a:0", "a:70000", "::1:3000", "[::1:3000"] { #expect(NodeAddress(text) == nil, "\(text)") }
+        for text in ["", ":1", "a", "a:b", "a:0", "a:70000", "::1:3000", "[::1:3000"] {
+            #expect(NodeAddress(text) == nil, "\(text)")
+        }
     }
 }

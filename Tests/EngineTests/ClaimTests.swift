@@ -9,13 +9,15 @@ import Wire
 @Suite struct ClaimTests {
     private let digest = Digest(low: 1, middle: 2, high: 3)
 
-    private func pending(_ seed: UInt64, reactors: Int = 2, _ change: (inout NamespaceSettings) -> Void = { _ in }) throws -> (Harness, FakeBackend) {
+    private func pending(
+        _ seed: UInt64, reactors: Int = 2, _ change: (inout NamespaceSettings) -> Void = { _ in }
+    ) throws -> (Harness, FakeBackend) {
         let backend = FakeBackend(seed: seed)
         return (try Harness(backend, capabilities: [], reactors: reactors, isAlone: false, seed: seed, change), backend)
     }
 
-    /// Many connections on two reactors count the same few records, over a backend and a cluster that answer whenever they
-    /// like: every answer is a different number, no update is lost, no image leaks.
+    /// Many connections on two reactors count the same few records, over a backend and a cluster that answer
+    /// whenever they like: every answer is a different number, no update is lost, no image leaks.
     @Test func noUpdateIsLost() throws {
         let seed = runSeed("ClaimTests")
         var random = SeededRandom(seed: seed)

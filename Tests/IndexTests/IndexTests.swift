@@ -42,8 +42,8 @@ import Testing
         return entry
     }
 
-    private func walk(_ index: PrimaryIndex, _ partition: UInt16, room: Int, from cursor: IndexCursor = IndexCursor()) -> [IndexedRecord] {
-        var cursor = cursor
+    private func walk(_ index: PrimaryIndex, _ partition: UInt16, room: Int) -> [IndexedRecord] {
+        var cursor = IndexCursor()
         var all: [IndexedRecord] = []
         let target = UnsafeMutableBufferPointer<IndexedRecord>.allocate(capacity: room)
         defer { target.deallocate() }
@@ -69,7 +69,10 @@ import Testing
                 if known.isEmpty || Int.random(in: 0..<100, using: &random) < 45 {
                     let partition = UInt16.random(in: 0..<UInt16(partitions), using: &random)
                     var digest = Digest.random(&random, in: partition)
-                    if spread < 52 { digest = Digest(low: digest.low & ((1 << (12 + UInt64(spread))) - 1), middle: digest.middle, high: digest.high) }
+                    if spread < 52 {
+                        let low = digest.low & ((1 << (12 + UInt64(spread))) - 1)
+                        digest = Digest(low: low, middle: digest.middle, high: digest.high)
+                    }
                     guard model[digest] == nil else { continue }
                     try index.insert(digest, entry(digest, value))
                     model[digest] = value
@@ -108,7 +111,8 @@ import Testing
         }
     }
 
-    /// The promise to clients: descending byte order, whatever the size; resuming behind any digest; splits in between.
+    /// The promise to clients: descending byte order, whatever the size; resuming behind any digest; splits
+    /// in between.
     @Test func orderIsStableWhileThePartitionGrows() throws {
         var random = SeededRandom(seed: runSeed("order"))
         let index = try PrimaryIndex(heapFor: 1 << 20)
@@ -136,7 +140,8 @@ import Testing
         #expect(early.isSubset(of: seen), "a record that was there all the time is seen")
     }
 
-    /// 100,000 digests that share everything but their last bytes; another bucket of the partition stays short.
+    /// 100,000 digests that share everything but their last bytes; another bucket of the partition stays
+    /// short.
     @Test func manyDigestsOfOneBucket() throws {
         let index = try PrimaryIndex(heapFor: 1 << 20)
         let count: UInt32 = 100_000

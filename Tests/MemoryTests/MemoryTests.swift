@@ -41,7 +41,9 @@ private struct World {
 
     mutating func image(_ digest: Digest, payload: Int) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: Envelope.byteCount + payload)
-        for place in stride(from: Envelope.byteCount, to: bytes.count, by: 61) { bytes[place] = UInt8.random(in: 0...255, using: &random) }
+        for place in stride(from: Envelope.byteCount, to: bytes.count, by: 61) {
+            bytes[place] = UInt8.random(in: 0...255, using: &random)
+        }
         bytes.withUnsafeMutableBytes { Envelope.seal($0, digest: digest) }
         return bytes + [UInt8](repeating: 0, count: (16 - bytes.count % 16) % 16)
     }
@@ -108,7 +110,8 @@ extension UnsafeRawBufferPointer {
                 switch Int.random(in: 0..<20, using: &random) {
                 case 0: world.delete(digest)
                 case 1: _ = try world.write(digest, payload: Int.random(in: 0..<200_000, using: &random))
-                case 2 where step % 10 == 0: _ = try world.write(digest, payload: Int.random(in: 1_000_000..<3_000_000, using: &random))
+                case 2 where step % 10 == 0:
+                    _ = try world.write(digest, payload: Int.random(in: 1_000_000..<3_000_000, using: &random))
                 default: _ = try world.write(digest, payload: Int.random(in: 0..<4000, using: &random))
                 }
                 if step % 3 == 0 { try world.compact() }

@@ -27,7 +27,9 @@ private struct Model: Equatable {
     }
 
     static func integer(_ value: [UInt8]) -> UInt64 { value.reduce(0) { $0 << 8 | UInt64($1) } }
-    static func bytes(_ value: UInt64) -> [UInt8] { (0..<8).map { UInt8(truncatingIfNeeded: value >> (56 - 8 * UInt64($0))) } }
+    static func bytes(_ value: UInt64) -> [UInt8] {
+        (0..<8).map { UInt8(truncatingIfNeeded: value >> (56 - 8 * UInt64($0))) }
+    }
 
     /// What the operation makes of the record; nil if it must be refused.
     mutating func apply(_ operation: Step) -> ResultCode {
@@ -85,7 +87,8 @@ private struct Step {
         generation: 3, voidTime: 4, lastUpdate: 5, epoch: Epoch(rawValue: 6), setName: Block([]).view,
         key: Block([]).view)
 
-    /// Random requests of random operations: bins, order and refusals are those of the model, through the image.
+    /// Random requests of random operations: bins, order and refusals are those of the model, through the
+    /// image.
     @Test func randomHistoriesMatchTheModel() throws {
         var random = SeededRandom(seed: runSeed("EditorTests"))
         let editor = RecordEditor()
@@ -220,7 +223,8 @@ private struct Step {
             guard let view = ImageView(block.view) else { continue }
             var bins = view.bins
             while let bin = bins.next() {
-                #expect(bin.value.isEmpty || bin.value.baseAddress! + bin.value.count <= block.view.baseAddress! + block.count)
+                let end = block.view.baseAddress! + block.count
+                #expect(bin.value.isEmpty || bin.value.baseAddress! + bin.value.count <= end)
             }
         }
     }

@@ -42,8 +42,9 @@ extension Digest {
     }
 }
 
-/// Bytes in an allocation of exactly their size, so that a sanitizer sees every byte read beyond them. The optimiser ends
-/// the life of an object at its last use, and a view is no use: so the last 65,536 allocations stay.
+/// Bytes in an allocation of exactly their size, so that a sanitizer sees every byte read beyond them. The
+/// optimiser ends the life of an object at its last use, and a view is no use: so the last 65,536 allocations
+/// stay.
 package struct Block {
     package let bytes: UnsafeMutableRawBufferPointer
     package init(_ content: [UInt8]) {

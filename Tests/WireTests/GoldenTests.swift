@@ -82,7 +82,8 @@ import Wire
     }
 
     @Test func answersAreReadBack() throws {
-        let body = Block(Array(bytes(hex: "0203000000000027160000000000000000010000000000000000000000010000000d01010001610000000000000005")[8...]))
+        let frame = "0203000000000027160000000000000000010000000000000000000000010000000d01010001610000000000000005"
+        let body = Block(Array(bytes(hex: frame)[8...]))
         let answer = try #require(AnswerView(body.view))
         #expect(answer.header.resultCode == 0 && answer.header.generation == 1)
         var operations = answer.operations

@@ -1,11 +1,15 @@
-// The blocks of one memory namespace: address space of `data-size` bytes, cut into blocks of 1 MiB. Invariants:
-// 1. A block is free, open (one shard appends to it), closed, emptying (one shard compacts it), retired, or inside a span.
-// 2. `live` of a block is the size of its images that were appended and not released; a block is retired only at 0.
-// 3. A retired block becomes free only when every shard has begun a turn, or fallen asleep, after it was retired:
-//    until then somebody may still read bytes that were lent to him.
-// 4. States change under `lock`, except closed -> retired, which whoever takes the last live byte away does by
-//    compare-and-swap.
-// 5. A span is a run of blocks for one image that is larger than a block; its first block stands for all of them.
+// The blocks of one memory namespace: address space of `data-size` bytes, cut into blocks of 1 MiB.
+// Invariants:
+// 1. A block is free, open (one shard appends to it), closed, emptying (one shard compacts it), retired, or
+//    inside a span.
+// 2. `live` of a block is the size of its images that were appended and not released; a block is retired only
+//    at 0.
+// 3. A retired block becomes free only when every shard has begun a turn, or fallen asleep, after it was
+//    retired: until then somebody may still read bytes that were lent to him.
+// 4. States change under `lock`, except closed -> retired, which whoever takes the last live byte away does
+//    by compare-and-swap.
+// 5. A span is a run of blocks for one image that is larger than a block; its first block stands for all of
+//    them.
 internal import CBase
 internal import Storage
 
@@ -233,8 +237,8 @@ final class BlockTable: @unchecked Sendable {
         return best
     }
 
-    /// A block has been walked to its end: retired if nothing is left, else closed again (an append whose entry is not
-    /// published yet was passed over).
+    /// A block has been walked to its end: retired if nothing is left, else closed again (an append whose
+    /// entry is not published yet was passed over).
     func emptied(_ block: Int) {
         if apus_load_acquire_u64(live(block)) == 0 {
             retire(block, from: BlockState.emptying)

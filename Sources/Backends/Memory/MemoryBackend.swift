@@ -1,5 +1,5 @@
-// `storage-engine memory`: a log-structured arena. Images are appended to blocks of 1 MiB and never changed; what is
-// overwritten leaves holes, and compaction moves what is left of the emptiest blocks together.
+// `storage-engine memory`: a log-structured arena. Images are appended to blocks of 1 MiB and never changed;
+// what is overwritten leaves holes, and compaction moves what is left of the emptiest blocks together.
 public import Storage
 internal import Base
 internal import CBase
@@ -67,7 +67,8 @@ final class MemoryBackend: Backend, Compacting, @unchecked Sendable {
 
     var compaction: (any Compacting)? { self }
 
-    /// Nothing while the blocks in use are within 15 % of what lives, plus the open ones; then the more the further.
+    /// Nothing while the blocks in use are within 15 % of what lives, plus the open ones; then the more the
+    /// further.
     var wantedBytes: Int {
         let live = liveBytes
         let spare = (2 * shards.count + 1) * BlockTable.blockSize

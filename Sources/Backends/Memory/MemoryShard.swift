@@ -112,7 +112,8 @@ final class MemoryShard: BackendShard {
         apus_store_relaxed_u64(word, apus_load_relaxed_u64(word) &+ UInt64(bitPattern: Int64(amount)))
     }
 
-    /// What this shard appended less what it released; only the sum over all shards means something. Any thread.
+    /// What this shard appended less what it released; only the sum over all shards means something. Any
+    /// thread.
     var liveBytes: Int64 { Int64(bitPattern: apus_load_relaxed_u64(counters)) }
     /// Images this shard moved. Any thread.
     var movedImages: UInt64 { apus_load_relaxed_u64(counters + 1) }

@@ -60,7 +60,8 @@ public struct SettingSchema: Sendable {
     }
 }
 
-/// Settings as parsed by the backend's schema: each value in its plain form (bytes, milliseconds, `true`, text).
+/// Settings as parsed by the backend's schema: each value in its plain form (bytes, milliseconds, `true`,
+/// text).
 public struct BackendSettings: Sendable {
     /// Values by name, in the order they were written; defaults are filled in.
     public let values: [(name: String, value: String)]
@@ -94,7 +95,8 @@ public struct Requirements: Sendable {
     }
 }
 
-/// What was agreed for one namespace; a backend with a medium writes it there and checks it at the next start.
+/// What was agreed for one namespace; a backend with a medium writes it there and checks it at the next
+/// start.
 public struct Agreement: Sendable {
     /// Name of the backend.
     public let backend: String

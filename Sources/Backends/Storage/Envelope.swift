@@ -1,7 +1,7 @@
 public import Base
 
-/// The envelope around every stored image: 32 bytes that any backend may read, in front of a payload that none may look
-/// into (it is compressed and encrypted as the namespace says). Format 1, little-endian:
+/// The envelope around every stored image: 32 bytes that any backend may read, in front of a payload that
+/// none may look into (it is compressed and encrypted as the namespace says). Format 1, little-endian:
 ///
 ///     0  u32  byte count of envelope and payload
 ///     4  u32  CRC32C of everything behind this field (bytes 8 to the end)
@@ -36,7 +36,8 @@ public enum Envelope {
     @inlinable
     public static func digest(at bytes: UnsafeRawPointer) -> Digest { Digest(bytes + 12) }
 
-    /// Whether `image` is a whole envelope of `digest` with payload, of a format that is known. Cheap: no checksum.
+    /// Whether `image` is a whole envelope of `digest` with payload, of a format that is known. Cheap: no
+    /// checksum.
     @inlinable
     public static func fits(_ image: UnsafeRawBufferPointer, digest: Digest) -> Bool {
         guard image.count >= byteCount, let base = image.baseAddress else { return false }

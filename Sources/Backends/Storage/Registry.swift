@@ -16,7 +16,8 @@ public struct BackendRegistry: Sendable {
     /// The backend of that name.
     public func descriptor(named name: String) -> BackendDescriptor? { descriptors.first { $0.name == name } }
 
-    /// Checks what a namespace needs against what a backend declares, and reports every problem, not the first.
+    /// Checks what a namespace needs against what a backend declares, and reports every problem, not the
+    /// first.
     /// - Throws: `NegotiationError` with one sentence per problem.
     public func negotiate(_ name: String, _ needs: Requirements) throws(NegotiationError) -> Agreement {
         guard let backend = descriptor(named: name) else {

@@ -1,7 +1,8 @@
 // The words of the storage contract. A backend author imports this module and Base, nothing else of Apus.
 
-/// Where a backend keeps one image: 44 bits that only the backend understands. The index stores it; the engine compares
-/// it for equality and nothing else. *Addressed* backends give each image a location of its own; for *keyed* ones it is a version.
+/// Where a backend keeps one image: 44 bits that only the backend understands. The index stores it; the
+/// engine compares it for equality and nothing else. *Addressed* backends give each image a location of its
+/// own; for *keyed* ones it is a version.
 public struct Location: Hashable, Sendable, BitwiseCopyable {
     /// How many bits the index has room for.
     public static let bitCount = 44
@@ -27,7 +28,8 @@ public struct Tag: Hashable, Sendable, BitwiseCopyable {
     public init(rawValue: UInt64) { self.rawValue = rawValue }
 }
 
-/// Which stream an image belongs to. A log keeps them apart, so that long-lived images gather in blocks of their own.
+/// Which stream an image belongs to. A log keeps them apart, so that long-lived images gather in blocks of
+/// their own.
 public enum Stream: UInt8, Sendable, BitwiseCopyable {
     /// Written by a client, a replica or a migration.
     case fresh
@@ -35,7 +37,8 @@ public enum Stream: UInt8, Sendable, BitwiseCopyable {
     case moved
 }
 
-/// What can go wrong in a backend. A value, never a trap: the engine turns it into a result code and a log line.
+/// What can go wrong in a backend. A value, never a trap: the engine turns it into a result code and a log
+/// line.
 public enum StorageError: Error, Hashable, Sendable {
     /// No room for another image; the client gets 8.
     case outOfSpace
@@ -119,8 +122,8 @@ public struct Capabilities: OptionSet, Sendable {
     public static let keyed = Capabilities(rawValue: 1 << 2)
     /// Its calls may block; the node runs them on `storage-threads`, never on a reactor.
     public static let blocking = Capabilities(rawValue: 1 << 3)
-    /// Everything lives in ordinary memory: reads answer `here` and appends `placed`, never `pending`; images are read
-    /// without checking the checksum, and are gone with the process.
+    /// Everything lives in ordinary memory: reads answer `here` and appends `placed`, never `pending`; images
+    /// are read without checking the checksum, and are gone with the process.
     public static let volatile = Capabilities(rawValue: 1 << 4)
     /// Reserved for backends that index themselves.
     public static let selfIndexed = Capabilities(rawValue: 1 << 31)
@@ -156,7 +159,8 @@ public enum Pressure: UInt8, Sendable, Comparable {
     public static func < (left: Pressure, right: Pressure) -> Bool { left.rawValue < right.rawValue }
 }
 
-/// Figures of a whole backend, for `namespace/<ns>` and the engine's thresholds. Gathered on any thread; never blocks.
+/// Figures of a whole backend, for `namespace/<ns>` and the engine's thresholds. Gathered on any thread;
+/// never blocks.
 public struct BackendStatistics: Sendable {
     /// Configured capacity in bytes; 0 if there is none.
     public var totalBytes: UInt64 = 0

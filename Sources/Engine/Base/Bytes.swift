@@ -1,5 +1,5 @@
-// Loads and stores of unaligned big-endian integers on raw memory: the byte order of the client protocol. The caller
-// has checked the bounds; these are single instructions.
+// Loads and stores of unaligned big-endian integers on raw memory: the byte order of the client protocol. The
+// caller has checked the bounds; these are single instructions.
 
 extension UnsafeRawPointer {
     /// The big-endian integer at `offset` bytes from here; needs no alignment.

@@ -1,5 +1,5 @@
-/// The identity of a record: 20 bytes, the RIPEMD-160 of set name, key particle type and key bytes. Held as three
-/// integers in memory order, so comparing and copying cost a few registers and never allocate.
+/// The identity of a record: 20 bytes, the RIPEMD-160 of set name, key particle type and key bytes. Held as
+/// three integers in memory order, so comparing and copying cost a few registers and never allocate.
 public struct Digest: Hashable, Sendable, BitwiseCopyable {
     /// Number of bytes of a digest on the wire and in an image.
     public static let byteCount = 20

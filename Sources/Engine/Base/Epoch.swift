@@ -1,6 +1,7 @@
-/// When and under whom a write was made: regime (24 bits; counts the takeovers of a partition along its line) and 40
-/// bits of the view key under which its acting master took office. (epoch, last update, generation) is the name of
-/// a write: equal names mean equal bytes. A single node writes epochs too, under a view of its own.
+/// When and under whom a write was made: regime (24 bits; counts the takeovers of a partition along its line)
+/// and 40 bits of the view key under which its acting master took office. (epoch, last update, generation) is
+/// the name of a write: equal names mean equal bytes. A single node writes epochs too, under a view of its
+/// own.
 public struct Epoch: Hashable, Sendable, BitwiseCopyable {
     /// Regime in the upper 24 bits, view key in the lower 40.
     public let rawValue: UInt64

@@ -1,4 +1,5 @@
-/// Every limit of the product in one place. Figures are those of the client protocol unless a comment says otherwise.
+/// Every limit of the product in one place. Figures are those of the client protocol unless a comment says
+/// otherwise.
 public enum Limits {
     /// Largest body of one protocol frame in bytes; a larger one closes the connection.
     public static let frameBodySizeMax = 128 << 20

@@ -1,8 +1,10 @@
 // A mailbox: one per receiving thread, filled by any thread. Invariants:
-// 1. A letter is in at most one mailbox at a time; its memory belongs to the poster until `take` has handed it over, then to the receiver.
-// 2. `head` is a stack of posted letters, newest first; the receiver takes the whole stack at once and turns it around, so
-//    letters of one poster arrive in the order they were posted.
-// 3. `asleep` is 1 only while the receiver is about to wait or waits; whoever turns it to 0 must wake it, exactly once.
+// 1. A letter is in at most one mailbox at a time; its memory belongs to the poster until `take` has handed
+//    it over, then to the receiver.
+// 2. `head` is a stack of posted letters, newest first; the receiver takes the whole stack at once and turns
+//    it around, so letters of one poster arrive in the order they were posted.
+// 3. `asleep` is 1 only while the receiver is about to wait or waits; whoever turns it to 0 must wake it,
+//    exactly once.
 internal import CBase
 
 /// What travels: linked through its own memory, so posting never allocates and a mailbox is never full.
@@ -69,7 +71,8 @@ public final class Mailbox: @unchecked Sendable {
         }
     }
 
-    /// Announces that the receiver is about to wait. False: letters have come, do not wait. Receiver's thread.
+    /// Announces that the receiver is about to wait. False: letters have come, do not wait. Receiver's
+    /// thread.
     public func prepareToSleep() -> Bool {
         apus_exchange_u64(asleep, 1)
         apus_fence()

@@ -7,7 +7,8 @@ public func bytesEqual(_ left: UnsafeRawPointer, _ right: UnsafeRawPointer, _ co
     memcmp(left, right, count) == 0
 }
 
-/// CRC32C (Castagnoli) of the bytes, in hardware where the processor has it. Pass an earlier result as `seed` to go on.
+/// CRC32C (Castagnoli) of the bytes, in hardware where the processor has it. Pass an earlier result as `seed`
+/// to go on.
 public func crc32c(_ bytes: UnsafeRawBufferPointer, seed: UInt32 = 0) -> UInt32 {
     apus_crc32c(seed, bytes.baseAddress, bytes.count)
 }

@@ -1,4 +1,5 @@
-// Words of the client protocol that more than one module needs: result codes, particle types, operation codes.
+// Words of the client protocol that more than one module needs: result codes, particle types, operation
+// codes.
 
 /// The one-byte result of a request.
 public struct ResultCode: RawRepresentable, Hashable, Sendable, BitwiseCopyable {

@@ -1,5 +1,5 @@
-/// A seeded generator (xoshiro256**, state filled by splitmix64). Everything that needs chance takes one as an argument,
-/// so a run can be replayed from its seed. Not for secrets.
+/// A seeded generator (xoshiro256**, state filled by splitmix64). Everything that needs chance takes one as
+/// an argument, so a run can be replayed from its seed. Not for secrets.
 public struct SeededRandom: RandomNumberGenerator, Sendable {
     private var state: (UInt64, UInt64, UInt64, UInt64)
 

@@ -1,4 +1,5 @@
-/// A point of the monotonic clock in nanoseconds. Orders events and deadlines inside one process; never stored.
+/// A point of the monotonic clock in nanoseconds. Orders events and deadlines inside one process; never
+/// stored.
 public struct Instant: Comparable, Hashable, Sendable, BitwiseCopyable {
     /// Nanoseconds since an arbitrary start of this machine's monotonic clock.
     public var nanoseconds: UInt64
@@ -24,7 +25,8 @@ public struct Instant: Comparable, Hashable, Sendable, BitwiseCopyable {
     }
 }
 
-/// Wall-clock time in milliseconds since 2010-01-01 00:00 UTC, the epoch of last-update times. 40 bits are stored.
+/// Wall-clock time in milliseconds since 2010-01-01 00:00 UTC, the epoch of last-update times. 40 bits are
+/// stored.
 public struct RecordTime: Comparable, Hashable, Sendable, BitwiseCopyable {
     /// Milliseconds since 2010-01-01 00:00 UTC.
     public var milliseconds: UInt64
@@ -52,7 +54,8 @@ public struct RecordTime: Comparable, Hashable, Sendable, BitwiseCopyable {
     public var seconds: UInt32 { UInt32(truncatingIfNeeded: milliseconds / 1000) }
 }
 
-/// The two clocks as one reading, taken once per reactor turn and handed down: nothing below a shell reads a clock.
+/// The two clocks as one reading, taken once per reactor turn and handed down: nothing below a shell reads a
+/// clock.
 public struct TurnTime: Sendable, BitwiseCopyable {
     /// Monotonic: deadlines and latencies.
     public var monotonic: Instant

@@ -10,8 +10,8 @@ package enum EffectAnswer: Sendable, BitwiseCopyable {
     case refused(ResultCode)
 }
 
-/// The places where a request meets the cluster layer. The engine knows no cluster: Node hands one of these in. Called
-/// on the reactor, never under a lock.
+/// The places where a request meets the cluster layer. The engine knows no cluster: Node hands one of these
+/// in. Called on the reactor, never under a lock.
 package protocol ClusterEffects: AnyObject {
     /// Whether every effect answers `done` at once. Constant.
     var isAlone: Bool { get }

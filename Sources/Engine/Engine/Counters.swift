@@ -1,5 +1,5 @@
-// What a namespace counts. Each reactor counts for itself in plain memory; readers add the reactors up and may see a
-// request's counters a moment apart. Names are those of `namespace/<ns>`.
+// What a namespace counts. Each reactor counts for itself in plain memory; readers add the reactors up and
+// may see a request's counters a moment apart. Names are those of `namespace/<ns>`.
 internal import CBase
 
 /// Counters of a namespace on one reactor.
@@ -31,7 +31,8 @@ package enum LatencyKind: Int, CaseIterable, Sendable {
 
 /// The counting memory of one namespace on one reactor. Written by that reactor, read by anyone.
 package final class ShardCounters: @unchecked Sendable {
-    /// Buckets of a histogram: bucket b counts latencies of [2^(b-1), 2^b) microseconds, bucket 0 those below one.
+    /// Buckets of a histogram: bucket b counts latencies of [2^(b-1), 2^b) microseconds, bucket 0 those below
+    /// one.
     package static let latencyBuckets = 40
     private let counters: UnsafeMutablePointer<UInt64>
     private let latencies: UnsafeMutablePointer<UInt64>
@@ -72,7 +73,8 @@ package final class ShardCounters: @unchecked Sendable {
         add(times, to: latencies + kind.rawValue * ShardCounters.latencyBuckets + bucket)
     }
 
-    /// Changes what set `id` holds. Owner's thread; the sum over all reactors is the truth, one of them may be negative.
+    /// Changes what set `id` holds. Owner's thread; the sum over all reactors is the truth, one of them may
+    /// be negative.
     func changeSet(_ id: UInt16, objects: Int, bytes: Int) {
         let offset = Int(id) * 8
         if objects != 0 { add(UInt64(bitPattern: Int64(objects)), to: setObjects + offset) }

@@ -1,5 +1,6 @@
 // The engine on one reactor: all namespaces, the requests under way, the jobs. Invariants:
-// 1. A request is either answered in the call that brought it, or it has a slot in `slots.suspended` until it is.
+// 1. A request is either answered in the call that brought it, or it has a slot in `slots.suspended` until it
+//    is.
 // 2. `scratch.output` is set before any request runs, and is what its answer is written to.
 package import Base
 package import Storage
@@ -65,8 +66,8 @@ package final class EngineShard {
 
     // ---- Requests ----
 
-    /// Executes one request of a connection; `arrived` is when its first byte came. The answer goes to `output`, now
-    /// or, if the result is `suspended`, through the shell.
+    /// Executes one request of a connection; `arrived` is when its first byte came. The answer goes to
+    /// `output`, now or, if the result is `suspended`, through the shell.
     package func execute(
         _ request: RequestView, connection: UInt64, arrived: Instant, output: OutputBuffer
     ) -> Progress {
@@ -110,7 +111,8 @@ package final class EngineShard {
         }
     }
 
-    /// Starts fetching what the look-up of `request` touches: stage 0 the bucket, 1 the entry, 2 the image. A hint.
+    /// Starts fetching what the look-up of `request` touches: stage 0 the bucket, 1 the entry, 2 the image. A
+    /// hint.
     package func prefetch(_ request: RequestView, stage: Int) {
         guard let shard = namespace(named: request.namespace) else { return }
         switch stage {

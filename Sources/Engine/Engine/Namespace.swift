@@ -1,8 +1,9 @@
 // One namespace of a node, shared by all reactors. Invariants:
 // 1. An index entry is read and changed under the lock of its partition only.
-// 2. The entry of a record points at an image that the backend holds; whoever takes the entry away releases the image
-//    that the entry held at that moment, once.
-// 3. Last-update times never go back within a record, nor below the record clock's high-water mark at their issue.
+// 2. The entry of a record points at an image that the backend holds; whoever takes the entry away releases
+//    the image that the entry held at that moment, once.
+// 3. Last-update times never go back within a record, nor below the record clock's high-water mark at their
+//    issue.
 package import Base
 internal import CBase
 package import Index
@@ -65,7 +66,8 @@ package final class Namespace: @unchecked Sendable {
 
     deinit { words.deallocate() }
 
-    /// The last-update time for a new version: never below `wall`, what this node issued before, or `previous`.
+    /// The last-update time for a new version: never below `wall`, what this node issued before, or
+    /// `previous`.
     func issueTime(wall: RecordTime, previous: UInt64) -> UInt64 {
         let issued = apus_load_relaxed_u64(words)
         if wall.milliseconds > issued { raiseClock(to: wall.milliseconds, from: issued) }

@@ -70,8 +70,8 @@ package final class PartitionTable: @unchecked Sendable {
         owner.pointee.waiterCount += 1
     }
 
-    /// Ends `slot`'s claim. If somebody waits, the claim passes on and its new owner is returned: post its letter
-    /// after unlocking. Under the lock.
+    /// Ends `slot`'s claim. If somebody waits, the claim passes on and its new owner is returned: post its
+    /// letter after unlocking. Under the lock.
     func finish(_ slot: SlotPointer) -> SlotPointer? {
         removeOwner(slot)
         guard let heir = slot.pointee.waiterFirst else { return nil }

@@ -91,8 +91,8 @@ extension NamespaceShard {
         return .ok
     }
 
-    /// Renews the time to live after a read: a write of the engine's own, by the ordinary write machine. The record keeps
-    /// its bins and its generation and lives as long again.
+    /// Renews the time to live after a read: a write of the engine's own, by the ordinary write machine. The
+    /// record keeps its bins and its generation and lives as long again.
     private func touch(_ read: SlotPointer, _ now: TurnTime) {
         let previous = read.pointee.previous
         let lifeSeconds = previous.voidTime - RecordTime(milliseconds: previous.lastUpdate).seconds

@@ -2,8 +2,8 @@ package import Base
 internal import Index
 internal import Wire
 
-/// Where a write stands. A request moves downwards only; each step may wait for an effect, and nothing about it is kept
-/// on a stack meanwhile.
+/// Where a write stands. A request moves downwards only; each step may wait for an effect, and nothing about
+/// it is kept on a stack meanwhile.
 package enum Phase: UInt8, BitwiseCopyable {
     /// The slot is not in use.
     case free
@@ -29,8 +29,9 @@ package enum Phase: UInt8, BitwiseCopyable {
     case answered
 }
 
-/// One request under way. Lives in the arena of its reactor's `EngineShard`, at a fixed address for the life of the
-/// process. The claim links are guarded by the lock of the record's partition; everything else belongs to the reactor.
+/// One request under way. Lives in the arena of its reactor's `EngineShard`, at a fixed address for the life
+/// of the process. The claim links are guarded by the lock of the record's partition; everything else belongs
+/// to the reactor.
 package struct RequestSlot: BitwiseCopyable {
     /// Carries the slot to its own reactor. First, so that a letter's address is its slot's.
     package var letter: Letter

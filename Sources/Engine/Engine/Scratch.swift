@@ -12,7 +12,8 @@ package protocol EngineShell: AnyObject {
     func answered(_ connection: UInt64)
 }
 
-/// Reusable memory of one reactor, shared by its namespaces: nothing on the data path allocates. Reactor's thread only.
+/// Reusable memory of one reactor, shared by its namespaces: nothing on the data path allocates. Reactor's
+/// thread only.
 final class Scratch {
     /// Builds bins; holds computed values until the next request.
     let editor = RecordEditor()

@@ -1,5 +1,6 @@
 // The request slots of one reactor. Invariants:
-// 1. A slot's address never changes and its memory is never given back: other reactors may hold it in a claim queue.
+// 1. A slot's address never changes and its memory is never given back: other reactors may hold it in a claim
+//    queue.
 // 2. A free slot is in no claim list or queue, and its body is kept for the next user while it is small.
 internal import Base
 internal import Glibc

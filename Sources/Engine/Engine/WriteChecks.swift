@@ -29,8 +29,8 @@ extension NamespaceShard {
             summary, count: slot.pointee.request.operationCount, flags: flags)
     }
 
-    /// Everything that needs the record: checks in the protocol's order, then the new image in `scratch.image` and its
-    /// entry in `slot.next`. The image is sealed; nothing else has changed.
+    /// Everything that needs the record: checks in the protocol's order, then the new image in
+    /// `scratch.image` and its entry in `slot.next`. The image is sealed; nothing else has changed.
     func apply(_ slot: SlotPointer, _ image: UnsafeRawBufferPointer?, _ now: TurnTime) -> ResultCode {
         let request = slot.pointee.request
         let previous = slot.pointee.previous

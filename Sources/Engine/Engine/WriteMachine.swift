@@ -1,5 +1,6 @@
-// The write machine: claimed, resolved, read, applied, appended, committed, replicated, published, answered. Deletes take
-// the same way without an image. A lone node on a backend that answers at once runs all of it in one hold of the lock.
+// The write machine: claimed, resolved, read, applied, appended, committed, replicated, published, answered.
+// Deletes take the same way without an image. A lone node on a backend that answers at once runs all of it in
+// one hold of the lock.
 internal import Base
 internal import Index
 internal import Record
@@ -42,8 +43,8 @@ extension NamespaceShard {
         return advance(slot, image: nil, now: now)
     }
 
-    /// Takes the steps from the slot's phase on until one has to wait or the request is answered. `image` is the
-    /// previous image if its read has just ended.
+    /// Takes the steps from the slot's phase on until one has to wait or the request is answered. `image` is
+    /// the previous image if its read has just ended.
     func advance(_ slot: SlotPointer, image: UnsafeRawBufferPointer?, now: TurnTime) -> Progress {
         var image = image
         while true {
@@ -190,8 +191,8 @@ extension NamespaceShard {
         return publish(slot, index.find(slot.pointee.digest))
     }
 
-    /// Swaps the index entry and releases the image that the entry holds now (compaction may have moved it since it
-    /// was read). Under the lock.
+    /// Swaps the index entry and releases the image that the entry holds now (compaction may have moved it
+    /// since it was read). Under the lock.
     private func publish(_ slot: SlotPointer, _ reference: IndexReference?) -> ResultCode {
         let isDelete = slot.pointee.isDelete
         if let reference {

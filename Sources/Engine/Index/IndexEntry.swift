@@ -5,10 +5,10 @@ package enum RecordKind: UInt8, Sendable, BitwiseCopyable {
     case live, tombstone, raiderTombstone, xdrTombstone, xdrExpiryTombstone, binCemetery
 }
 
-/// One index entry: five words, 320 bits. `w0` location 44, size 19 in units of 16 bytes minus one, user key stored 1;
-/// `w1` last update 40 in ms since 2010, generation 16, kind 3, came by XDR 1, in a secondary index 1, replication state 2,
-/// provisional 1; `w2` void-time 32, set id 12, epoch slot 8, digest 12; `w3`, `w4` digest 128. The other 20 bits of the
-/// digest are the partition and the tag.
+/// One index entry: five words, 320 bits. `w0` location 44, size 19 in units of 16 bytes minus one, user key
+/// stored 1; `w1` last update 40 in ms since 2010, generation 16, kind 3, came by XDR 1, in a secondary index
+/// 1, replication state 2, provisional 1; `w2` void-time 32, set id 12, epoch slot 8, digest 12; `w3`, `w4`
+/// digest 128. The other 20 bits of the digest are the partition and the tag.
 package struct IndexEntry: BitwiseCopyable, Sendable {
     var w0: UInt64 = 0
     var w1: UInt64 = 0

@@ -3,8 +3,8 @@
 //     0   u64  level (upper half), split (lower half): the partition has 4 * 2^level + split buckets
 //     8   u32  segments: number of the first 64-byte line of each
 //
-// Segment 0 holds buckets 0 to 3. Each doubling of the bucket count adds four segments, so that memory grows in steps
-// of a quarter of a doubling.
+// Segment 0 holds buckets 0 to 3. Each doubling of the bucket count adds four segments, so that memory grows
+// in steps of a quarter of a doubling.
 internal import Base
 internal import CBase
 
@@ -13,8 +13,8 @@ enum Root {
     static let segmentsMax = 81
     static let firstBuckets = 4
 
-    /// The bits of a digest that choose its bucket, most significant first: high half of byte 1, then bytes 2 to 7.
-    /// Descending order of these 52 bits (at the top of the word) is descending byte order of digests.
+    /// The bits of a digest that choose its bucket, most significant first: high half of byte 1, then bytes 2
+    /// to 7. Descending order of these 52 bits (at the top of the word) is descending byte order of digests.
     @inline(__always)
     static func sortKey(_ digest: Digest) -> UInt64 {
         let bigEndian = digest.low.byteSwapped

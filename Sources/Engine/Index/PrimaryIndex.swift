@@ -1,12 +1,16 @@
 // The primary index of one namespace: a linear hash per partition. Invariants:
-// 1. A bucket is a 64-byte line: 12 tags, a link, 12 handles. A handle is 0 (empty) or an entry's number plus one.
-// 2. Every record of a partition is in the bucket that its sort key chooses under the published (level, split).
-// 3. A link is 0, the number of an overflow line, or, with its top bit, the first line of a sorted run that holds the
-//    whole rest of the bucket (docs/formats.md).
-// 4. Order of stores: insert writes the entry, then the tag, then the handle; replace writes a fresh entry, then its
-//    handle over the old one; remove stores handle 0; a split fills the new bucket, publishes (level, split) in one
-//    store, then clears what moved. So after a kill between any two stores every key has its old or its new state.
-// 5. The caller holds the partition's lock, except for `prefetch...` and counts. `states` is not in the arena.
+// 1. A bucket is a 64-byte line: 12 tags, a link, 12 handles. A handle is 0 (empty) or an entry's number plus
+//    one.
+// 2. Every record of a partition is in the bucket that its sort key chooses under the published (level,
+//    split).
+// 3. A link is 0, the number of an overflow line, or, with its top bit, the first line of a sorted run that
+//    holds the whole rest of the bucket (docs/formats.md).
+// 4. Order of stores: insert writes the entry, then the tag, then the handle; replace writes a fresh entry,
+//    then its handle over the old one; remove stores handle 0; a split fills the new bucket, publishes
+//    (level, split) in one store, then clears what moved. So after a kill between any two stores every key
+//    has its old or its new state.
+// 5. The caller holds the partition's lock, except for `prefetch...` and counts. `states` is not in the
+//    arena.
 package import Base
 internal import CBase
 internal import Glibc
@@ -123,7 +127,8 @@ package final class PrimaryIndex: @unchecked Sendable {
         }
     }
 
-    /// Location and size of what is probably the image of a digest: without a lock, so only good for a prefetch.
+    /// Location and size of what is probably the image of a digest: without a lock, so only good for a
+    /// prefetch.
     package func likelyLocation(_ digest: Digest) -> (location: UInt64, byteCount: Int)? {
         let line = firstLine(digest)
         let mask = apus_match_tags(line, IndexEntry.tag(digest))

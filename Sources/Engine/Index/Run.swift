@@ -1,5 +1,6 @@
-// Sorted runs: what a bucket's overflow becomes when a chain of lines would be longer than eight. Clients choose digests,
-// so a bucket can be made arbitrarily long; a run keeps a look-up at a binary search. A run lies in the line arena:
+// Sorted runs: what a bucket's overflow becomes when a chain of lines would be longer than eight. Clients
+// choose digests, so a bucket can be made arbitrarily long; a run keeps a look-up at a binary search. A run
+// lies in the line arena:
 //
 //     0   u32  elements in use      4   u32  elements there is room for
 //     64  u64  elements: handle (lower half), tag (next 8 bits), in descending order of digests
@@ -137,7 +138,8 @@ extension PrimaryIndex {
         }
     }
 
-    /// At most `limit` elements with digests below `after` (nil: from the top), in order; whether there are more.
+    /// At most `limit` elements with digests below `after` (nil: from the top), in order; whether there are
+    /// more.
     func sliceOfRun(
         _ run: UInt32, _ partition: PartitionID, after: Digest?, limit: Int, _ visit: (UInt32, UInt8) -> Void
     ) -> Bool {

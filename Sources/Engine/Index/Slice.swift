@@ -1,5 +1,5 @@
-// Walking a partition in descending byte order of digests: a promise to clients, whose queries resume anywhere, and to
-// migration. Splits between two slices change nothing about it.
+// Walking a partition in descending byte order of digests: a promise to clients, whose queries resume
+// anywhere, and to migration. Splits between two slices change nothing about it.
 package import Base
 internal import CBase
 
@@ -26,7 +26,8 @@ extension PrimaryIndex {
     /// Buckets that one slice visits at most: the lock is held for that long.
     static let sliceBuckets = 16
 
-    /// Copies the next records of a walk into `target` and moves the cursor behind them. Under the partition's lock.
+    /// Copies the next records of a walk into `target` and moves the cursor behind them. Under the
+    /// partition's lock.
     /// - Returns: how many; 0 does not mean the end, `cursor.isDone` does.
     package func slice(
         _ partition: PartitionID, _ cursor: inout IndexCursor, into target: UnsafeMutableBufferPointer<IndexedRecord>

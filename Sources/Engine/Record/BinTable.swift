@@ -1,7 +1,8 @@
 // The bins of one record while it is edited. Invariants:
 // 1. Places 0..<used are in order of first appearance; a place whose type is null is a deleted bin.
 // 2. `liveCount` is the number of places that are not null, `liveBytes` the size of their answer operations.
-// 3. While `used` <= linearMax the hash is not in use; above, every place is in it and it is at most half full.
+// 3. While `used` <= linearMax the hash is not in use; above, every place is in it and it is at most half
+//    full.
 internal import Base
 
 /// A table of bins that is reused for every request. Not thread-safe.

@@ -1,5 +1,5 @@
-// The flat image of a record, format 1 (docs/formats.md): a little-endian header, the set name, the key if it is stored,
-// then the bins exactly as they travel in an answer.
+// The flat image of a record, format 1 (docs/formats.md): a little-endian header, the set name, the key if it
+// is stored, then the bins exactly as they travel in an answer.
 package import Base
 
 /// Offsets and sizes of format 1.

@@ -59,7 +59,8 @@ package enum TimeToLive {
         package var reduction = Reduction.none
     }
 
-    /// The void-time after a write that asks for `requested`. `existing` is the old void-time, nil for a new record.
+    /// The void-time after a write that asks for `requested`. `existing` is the old void-time, nil for a new
+    /// record.
     package static func voidTime(
         requested: UInt32, existing: UInt32?, settings: Settings, now: UInt32
     ) -> Outcome {
@@ -90,8 +91,8 @@ package enum TimeToLive {
     /// Whether a read renews the record's life.
     package enum Touch: Sendable, BitwiseCopyable { case no, touch, malformed }
 
-    /// A read asks for `requested`: 0 the default percentage, -1 never, 1 to 100 the share of the last life that must be
-    /// left for the read to leave the record alone.
+    /// A read asks for `requested`: 0 the default percentage, -1 never, 1 to 100 the share of the last life
+    /// that must be left for the read to leave the record alone.
     package static func shouldTouch(
         requested: UInt32, defaultPercent: UInt32, voidTime: UInt32, lastUpdate: UInt64, now: UInt32
     ) -> Touch {

@@ -1,6 +1,7 @@
 // Applies operations to the bins of one record and writes the new image. Invariants:
 // 1. Values point into the old image, the request, or `arena`; all of them outlive the edit.
-// 2. A computed value is written once and never changed, except that the last one in the arena may grow at its end.
+// 2. A computed value is written once and never changed, except that the last one in the arena may grow at
+//    its end.
 package import Base
 internal import Glibc
 
@@ -62,7 +63,8 @@ package final class RecordEditor {
     /// Size of the image in bytes.
     package func imageByteCount(_ header: ImageHeader) -> Int { header.byteCount + table.liveBytes }
 
-    /// Writes the image to `target`, which has room for `imageByteCount` bytes and overlaps nothing that the bins point to.
+    /// Writes the image to `target`, which has room for `imageByteCount` bytes and overlaps nothing that the
+    /// bins point to.
     package func writeImage(_ header: ImageHeader, to target: UnsafeMutableRawPointer) {
         var cursor = header.write(to: target, binCount: table.liveCount)
         for place in 0..<table.used where table[place].particleType != ParticleType.null {
@@ -134,8 +136,8 @@ package final class RecordEditor {
         return set(operation.name, type, UnsafeRawBufferPointer(start: room, count: size))
     }
 
-    /// Adds to a value in place if it is the last one in the arena: many appends to one bin stay linear. What an earlier
-    /// read of this request points to does not change.
+    /// Adds to a value in place if it is the last one in the arena: many appends to one bin stay linear. What
+    /// an earlier read of this request points to does not change.
     private func grow(_ value: UnsafeRawBufferPointer, by more: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer? {
         guard let base = value.baseAddress, base + value.count == UnsafeRawPointer(arena + arenaUsed),
             base >= UnsafeRawPointer(arena), RecordEditor.arenaRoom - arenaUsed >= more.count

@@ -1,4 +1,5 @@
-// Info requests: lines of text. A line is a name, then "/" arguments or ":" parameters `key=value` separated by ";".
+// Info requests: lines of text. A line is a name, then "/" arguments or ":" parameters `key=value` separated
+// by ";".
 internal import Base
 
 /// One line of an info request, without its newline; a view into the request.
@@ -7,7 +8,8 @@ package struct InfoLine: BitwiseCopyable {
     package let text: UnsafeRawBufferPointer
 }
 
-/// Splits the body of an info request into lines. Empty lines are skipped; a last line without newline counts.
+/// Splits the body of an info request into lines. Empty lines are skipped; a last line without newline
+/// counts.
 package struct InfoRequestParser {
     private let body: UnsafeRawBufferPointer
     private var offset = 0

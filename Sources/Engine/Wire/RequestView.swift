@@ -1,6 +1,7 @@
 // A data request, parsed in one pass over its bytes. Invariants:
 // 1. Every pointer lies inside `bytes`; the view is valid as long as they are.
-// 2. All operations were walked: sizes, names and values lie inside `operationBytes`, which ends where the body ends.
+// 2. All operations were walked: sizes, names and values lie inside `operationBytes`, which ends where the
+//    body ends.
 package import Base
 
 /// A data request as views into its bytes.

@@ -1,5 +1,6 @@
-// From the bytes of a connection to its answers. Frames that stand in the buffer together are parsed together, so that the
-// memory their look-ups will touch is fetched for all of them at once; then they are executed in order.
+// From the bytes of a connection to its answers. Frames that stand in the buffer together are parsed
+// together, so that the memory their look-ups will touch is fetched for all of them at once; then they are
+// executed in order.
 package import Base
 package import Engine
 internal import Wire
@@ -18,7 +19,8 @@ package enum FrameVerdict: Sendable {
     case more
     /// A late answer is outstanding.
     case suspended
-    /// The peer does not speak the protocol, or this server will not serve it: close. One sentence for the log.
+    /// The peer does not speak the protocol, or this server will not serve it: close. One sentence for the
+    /// log.
     case close(String)
 }
 

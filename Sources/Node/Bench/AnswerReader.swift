@@ -19,7 +19,8 @@ struct AnswerReader {
 
     init(_ framing: Framing) { self.framing = framing }
 
-    /// Calls `answered` with the result code of every whole answer; keeps what is left. False: the peer talks nonsense.
+    /// Calls `answered` with the result code of every whole answer; keeps what is left. False: the peer talks
+    /// nonsense.
     mutating func take(_ bytes: UnsafeRawBufferPointer, _ answered: (UInt8) -> Void) -> Bool {
         guard !rest.isEmpty else { return scan(bytes, answered) }
         let joined = rest + bytes

@@ -6,7 +6,8 @@ package enum BenchReport {
             "\(result.operations) operations in \(rounded(result.seconds, 2)) s:"
                 + " \(UInt64(result.operationsPerSecond)) per second"
         ]
-        lines.append("latency us: " + result.percentiles.map { "\($0.name) \(rounded($0.microseconds, 1))" }.joined(separator: "  "))
+        let latencies = result.percentiles.map { "\($0.name) \(rounded($0.microseconds, 1))" }
+        lines.append("latency us: \(latencies.joined(separator: "  "))")
         if let server = result.serverNanosecondsPerOperation {
             lines.append("server CPU per operation: \(rounded(server / 1000, 3)) us")
         }

@@ -1,6 +1,7 @@
-// One thread of the generator: a closed loop. Every connection has up to `depth` requests under way; an answer makes room
-// for the next one. Invariants:
-// 1. `started` of a connection holds the times of its outstanding requests in order; answers come in that order.
+// One thread of the generator: a closed loop. Every connection has up to `depth` requests under way; an
+// answer makes room for the next one. Invariants:
+// 1. `started` of a connection holds the times of its outstanding requests in order; answers come in that
+//    order.
 // 2. The totals are written by the worker's thread only and read by others as single words.
 internal import Base
 internal import CBase

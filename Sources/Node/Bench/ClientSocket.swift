@@ -18,7 +18,9 @@ package enum ClientSocket {
     }
 
     /// Asks info commands and waits for the answers.
-    package static func info(_ address: NodeAddress, _ commands: [String]) throws(BenchError) -> [(command: String, value: String)] {
+    package static func info(
+        _ address: NodeAddress, _ commands: [String]
+    ) throws(BenchError) -> [(command: String, value: String)] {
         let descriptor = try connect(address)
         defer { close(descriptor) }
         let request = InfoExchange.request(commands)

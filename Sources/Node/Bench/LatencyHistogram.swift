@@ -1,5 +1,6 @@
-/// Counts of latencies in nanoseconds: buckets of 1/64 of a power of two, so every figure is right to 1.6 %. HdrHistogram's
-/// C library would be another shared object that every production node needs for the sake of a benchmark.
+/// Counts of latencies in nanoseconds: buckets of 1/64 of a power of two, so every figure is right to 1.6 %.
+/// HdrHistogram's C library would be another shared object that every production node needs for the sake of a
+/// benchmark.
 struct LatencyHistogram: Sendable {
     private static let subBits: UInt64 = 6
     private var counts = [UInt64](repeating: 0, count: 64 << 6)

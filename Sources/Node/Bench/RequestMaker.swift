@@ -2,8 +2,8 @@ internal import Base
 internal import Glibc
 internal import Wire
 
-/// Builds requests by copying a template and patching digest, sizes and value: the generator must cost less than what it
-/// measures. One per thread.
+/// Builds requests by copying a template and patching digest, sizes and value: the generator must cost less
+/// than what it measures. One per thread.
 struct RequestMaker {
     private let target: BenchSettings.Target
     private let digests: UnsafePointer<Digest>

@@ -1,5 +1,5 @@
-// From statements to configured blocks: every name must be known where it stands, every value must fit. All problems are
-// collected (up to `problemsMax`), so that an operator mends a file in one go.
+// From statements to configured blocks: every name must be known where it stands, every value must fit. All
+// problems are collected (up to `problemsMax`), so that an operator mends a file in one go.
 package import Storage
 
 /// Reads configurations.

@@ -1,4 +1,5 @@
-// The grammar: statements of words that end with the line, blocks in braces, comments from # to the end of the line.
+// The grammar: statements of words that end with the line, blocks in braces, comments from # to the end of
+// the line.
 
 /// Everything that is wrong with a configuration, each problem one sentence with file and line.
 package struct ConfigurationError: Error, Sendable {

@@ -15,7 +15,8 @@ package struct NodeConfiguration: Sendable {
     /// Where settings belong, for `get-config`.
     package enum Context: Sendable { case service, network, security, xdr }
 
-    /// Builds the typed form; `report` takes problems as (line, sentence). Nil if there were any that leave no value.
+    /// Builds the typed form; `report` takes problems as (line, sentence). Nil if there were any that leave
+    /// no value.
     init?(
         file: ConfiguredBlock, notes: [String], processors: Int, _ report: (Int, String) -> Void
     ) {

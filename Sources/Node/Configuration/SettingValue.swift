@@ -31,7 +31,8 @@ enum SettingValue {
         }
     }
 
-    /// The plain form of a default: written by us, not checked against the bounds (0 often stands for "not set").
+    /// The plain form of a default: written by us, not checked against the bounds (0 often stands for "not
+    /// set").
     static func plainDefault(_ setting: SettingSchema) -> String {
         guard !setting.defaultText.isEmpty else { return "" }
         let unbounded: SettingSchema.Kind =

@@ -1,6 +1,7 @@
 internal import Storage
 
-/// Every setting that exists, by block: names, kinds, bounds and defaults as in the original (8.1), where Apus has them too.
+/// Every setting that exists, by block: names, kinds, bounds and defaults as in the original (8.1), where
+/// Apus has them too.
 enum Settings {}
 
 extension UInt64 {

@@ -1,5 +1,5 @@
-// The log of one node: lines to sinks. A line is one write, so lines of several threads do not mix. Levels are single
-// bytes that any thread reads while another changes them.
+// The log of one node: lines to sinks. A line is one write, so lines of several threads do not mix. Levels
+// are single bytes that any thread reads while another changes them.
 internal import Base
 internal import CBase
 internal import Glibc
@@ -125,7 +125,8 @@ package final class Logger: Sendable {
         return true
     }
 
-    /// Opens the files again under their names, after rotation. A file that cannot be opened goes on as it was.
+    /// Opens the files again under their names, after rotation. A file that cannot be opened goes on as it
+    /// was.
     package func reopen() {
         for sink in sinks {
             guard let path = sink.path else { continue }

@@ -3,8 +3,8 @@ internal import Engine
 internal import Logging
 internal import Wire
 
-/// What the node says about itself. The build names the version of the protocol that is spoken: clients choose their
-/// code paths by it.
+/// What the node says about itself. The build names the version of the protocol that is spoken: clients
+/// choose their code paths by it.
 enum Product {
     /// Version of the protocol.
     static let build = "8.1.2.0"
@@ -43,8 +43,8 @@ extension InfoService {
         "user-agent-set": { _, request in request["value"] == nil ? InfoError.text(4, "missing 'value'") : "ok" },
     ]
 
-    /// The words by which Java and Go clients choose their requests. batch-any, pquery, pscans and query-show say which
-    /// form of request to send; until those requests exist they answer 16.
+    /// The words by which Java and Go clients choose their requests. batch-any, pquery, pscans and query-show
+    /// say which form of request to send; until those requests exist they answer 16.
     private static let features = [
         "batch-any", "cluster-stable", "float", "peers", "pipelining", "pquery", "pscans", "query-show", "replicas",
         "replicas-all", "replicas-master", "replicas-max",

@@ -3,8 +3,8 @@ internal import Glibc
 
 /// The network interfaces of this machine.
 enum Interfaces {
-    /// The addresses by which a listener bound to `address` can be reached: itself, or for the wildcard every address of
-    /// the same family, loopback only if there is nothing else.
+    /// The addresses by which a listener bound to `address` can be reached: itself, or for the wildcard every
+    /// address of the same family, loopback only if there is nothing else.
     static func addresses(behind address: String) -> [String] {
         guard address == "0.0.0.0" || address == "::" else { return [address] }
         let family = address == "::" ? AF_INET6 : AF_INET

@@ -1,8 +1,8 @@
 internal import CBase
 internal import Engine
 
-/// The latency histograms of the last ticker interval: the difference of two samples. Sampled by the control thread,
-/// read by any.
+/// The latency histograms of the last ticker interval: the difference of two samples. Sampled by the control
+/// thread, read by any.
 final class LatencyHistory: @unchecked Sendable {
     /// One histogram over one interval: counts by bucket, and the interval's length.
     struct Interval: Sendable {
@@ -61,7 +61,8 @@ final class LatencyHistory: @unchecked Sendable {
         let total = interval.counts.reduce(0, +)
         guard total > 0, interval.seconds > 0 else { return "" }
         let shares = (0...16).map { exponent -> String in
-            // A millisecond is 2^10 of the buckets' microseconds, 2.4 % too much: the same rounding for every threshold.
+            // A millisecond is 2^10 of the buckets' microseconds, 2.4 % too much: the same rounding for every
+            // threshold.
             let bucket = exponent + 1 + (microseconds ? 0 : 10)
             let above = interval.counts.dropFirst(bucket).reduce(0, +)
             return fixed(Double(above) * 100 / Double(total), digits: 2)

@@ -4,8 +4,8 @@ internal import Glibc
 internal import Index
 internal import Storage
 
-/// The statistics of `namespace/<ns>`, in the original's names. What cannot happen on a lone node without the features
-/// of later issues is a true zero.
+/// The statistics of `namespace/<ns>`, in the original's names. What cannot happen on a lone node without the
+/// features of later issues is a true zero.
 enum NamespaceStatistics {
     static func values(_ namespace: Namespace, _ state: NodeState) -> [(String, String)] {
         head(namespace) + storage(namespace) + counters(namespace) + quiet.map { ($0, "0") }
@@ -45,7 +45,8 @@ enum NamespaceStatistics {
         NamespaceCounter.allCases.map { ($0.statisticName, "\(namespace.total($0))") }
     }
 
-    /// Names tools read whose value is 0 as long as there is no cluster, query, batch, UDF, index, expiry or XDR.
+    /// Names tools read whose value is 0 as long as there is no cluster, query, batch, UDF, index, expiry or
+    /// XDR.
     private static let quiet = [
         "xdr_tombstones", "unreplicated_records", "dead_partitions", "unavailable_partitions",
         "expired_objects", "evicted_objects", "evict_ttl", "evict_void_time",

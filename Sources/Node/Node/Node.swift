@@ -9,7 +9,8 @@ internal import Logging
 internal import Reactor
 public import Storage
 
-/// The server. A program with a backend of its own is `Node.run(..., backends: Builtin.descriptors + [Mine.descriptor])`.
+/// The server. A program with a backend of its own is `Node.run(..., backends: Builtin.descriptors +
+/// [Mine.descriptor])`.
 public enum Node {
     /// Where the configuration comes from.
     public enum Source: Sendable {
@@ -29,8 +30,8 @@ public enum Node {
         public static let badConfiguration: Int32 = 2
     }
 
-    /// Runs a node until SIGTERM or SIGINT, on the calling thread and threads of its own. Call once per process, on the
-    /// main thread, before any other thread exists.
+    /// Runs a node until SIGTERM or SIGINT, on the calling thread and threads of its own. Call once per
+    /// process, on the main thread, before any other thread exists.
     /// - Returns: an `ExitCode`.
     public static func run(_ source: Source, backends: [BackendDescriptor]) -> Int32 {
         let registry = BackendRegistry(backends)

@@ -1,5 +1,6 @@
 // What all threads of one node may ask about it. Invariants:
-// 1. Everything but `phase` and `generation` is set before the reactors start, or is safe to read on any thread itself.
+// 1. Everything but `phase` and `generation` is set before the reactors start, or is safe to read on any
+//    thread itself.
 // 2. `namespaces` is written once, before `phase` says serving, and read only after that was seen.
 internal import Base
 internal import CBase

@@ -12,7 +12,8 @@ enum Processors {
         return count > 0 ? numbers[..<count].map { Int($0) } : [0]
     }
 
-    /// Those that reactors are pinned to, in order. `numa`: those of the NUMA node that has most of the allowed ones.
+    /// Those that reactors are pinned to, in order. `numa`: those of the NUMA node that has most of the
+    /// allowed ones.
     static func forReactors(_ pin: ServiceConfiguration.AutoPin) -> [Int] {
         let allowed = allowed
         guard pin == .numa else { return allowed }

@@ -1,5 +1,5 @@
-// One node from start to stop, on the main thread. Order: directory, identity, listeners and reactors (info answers from
-// here on), backends, indexes, engines (data is served from here on). Stop is the way back.
+// One node from start to stop, on the main thread. Order: directory, identity, listeners and reactors (info
+// answers from here on), backends, indexes, engines (data is served from here on). Stop is the way back.
 internal import Base
 internal import CReactor
 internal import Configuration

@@ -6,7 +6,8 @@ internal import Logging
 internal import Reactor
 internal import Storage
 
-/// What happens once a second on the control thread: thresholds, and every `ticker-interval` a line per namespace.
+/// What happens once a second on the control thread: thresholds, and every `ticker-interval` a line per
+/// namespace.
 struct Ticker {
     private let state: NodeState
     private let intervalSeconds: UInt64

@@ -11,7 +11,8 @@ struct Acceptor {
     static let batch = 64
     let listeners: [Listener]
     let reactors: [Reactor]
-    /// Given up for a moment when descriptors run out, so that a connection can be taken off the queue and closed.
+    /// Given up for a moment when descriptors run out, so that a connection can be taken off the queue and
+    /// closed.
     var spareDescriptor = open("/dev/null", O_RDONLY | O_CLOEXEC)
     var lastComplaint = Instant(nanoseconds: 0)
 
@@ -60,7 +61,8 @@ extension Reactor {
         least.mailbox.post(letter)
     }
 
-    /// No descriptor is left: takes one connection off the queue with the spare one, so that the queue cannot spin.
+    /// No descriptor is left: takes one connection off the queue with the spare one, so that the queue cannot
+    /// spin.
     private func turnAway(_ listener: Listener) {
         guard var acceptor else { return }
         close(acceptor.spareDescriptor)

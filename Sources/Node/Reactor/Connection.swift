@@ -1,7 +1,8 @@
 internal import Base
 internal import Glibc
 
-/// Names a connection of one reactor: slot and generation, so that a late answer for a closed one goes nowhere.
+/// Names a connection of one reactor: slot and generation, so that a late answer for a closed one goes
+/// nowhere.
 package struct ConnectionID: Hashable, Sendable, BitwiseCopyable {
     /// Slot in the lower half, generation in the upper.
     package let rawValue: UInt64

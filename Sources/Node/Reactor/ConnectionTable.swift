@@ -1,5 +1,6 @@
 // The connections of one reactor, by slot. Invariants:
-// 1. A slot is open or in `free`, never both. 2. Pointers stay valid: slots live in chunks that are never moved.
+// 1. A slot is open or in `free`, never both. 2. Pointers stay valid: slots live in chunks that are never
+//    moved.
 
 /// Slots for connections, see the invariants above. Reactor's thread only.
 final class ConnectionTable {

@@ -1,8 +1,12 @@
-// One event loop on one thread: sockets by level-triggered epoll, letters by mailbox, ticks, background work. Invariants:
+// One event loop on one thread: sockets by level-triggered epoll, letters by mailbox, ticks, background work.
+// Invariants:
 // 1. Everything but `mailbox`, `counters`, `load`, `stop` and `join` is the reactor's thread only.
-// 2. The shared output buffer is empty between handler calls: what a call leaves in it goes to that call's connection at once.
-// 3. A connection in the table is open, registered with epoll, and counted in `load`; a closed slot has a new generation.
-// 4. Bytes of one connection are handed to the handler in order, and not while it is suspended, closing or not reading.
+// 2. The shared output buffer is empty between handler calls: what a call leaves in it goes to that call's
+//    connection at once.
+// 3. A connection in the table is open, registered with epoll, and counted in `load`; a closed slot has a new
+//    generation.
+// 4. Bytes of one connection are handed to the handler in order, and not while it is suspended, closing or
+//    not reading.
 package import Base
 internal import CBase
 internal import CReactor
@@ -79,7 +83,8 @@ package final class Reactor: @unchecked Sendable {
         precondition(reason == 0, "no thread for a reactor: \(String(cString: strerror(reason)))")
     }
 
-    /// Asks the loop to end: no new connections, what was received is answered, then connections close. Any thread.
+    /// Asks the loop to end: no new connections, what was received is answered, then connections close. Any
+    /// thread.
     package func stop() {
         gauges.askToStop()
         _ = eventfd_write(wake, 1)
@@ -168,7 +173,8 @@ package final class Reactor: @unchecked Sendable {
         }
     }
 
-    /// A slice of background work: back to back while nothing else is to do, else for a tenth of the time. True: more is left.
+    /// A slice of background work: back to back while nothing else is to do, else for a tenth of the time.
+    /// True: more is left.
     private func runBackground() -> Bool {
         guard isIdle || now.monotonic >= nextBackground else { return hasBackground }
         let begun = SystemClock.monotonic()

@@ -1,4 +1,5 @@
-// What a reactor counts, and the wish that it stop. Written by its own thread (`load` and `stop` by others too), read by any.
+// What a reactor counts, and the wish that it stop. Written by its own thread (`load` and `stop` by others
+// too), read by any.
 internal import Base
 internal import CBase
 

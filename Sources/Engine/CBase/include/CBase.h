@@ -71,7 +71,8 @@ static inline uint64_t apus_reverse_bits(uint64_t value) { return __builtin_bitr
 
 static inline void apus_prefetch(const void *address) { __builtin_prefetch(address, 0, 3); }
 
-// ---- Lock: one 32-bit word; 0 free, 1 held, 2 held with sleepers. Spins at most about 1 us, then sleeps. ----
+// ---- Lock: one 32-bit word; 0 free, 1 held, 2 held with sleepers. Spins at most about 1 us, then sleeps.
+// ----
 
 void apus_lock_slow(uint32_t *word);
 void apus_unlock_slow(uint32_t *word);

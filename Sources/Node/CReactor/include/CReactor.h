@@ -1,5 +1,5 @@
-// What the reactor needs of the system and Swift cannot name: epoll, eventfd, sockets with their options, affinity,
-// threads, clocks, and the crash report.
+// What the reactor needs of the system and Swift cannot name: epoll, eventfd, sockets with their options,
+// affinity, threads, clocks, and the crash report.
 #ifndef APUS_CREACTOR_H
 #define APUS_CREACTOR_H
 #ifndef _GNU_SOURCE
@@ -55,7 +55,8 @@ void apus_socket_prepare(int descriptor);
 int apus_listen(const char *address, uint16_t port, int backlog);
 // The port a socket is bound to, 0 if it has none.
 uint16_t apus_bound_port(int descriptor);
-// Connects to a numeric address or a name; non-blocking without delay; -1 and errno if that fails or takes too long.
+// Connects to a numeric address or a name; non-blocking without delay; -1 and errno if that fails or takes
+// too long.
 int apus_connect(const char *host, uint16_t port, int timeout_milliseconds);
 // 1 when there is something to read, 0 after the time.
 int apus_wait_readable(int descriptor, int timeout_milliseconds);
@@ -67,8 +68,8 @@ int apus_pin_thread(int processor);
 int apus_processors(int *ids, int max);
 void apus_name_thread(const char *name);
 
-// On SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE and SIGABRT: writes the signal, the request at hand and a backtrace to
-// `log` and to standard error, then lets the process die of the signal. SIGPIPE is ignored.
+// On SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE and SIGABRT: writes the signal, the request at hand and a
+// backtrace to `log` and to standard error, then lets the process die of the signal. SIGPIPE is ignored.
 void apus_crash_install(int log);
 // Where this thread keeps the request at hand: word 0 its address (0 for none), word 1 its bytes.
 void apus_crash_watch(const uint64_t *words);
