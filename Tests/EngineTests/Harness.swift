@@ -114,9 +114,11 @@ final class Harness {
         let shard = shards[Int(connection) % shards.count]
         output.truncate(to: 0)
         answers[connection] = nil
-        if shard.execute(request, connection: connection, arrived: time.monotonic, output: output) == .answered {
-            receive(connection, output.bytes)
+        let namespace = shard.number(ofNamespace: request.namespace)
+        let progress = withUnsafePointer(to: request) {
+            shard.execute($0, namespace: namespace, connection: connection, arrived: time.monotonic, output: output)
         }
+        if progress == .answered { receive(connection, output.bytes) }
     }
 
     /// One request that is answered at once.

@@ -10,115 +10,115 @@ public struct ResultCode: RawRepresentable, Hashable, Sendable, BitwiseCopyable 
     public init(rawValue: UInt8) { self.rawValue = rawValue }
 
     /// 0: done.
-    public static let ok = ResultCode(rawValue: 0)
+    @inlinable public static var ok: ResultCode { ResultCode(rawValue: 0) }
     /// 1: the server failed; its log says how.
-    public static let unknown = ResultCode(rawValue: 1)
+    @inlinable public static var unknown: ResultCode { ResultCode(rawValue: 1) }
     /// 2: no such record.
-    public static let notFound = ResultCode(rawValue: 2)
+    @inlinable public static var notFound: ResultCode { ResultCode(rawValue: 2) }
     /// 3: the generation is not the expected one.
-    public static let generation = ResultCode(rawValue: 3)
+    @inlinable public static var generation: ResultCode { ResultCode(rawValue: 3) }
     /// 4: the request makes no sense.
-    public static let parameter = ResultCode(rawValue: 4)
+    @inlinable public static var parameter: ResultCode { ResultCode(rawValue: 4) }
     /// 5: the record exists already.
-    public static let recordExists = ResultCode(rawValue: 5)
+    @inlinable public static var recordExists: ResultCode { ResultCode(rawValue: 5) }
     /// 6: the bin exists already.
-    public static let binExists = ResultCode(rawValue: 6)
+    @inlinable public static var binExists: ResultCode { ResultCode(rawValue: 6) }
     /// 8: stop-writes or no space.
-    public static let outOfSpace = ResultCode(rawValue: 8)
+    @inlinable public static var outOfSpace: ResultCode { ResultCode(rawValue: 8) }
     /// 9: the deadline passed.
-    public static let timeout = ResultCode(rawValue: 9)
+    @inlinable public static var timeout: ResultCode { ResultCode(rawValue: 9) }
     /// 11: the partition is not available.
-    public static let unavailable = ResultCode(rawValue: 11)
+    @inlinable public static var unavailable: ResultCode { ResultCode(rawValue: 11) }
     /// 12: the operation does not fit the bin's type.
-    public static let incompatibleType = ResultCode(rawValue: 12)
+    @inlinable public static var incompatibleType: ResultCode { ResultCode(rawValue: 12) }
     /// 13: larger than max-record-size.
-    public static let recordTooBig = ResultCode(rawValue: 13)
+    @inlinable public static var recordTooBig: ResultCode { ResultCode(rawValue: 13) }
     /// 14: too many requests wait for this record.
-    public static let keyBusy = ResultCode(rawValue: 14)
+    @inlinable public static var keyBusy: ResultCode { ResultCode(rawValue: 14) }
     /// 16: not supported by this server.
-    public static let unsupportedFeature = ResultCode(rawValue: 16)
+    @inlinable public static var unsupportedFeature: ResultCode { ResultCode(rawValue: 16) }
     /// 17: no such bin.
-    public static let binNotFound = ResultCode(rawValue: 17)
+    @inlinable public static var binNotFound: ResultCode { ResultCode(rawValue: 17) }
     /// 18: the device is behind.
-    public static let deviceOverload = ResultCode(rawValue: 18)
+    @inlinable public static var deviceOverload: ResultCode { ResultCode(rawValue: 18) }
     /// 19: the stored key is another one.
-    public static let keyMismatch = ResultCode(rawValue: 19)
+    @inlinable public static var keyMismatch: ResultCode { ResultCode(rawValue: 19) }
     /// 20: no such namespace.
-    public static let namespace = ResultCode(rawValue: 20)
+    @inlinable public static var namespace: ResultCode { ResultCode(rawValue: 20) }
     /// 21: a bin name is too long or has a NUL.
-    public static let binName = ResultCode(rawValue: 21)
+    @inlinable public static var binName: ResultCode { ResultCode(rawValue: 21) }
     /// 22: forbidden by a setting or a state.
-    public static let forbidden = ResultCode(rawValue: 22)
+    @inlinable public static var forbidden: ResultCode { ResultCode(rawValue: 22) }
     /// 23: no such element.
-    public static let elementNotFound = ResultCode(rawValue: 23)
+    @inlinable public static var elementNotFound: ResultCode { ResultCode(rawValue: 23) }
     /// 24: the element exists already.
-    public static let elementExists = ResultCode(rawValue: 24)
+    @inlinable public static var elementExists: ResultCode { ResultCode(rawValue: 24) }
     /// 26: the operation cannot be applied to this value.
-    public static let notApplicable = ResultCode(rawValue: 26)
+    @inlinable public static var notApplicable: ResultCode { ResultCode(rawValue: 26) }
     /// 27: the filter expression was not true.
-    public static let filteredOut = ResultCode(rawValue: 27)
+    @inlinable public static var filteredOut: ResultCode { ResultCode(rawValue: 27) }
     /// 52: security is not configured.
-    public static let securityNotEnabled = ResultCode(rawValue: 52)
+    @inlinable public static var securityNotEnabled: ResultCode { ResultCode(rawValue: 52) }
 }
 
 /// The type byte of a bin value.
 public enum ParticleType {
     /// No value; in a write it deletes the bin.
-    public static let null: UInt8 = 0
+    @inlinable public static var null: UInt8 { 0 }
     /// 64-bit integer, 8 bytes big-endian.
-    public static let integer: UInt8 = 1
+    @inlinable public static var integer: UInt8 { 1 }
     /// 64-bit IEEE float, 8 bytes big-endian.
-    public static let float: UInt8 = 2
+    @inlinable public static var float: UInt8 { 2 }
     /// UTF-8 text.
-    public static let string: UInt8 = 3
+    @inlinable public static var string: UInt8 { 3 }
     /// Bytes.
-    public static let blob: UInt8 = 4
+    @inlinable public static var blob: UInt8 { 4 }
     /// Bytes in a client language's own serialisation: 7 to 12.
     public static let languageBlobs: ClosedRange<UInt8> = 7...12
     /// One byte, 0 or 1.
-    public static let bool: UInt8 = 17
+    @inlinable public static var bool: UInt8 { 17 }
     /// HyperLogLog sketch.
-    public static let hyperLogLog: UInt8 = 18
+    @inlinable public static var hyperLogLog: UInt8 { 18 }
     /// Map in msgpack.
-    public static let map: UInt8 = 19
+    @inlinable public static var map: UInt8 { 19 }
     /// List in msgpack.
-    public static let list: UInt8 = 20
+    @inlinable public static var list: UInt8 { 20 }
     /// GeoJSON with cells.
-    public static let geoJSON: UInt8 = 23
+    @inlinable public static var geoJSON: UInt8 { 23 }
 }
 
 /// The code byte of a bin operation.
 public enum OperationCode {
     /// Read one bin, or all if the name is empty.
-    public static let read: UInt8 = 1
+    @inlinable public static var read: UInt8 { 1 }
     /// Write one bin; a null value deletes it.
-    public static let write: UInt8 = 2
+    @inlinable public static var write: UInt8 { 2 }
     /// List and map read.
-    public static let collectionRead: UInt8 = 3
+    @inlinable public static var collectionRead: UInt8 { 3 }
     /// List and map modify.
-    public static let collectionModify: UInt8 = 4
+    @inlinable public static var collectionModify: UInt8 { 4 }
     /// Add to an integer or float.
-    public static let increment: UInt8 = 5
+    @inlinable public static var increment: UInt8 { 5 }
     /// Expression read.
-    public static let expressionRead: UInt8 = 7
+    @inlinable public static var expressionRead: UInt8 { 7 }
     /// Expression modify.
-    public static let expressionModify: UInt8 = 8
+    @inlinable public static var expressionModify: UInt8 { 8 }
     /// Append to a string or blob.
-    public static let append: UInt8 = 9
+    @inlinable public static var append: UInt8 { 9 }
     /// Prepend to a string or blob.
-    public static let prepend: UInt8 = 10
+    @inlinable public static var prepend: UInt8 { 10 }
     /// Renew the time to live.
-    public static let touch: UInt8 = 11
+    @inlinable public static var touch: UInt8 { 11 }
     /// Bit read.
-    public static let bitsRead: UInt8 = 12
+    @inlinable public static var bitsRead: UInt8 { 12 }
     /// Bit modify.
-    public static let bitsModify: UInt8 = 13
+    @inlinable public static var bitsModify: UInt8 { 13 }
     /// Delete all bins.
-    public static let deleteAll: UInt8 = 14
+    @inlinable public static var deleteAll: UInt8 { 14 }
     /// HyperLogLog read.
-    public static let hyperLogLogRead: UInt8 = 15
+    @inlinable public static var hyperLogLogRead: UInt8 { 15 }
     /// HyperLogLog modify.
-    public static let hyperLogLogModify: UInt8 = 16
+    @inlinable public static var hyperLogLogModify: UInt8 { 16 }
 }
 
 /// One bin operation of a request; points into the request's bytes.

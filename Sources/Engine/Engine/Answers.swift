@@ -29,7 +29,7 @@ extension NamespaceShard {
             counters.count(result == .ok ? .readTouchSuccess : .readTouchError)
         } else if slot.pointee.isRead {
             countRead(result)
-        } else if slot.pointee.request.header.info2.contains(.delete) {
+        } else if slot.pointee.request.pointee.header.info2.contains(.delete) {
             countDelete(result)
         } else {
             countWrite(result)

@@ -4,11 +4,14 @@
 // 2. `scratch.output` is set before any request runs, and is what its answer is written to.
 package import Base
 package import Storage
-package import Wire
+internal import Wire
 
 /// The engine as one reactor drives it. Reactor's thread only.
 package final class EngineShard {
     package let namespaces: [NamespaceShard]
+    /// The same, to be used without counting references.
+    private let shards: UnsafeMutablePointer<Unmanaged<NamespaceShard>>
+    private let isAlone: Bool
     private let scratch: Scratch
     private let cluster: any ClusterEffects
     private var spare: SlotPointer
@@ -34,19 +37,28 @@ package final class EngineShard {
         answeredCounts = .allocate(capacity: Limits.namespacesMax * LatencyKind.allCases.count)
         answeredCounts.initialize(repeating: 0, count: Limits.namespacesMax * LatencyKind.allCases.count)
         spare = scratch.slots.take()
-        self.namespaces = zip(namespaces, backends).enumerated().map { number, pair in
+        isAlone = cluster.isAlone
+        let made = zip(namespaces, backends).enumerated().map { number, pair in
             NamespaceShard(
                 namespace: pair.0, number: number, reactor: reactor, backend: pair.1, scratch: scratch,
                 cluster: cluster, log: log)
         }
+        self.namespaces = made
+        shards = .allocate(capacity: max(made.count, 1))
+        for (number, shard) in made.enumerated() { (shards + number).initialize(to: .passUnretained(shard)) }
     }
 
-    deinit { answeredCounts.deallocate() }
+    deinit {
+        answeredCounts.deallocate()
+        shards.deallocate()
+    }
 
-    /// The namespace of that name.
-    package func namespace(named name: UnsafeRawBufferPointer) -> NamespaceShard? {
-        for shard in namespaces where shard.isNamed(name) { return shard }
-        return nil
+    /// Number of the namespace of that name; -1 if there is none.
+    package func number(ofNamespace name: UnsafeRawBufferPointer) -> Int {
+        for number in 0..<namespaces.count where shards[number]._withUnsafeGuaranteedRef({ $0.isNamed(name) }) {
+            return number
+        }
+        return -1
     }
 
     // ---- Turns ----
@@ -66,38 +78,48 @@ package final class EngineShard {
 
     // ---- Requests ----
 
-    /// Executes one request of a connection; `arrived` is when its first byte came. The answer goes to
-    /// `output`, now or, if the result is `suspended`, through the shell.
+    /// Executes one request of a connection; `arrived` is when its first byte came, `namespace` what
+    /// `number(ofNamespace:)` says. The answer goes to `output`, now or, if the result is `suspended`, through the shell.
     package func execute(
-        _ request: RequestView, connection: UInt64, arrived: Instant, output: OutputBuffer
+        _ request: RequestPointer, namespace: Int, connection: UInt64, arrived: Instant, output: OutputBuffer
     ) -> Progress {
         scratch.output = output
-        guard let shard = namespace(named: request.namespace) else { return refuse(request, .namespace) }
-        let header = request.header
-        if request.isDigestMalformed { return refuse(request, .parameter) }
-        guard request.has(.digest), !header.info1.contains(.batch) else { return refuse(request, .unsupportedFeature) }
-        let isWrite = header.info2.contains(.write)
-        guard isWrite || header.info1.contains(.read) else { return refuse(request, .parameter) }
-        guard isSupported(request) else { return refuse(request, .unsupportedFeature) }
+        let isWrite = request.pointee.header.info2.contains(.write)
+        if let refusal = refusal(request, namespace, isWrite: isWrite) { return refuse(request, refusal) }
         let slot = spare
-        slot.pointee.begin(request, namespace: shard.number, connection: connection, now: arrived)
-        let timeout = UInt64(header.transactionTimeout)
+        slot.pointee.begin(request, namespace: namespace, connection: connection, now: arrived)
+        let timeout = UInt64(request.pointee.header.transactionTimeout)
         slot.pointee.deadline = arrived.advanced(byMilliseconds: timeout > 0 ? timeout : deadlineMilliseconds)
         slot.pointee.isRead = !isWrite
-        if case .refused(let result) = cluster.route(
-            slot.pointee.digest.partition, namespace: shard.number, isWrite: isWrite) {
-            return shard.end(slot, result)
+        let progress = shards[namespace]._withUnsafeGuaranteedRef { shard -> Progress in
+            if !isAlone, case .refused(let result) = cluster.route(
+                slot.pointee.digest.partition, namespace: namespace, isWrite: isWrite) {
+                return shard.end(slot, result)
+            }
+            return isWrite ? shard.startWrite(slot, now: now) : shard.startRead(slot, now: now)
         }
-        let progress = isWrite ? shard.startWrite(slot, now: now) : shard.startRead(slot, now: now)
-        if progress == .suspended {
-            scratch.slots.keepBody(slot)
-            scratch.parkResults(slot)
-            spare = scratch.slots.take()
-        } else {
-            let kind = isWrite ? LatencyKind.write : .read
-            answeredCounts[shard.number * LatencyKind.allCases.count + kind.rawValue] += 1
+        guard case .answered = progress else {
+            suspend(slot)
+            return .suspended
         }
-        return progress
+        answeredCounts[2 * namespace + (isWrite ? 1 : 0)] += 1
+        return .answered
+    }
+
+    private func suspend(_ slot: SlotPointer) {
+        scratch.slots.keepBody(slot)
+        scratch.parkResults(slot)
+        spare = scratch.slots.take()
+    }
+
+    /// Why a request reaches no namespace; nil if it does.
+    private func refusal(_ request: RequestPointer, _ namespace: Int, isWrite: Bool) -> ResultCode? {
+        guard namespace >= 0 else { return .namespace }
+        if request.pointee.isDigestMalformed { return .parameter }
+        let info1 = request.pointee.header.info1
+        guard request.pointee.has(.digest), !info1.contains(.batch) else { return .unsupportedFeature }
+        guard isWrite || info1.contains(.read) else { return .parameter }
+        return isSupported(request) ? nil : .unsupportedFeature
     }
 
     /// Everything that was executed since the last call is answered at `end`: counts the latencies.
@@ -111,27 +133,29 @@ package final class EngineShard {
         }
     }
 
-    /// Starts fetching what the look-up of `request` touches: stage 0 the bucket, 1 the entry, 2 the image. A
-    /// hint.
-    package func prefetch(_ request: RequestView, stage: Int) {
-        guard let shard = namespace(named: request.namespace) else { return }
-        switch stage {
-        case 0: shard.prefetchBucket(request.digest)
-        case 1: shard.prefetchEntry(request.digest)
-        default: shard.prefetchImage(request.digest)
+    /// Starts fetching what the look-up of `digest` touches: stage 0 the bucket, 1 the entry, 2 the image. A hint.
+    package func prefetch(_ digest: Digest, namespace: Int, stage: Int) {
+        shards[namespace]._withUnsafeGuaranteedRef { shard in
+            switch stage {
+            case 0: shard.prefetchBucket(digest)
+            case 1: shard.prefetchEntry(digest)
+            default: shard.prefetchImage(digest)
+            }
         }
     }
 
     /// Requests of later issues, by what they carry.
-    private func isSupported(_ request: RequestView) -> Bool {
-        !(request.has(.filter) || request.has(.udfPackage) || request.has(.transactionID)
-            || request.header.info1.contains(.xdr))
+    private func isSupported(_ request: RequestPointer) -> Bool {
+        request.pointee.fieldsPresent & EngineShard.laterFields == 0
+            && !request.pointee.header.info1.contains(.xdr)
     }
+    private static let laterFields: UInt64 = RequestView.fieldMask([.filter, .udfPackage, .transactionID])
 
     /// Answers without having reached a namespace. Streams of answers end with a message marked last.
-    private func refuse(_ request: RequestView, _ result: ResultCode) -> Progress {
+    private func refuse(_ request: RequestPointer, _ result: ResultCode) -> Progress {
         refusedRequests += 1
-        let isStream = request.header.info1.contains(.batch) || !(request.has(.digest) || request.isDigestMalformed)
+        let isStream = request.pointee.header.info1.contains(.batch)
+            || !(request.pointee.has(.digest) || request.pointee.isDigestMalformed)
         if isStream, result != .namespace {
             AnswerWriter.appendLast(result: result, to: scratch.output)
         } else {

@@ -5,9 +5,9 @@ internal import Wire
 
 extension NamespaceShard {
     /// Applies the operations of a write in order; what they answer is collected in `scratch.results`.
-    func applyOperations(_ request: RequestView) -> ResultCode {
-        let respondsAll = request.header.info2.contains(.respondAllOperations)
-        var operations = request.operations
+    func applyOperations(_ request: RequestPointer) -> ResultCode {
+        let respondsAll = request.pointee.header.info2.contains(.respondAllOperations)
+        var operations = request.pointee.operations
         while let operation = operations.next() {
             if operation.code == OperationCode.read {
                 readOperation(operation, respondsAll: respondsAll)

@@ -15,8 +15,8 @@ extension NamespaceShard {
         let entry = slot.pointee.previous
         guard slot.pointee.hasPrevious, isVisible(entry, now: now.wall) else { return end(slot, .notFound) }
         let request = slot.pointee.request
-        if !request.set.isEmpty, namespace.sets.id(of: request.set) != entry.setID { return end(slot, .parameter) }
-        if request.header.info1.contains(.noBins), !(request.has(.key) && entry.isKeyStored) {
+        if !request.pointee.set.isEmpty, namespace.sets.id(of: request.pointee.set) != entry.setID { return end(slot, .parameter) }
+        if request.pointee.header.info1.contains(.noBins), !(request.pointee.has(.key) && entry.isKeyStored) {
             return endRead(slot, nil, now)
         }
         do throws(StorageError) {
@@ -42,12 +42,12 @@ extension NamespaceShard {
 
     private func endRead(_ slot: SlotPointer, _ view: ImageView?, _ now: TurnTime) -> Progress {
         let request = slot.pointee.request
-        let info1 = request.header.info1
+        let info1 = request.pointee.header.info1
         let touch = TimeToLive.shouldTouch(
-            requested: request.header.timeToLive, defaultPercent: namespace.settings.readTouchPercent,
+            requested: request.pointee.header.timeToLive, defaultPercent: namespace.settings.readTouchPercent,
             voidTime: slot.pointee.previous.voidTime, lastUpdate: slot.pointee.previous.lastUpdate,
             now: now.wall.seconds)
-        guard touch != .malformed else { return end(slot, .parameter) }
+        if case .malformed = touch { return end(slot, .parameter) }
         if let view, !info1.contains(.noBins) {
             if info1.contains(.getAllBins) {
                 answerAllBins(slot, view)
@@ -60,7 +60,7 @@ extension NamespaceShard {
         } else {
             _ = end(slot, .ok)
         }
-        if touch == .touch { self.touch(slot, now) }
+        if case .touch = touch { self.touch(slot, now) }
         return .answered
     }
 
@@ -72,12 +72,12 @@ extension NamespaceShard {
     }
 
     /// Collects the bins that the read operations name.
-    private func selectBins(_ request: RequestView, _ view: ImageView) -> ResultCode {
-        guard request.operationCount > 0, request.operationCount <= Limits.operationsMax else { return .parameter }
-        let respondsAll = request.header.info2.contains(.respondAllOperations)
-        let searchesHashed = request.operationCount > 16
+    private func selectBins(_ request: RequestPointer, _ view: ImageView) -> ResultCode {
+        guard request.pointee.operationCount > 0, request.pointee.operationCount <= Limits.operationsMax else { return .parameter }
+        let respondsAll = request.pointee.header.info2.contains(.respondAllOperations)
+        let searchesHashed = request.pointee.operationCount > 16
         if searchesHashed { scratch.editor.begin(view) }
-        var operations = request.operations
+        var operations = request.pointee.operations
         while let operation = operations.next() {
             let refusal = OperationRules.checkRead(operation)
             guard refusal == .ok else { return refusal }

@@ -1,6 +1,6 @@
 package import Base
 internal import Index
-internal import Wire
+package import Wire
 
 /// Where a write stands. A request moves downwards only; each step may wait for an effect, and nothing about
 /// it is kept on a stack meanwhile.
@@ -55,7 +55,7 @@ package struct RequestSlot: BitwiseCopyable {
     var isLate: Bool
     /// A read-touch: a write of the engine's own that nobody is told about.
     var isTouch: Bool
-    var request: RequestView
+    var request: RequestPointer
     var digest: Digest
     var started: Instant
     var deadline: Instant
@@ -87,7 +87,7 @@ package struct RequestSlot: BitwiseCopyable {
         isLate = false
         isTouch = false
         digest = Digest(low: 0, middle: 0, high: 0)
-        request = RequestView.empty
+        request = RequestSlot.noRequest
         started = Instant(nanoseconds: 0)
         deadline = started
         bodyCapacity = 0
@@ -104,13 +104,20 @@ package struct RequestSlot: BitwiseCopyable {
 }
 
 extension RequestSlot {
+    /// What a slot that is not in use points at.
+    nonisolated(unsafe) static let noRequest: RequestPointer = {
+        let empty = UnsafeMutablePointer<RequestView>.allocate(capacity: 1)
+        empty.initialize(to: .empty)
+        return UnsafePointer(empty)
+    }()
+
     /// Fills a slot that is not in use with a request whose digest is there.
-    mutating func begin(_ request: RequestView, namespace: Int, connection: UInt64, now: Instant) {
+    mutating func begin(_ request: RequestPointer, namespace: Int, connection: UInt64, now: Instant) {
         precondition(claimNext == nil && waiterFirst == nil && waiterNext == nil)
         self.request = request
         self.namespace = namespace
         self.connection = connection
-        digest = request.digest
+        digest = request.pointee.digest
         started = now
         isLate = false
         isTouch = false
@@ -120,6 +127,9 @@ extension RequestSlot {
         phase = .free
     }
 }
+
+/// A parsed request that stays where it is until it is answered, or until the slot has kept a copy.
+package typealias RequestPointer = UnsafePointer<RequestView>
 
 /// Address of a slot.
 package typealias SlotPointer = UnsafeMutablePointer<RequestSlot>

@@ -9,6 +9,8 @@ internal import Wire
 /// Hands out slots. Reactor's thread only.
 final class SlotPool {
     private static let chunkSlots = 64
+    /// A kept body begins with its view; the bytes follow.
+    private static let viewRoom = (MemoryLayout<RequestView>.size + 63) / 64 * 64
     private static let bodyKeptMax = 64 << 10
     private let reactor: Int
     private var free: [SlotPointer] = []
@@ -50,17 +52,20 @@ final class SlotPool {
     func keepBody(_ slot: SlotPointer) {
         slot.pointee.isLate = true
         suspended.append(slot)
-        let bytes = slot.pointee.request.bytes
-        if slot.pointee.bodyCapacity < bytes.count {
+        let bytes = slot.pointee.request.pointee.bytes
+        let wanted = SlotPool.viewRoom + bytes.count
+        if slot.pointee.bodyCapacity < wanted {
             slot.pointee.body?.deallocate()
-            slot.pointee.body = UnsafeMutableRawPointer.allocate(byteCount: bytes.count, alignment: 16)
-            slot.pointee.bodyCapacity = bytes.count
+            slot.pointee.body = UnsafeMutableRawPointer.allocate(byteCount: wanted, alignment: 64)
+            slot.pointee.bodyCapacity = wanted
         }
         guard let body = slot.pointee.body, let source = bytes.baseAddress else { return }
-        memcpy(body, source, bytes.count)
-        guard case .request(let request) = RequestView.parse(UnsafeRawBufferPointer(start: body, count: bytes.count))
-        else { preconditionFailure("a request that was parsed once parses again") }
-        slot.pointee.request = request
+        memcpy(body + SlotPool.viewRoom, source, bytes.count)
+        let copy = UnsafeRawBufferPointer(start: body + SlotPool.viewRoom, count: bytes.count)
+        guard case .request(let request) = RequestView.parse(copy) else {
+            preconditionFailure("a request that was parsed once parses again")
+        }
+        slot.pointee.request = UnsafePointer(body.initializeMemory(as: RequestView.self, to: request))
     }
 
     /// A suspended request has ended.
@@ -76,9 +81,12 @@ final class SlotPool {
 /// The bytes of the engine's own touch request: one digest field, one touch operation.
 final class TouchTemplate {
     private let bytes: UnsafeMutableRawPointer
+    private let view: UnsafeMutablePointer<RequestView>
     private static let byteCount = MessageHeader.byteCount + 5 + Digest.byteCount + 8
 
     init() {
+        view = .allocate(capacity: 1)
+        view.initialize(to: .empty)
         bytes = .allocate(byteCount: TouchTemplate.byteCount, alignment: 16)
         bytes.initializeMemory(as: UInt8.self, repeating: 0, count: TouchTemplate.byteCount)
         bytes.storeBytes(of: 22, as: UInt8.self)
@@ -93,16 +101,20 @@ final class TouchTemplate {
         operation.storeBytes(of: OperationCode.touch, toByteOffset: 4, as: UInt8.self)
     }
 
-    deinit { bytes.deallocate() }
+    deinit {
+        bytes.deallocate()
+        view.deallocate()
+    }
 
-    /// A touch of `digest` for `timeToLive` seconds; its bytes are valid until the next call.
-    func request(digest: Digest, timeToLive: UInt32) -> RequestView {
+    /// A touch of `digest` for `timeToLive` seconds; valid until the next call.
+    func request(digest: Digest, timeToLive: UInt32) -> RequestPointer {
         bytes.storeBigEndian(timeToLive, at: 10)
         digest.store(to: bytes + MessageHeader.byteCount + 5)
         let body = UnsafeRawBufferPointer(start: bytes, count: TouchTemplate.byteCount)
         guard case .request(let request) = RequestView.parse(body) else {
             preconditionFailure("the template is a request")
         }
-        return request
+        view.pointee = request
+        return UnsafePointer(view)
     }
 }

@@ -8,25 +8,25 @@ internal import Wire
 extension NamespaceShard {
     /// Checks that need no record. Order: stop-writes, set name, operations.
     func checkBeforeRecord(_ slot: SlotPointer) -> ResultCode {
-        let header = slot.pointee.request.header
+        let header = slot.pointee.request.pointee.header
         slot.pointee.isDelete = header.info2.contains(.delete)
         slot.pointee.isReplaced = header.info3.contains(.createOrReplace) || header.info3.contains(.replaceOnly)
         if namespace.stopWrites, !slot.pointee.isDelete { return .outOfSpace }
-        if namespace.settings.disallowNullSetName, slot.pointee.request.set.isEmpty { return .parameter }
+        if namespace.settings.disallowNullSetName, slot.pointee.request.pointee.set.isEmpty { return .parameter }
         if slot.pointee.isDelete { return .ok }
         let flags = OperationRules.Flags(
             isReplace: slot.pointee.isReplaced, readsAllowed: header.info1.contains(.read),
             getsAll: header.info1.contains(.getAllBins),
             respondsAll: header.info2.contains(.respondAllOperations))
         var summary = OperationRules.Summary()
-        var operations = slot.pointee.request.operations
+        var operations = slot.pointee.request.pointee.operations
         while let operation = operations.next() {
             let refusal = OperationRules.check(operation, flags: flags, summary: &summary)
             guard refusal == .ok else { return refusal }
         }
         slot.pointee.hasTouch = summary.hasTouch
         return OperationRules.checkTogether(
-            summary, count: slot.pointee.request.operationCount, flags: flags)
+            summary, count: slot.pointee.request.pointee.operationCount, flags: flags)
     }
 
     /// Everything that needs the record: checks in the protocol's order, then the new image in
@@ -51,7 +51,7 @@ extension NamespaceShard {
     /// Existence, generation, set: what the entry alone decides.
     private func checkAgainstEntry(_ slot: SlotPointer, exists: Bool, _ previous: IndexEntry) -> ResultCode {
         let request = slot.pointee.request
-        let header = request.header
+        let header = request.pointee.header
         if exists {
             if header.info2.contains(.createOnly) { return .recordExists }
         } else if slot.pointee.isDelete || header.info3.contains(.updateOnly)
@@ -65,15 +65,15 @@ extension NamespaceShard {
             counters.count(.failGeneration)
             return .generation
         }
-        guard request.set.count <= Limits.setNameSizeMax else { return .parameter }
-        if exists, !request.set.isEmpty, namespace.sets.id(of: request.set) != previous.setID { return .parameter }
+        guard request.pointee.set.count <= Limits.setNameSizeMax else { return .parameter }
+        if exists, !request.pointee.set.isEmpty, namespace.sets.id(of: request.pointee.set) != previous.setID { return .parameter }
         return .ok
     }
 
     /// A key that is sent must be well-formed, and equal to the stored one.
-    func checkKey(_ request: RequestView, _ view: ImageView?) -> ResultCode {
-        guard request.has(.key) else { return .ok }
-        let key = request.key
+    func checkKey(_ request: RequestPointer, _ view: ImageView?) -> ResultCode {
+        guard request.pointee.has(.key) else { return .ok }
+        let key = request.pointee.key
         guard key.count > 1 else { return .unsupportedFeature }
         if key[0] == ParticleType.integer, key.count != 9 { return .unsupportedFeature }
         guard let stored = view?.key, !stored.isEmpty else { return .ok }
@@ -85,7 +85,7 @@ extension NamespaceShard {
         let request = slot.pointee.request
         let previous = slot.pointee.previous
         let life = TimeToLive.voidTime(
-            requested: request.header.timeToLive, existing: exists ? previous.voidTime : nil,
+            requested: request.pointee.header.timeToLive, existing: exists ? previous.voidTime : nil,
             settings: namespace.timeToLiveRules, now: now.wall.seconds)
         guard life.result == .ok else { return life.result }
         if life.reduction == .ignored { counters.count(.ttlReductionsIgnored) }
@@ -100,8 +100,8 @@ extension NamespaceShard {
             counters.count(.deletedLastBin)
             return .ok
         }
-        guard let setID = request.set.isEmpty && exists
-            ? previous.setID : namespace.sets.makeID(for: request.set)
+        guard let setID = request.pointee.set.isEmpty && exists
+            ? previous.setID : namespace.sets.makeID(for: request.pointee.set)
         else { return .parameter }
         var next = IndexEntry(digest: slot.pointee.digest)
         next.voidTime = life.voidTime
@@ -110,7 +110,7 @@ extension NamespaceShard {
             wall: now.wall, previous: slot.pointee.hasPrevious ? previous.lastUpdate : 0)
         next.setID = setID
         next.epochSlot = 1
-        let key = request.has(.key) ? request.key : view?.key ?? UnsafeRawBufferPointer(start: nil, count: 0)
+        let key = request.pointee.has(.key) ? request.pointee.key : view?.key ?? UnsafeRawBufferPointer(start: nil, count: 0)
         next.isKeyStored = !key.isEmpty
         return writeImage(slot, &next, key)
     }

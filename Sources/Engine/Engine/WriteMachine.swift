@@ -111,7 +111,7 @@ extension NamespaceShard {
 
     /// Whether everything that happens under the lock stays below 4 KiB.
     private func isSmall(_ slot: SlotPointer) -> Bool {
-        slot.pointee.request.operationBytes.count <= Limits.lockedCopySizeMax / 2
+        slot.pointee.request.pointee.operationBytes.count <= Limits.lockedCopySizeMax / 2
             && (!slot.pointee.hasPrevious || slot.pointee.previous.byteCount <= Limits.lockedCopySizeMax / 2)
     }
 

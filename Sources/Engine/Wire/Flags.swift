@@ -3,94 +3,100 @@
 /// First flag byte.
 package struct Info1: OptionSet, Sendable, BitwiseCopyable {
     package let rawValue: UInt8
-    package init(rawValue: UInt8) { self.rawValue = rawValue }
+    @inlinable package init(rawValue: UInt8) { self.rawValue = rawValue }
+    /// The standard library's way through `SetAlgebra` is not specialised in other modules.
+    @inlinable package func contains(_ other: Info1) -> Bool { rawValue & other.rawValue == other.rawValue }
     /// Reads the record.
-    package static let read = Info1(rawValue: 0x01)
+    @inlinable package static var read: Info1 { Info1(rawValue: 0x01) }
     /// Wants all bins.
-    package static let getAllBins = Info1(rawValue: 0x02)
+    @inlinable package static var getAllBins: Info1 { Info1(rawValue: 0x02) }
     /// A query that expects few records.
-    package static let shortQuery = Info1(rawValue: 0x04)
+    @inlinable package static var shortQuery: Info1 { Info1(rawValue: 0x04) }
     /// A batch of rows.
-    package static let batch = Info1(rawValue: 0x08)
+    @inlinable package static var batch: Info1 { Info1(rawValue: 0x08) }
     /// Shipped from another cluster.
-    package static let xdr = Info1(rawValue: 0x10)
+    @inlinable package static var xdr: Info1 { Info1(rawValue: 0x10) }
     /// Wants metadata only.
-    package static let noBins = Info1(rawValue: 0x20)
+    @inlinable package static var noBins: Info1 { Info1(rawValue: 0x20) }
     /// Wants duplicates resolved before the read.
-    package static let consistencyLevelAll = Info1(rawValue: 0x40)
+    @inlinable package static var consistencyLevelAll: Info1 { Info1(rawValue: 0x40) }
     /// May be answered compressed.
-    package static let compressResponse = Info1(rawValue: 0x80)
+    @inlinable package static var compressResponse: Info1 { Info1(rawValue: 0x80) }
 }
 
 /// Second flag byte.
 package struct Info2: OptionSet, Sendable, BitwiseCopyable {
     package let rawValue: UInt8
-    package init(rawValue: UInt8) { self.rawValue = rawValue }
+    @inlinable package init(rawValue: UInt8) { self.rawValue = rawValue }
+    /// The standard library's way through `SetAlgebra` is not specialised in other modules.
+    @inlinable package func contains(_ other: Info2) -> Bool { rawValue & other.rawValue == other.rawValue }
     /// Changes the record.
-    package static let write = Info2(rawValue: 0x01)
+    @inlinable package static var write: Info2 { Info2(rawValue: 0x01) }
     /// Deletes the record.
-    package static let delete = Info2(rawValue: 0x02)
+    @inlinable package static var delete: Info2 { Info2(rawValue: 0x02) }
     /// The stored generation must be the sent one.
-    package static let generation = Info2(rawValue: 0x04)
+    @inlinable package static var generation: Info2 { Info2(rawValue: 0x04) }
     /// The sent generation must be above the stored one.
-    package static let generationGreater = Info2(rawValue: 0x08)
+    @inlinable package static var generationGreater: Info2 { Info2(rawValue: 0x08) }
     /// A delete that must not come back.
-    package static let durableDelete = Info2(rawValue: 0x10)
+    @inlinable package static var durableDelete: Info2 { Info2(rawValue: 0x10) }
     /// The record must not exist.
-    package static let createOnly = Info2(rawValue: 0x20)
+    @inlinable package static var createOnly: Info2 { Info2(rawValue: 0x20) }
     /// A long query may relax consistency.
-    package static let relaxLongQuery = Info2(rawValue: 0x40)
+    @inlinable package static var relaxLongQuery: Info2 { Info2(rawValue: 0x40) }
     /// One answer for each operation, in order.
-    package static let respondAllOperations = Info2(rawValue: 0x80)
+    @inlinable package static var respondAllOperations: Info2 { Info2(rawValue: 0x80) }
 }
 
 /// Third flag byte.
 package struct Info3: OptionSet, Sendable, BitwiseCopyable {
     package let rawValue: UInt8
-    package init(rawValue: UInt8) { self.rawValue = rawValue }
+    @inlinable package init(rawValue: UInt8) { self.rawValue = rawValue }
+    /// The standard library's way through `SetAlgebra` is not specialised in other modules.
+    @inlinable package func contains(_ other: Info3) -> Bool { rawValue & other.rawValue == other.rawValue }
     /// The last message of a stream.
-    package static let last = Info3(rawValue: 0x01)
+    @inlinable package static var last: Info3 { Info3(rawValue: 0x01) }
     /// Do not wait for replicas.
-    package static let commitLevelMaster = Info3(rawValue: 0x02)
+    @inlinable package static var commitLevelMaster: Info3 { Info3(rawValue: 0x02) }
     /// The client understands partition status; in an answer: this is one.
-    package static let partitionDone = Info3(rawValue: 0x04)
+    @inlinable package static var partitionDone: Info3 { Info3(rawValue: 0x04) }
     /// The record must exist.
-    package static let updateOnly = Info3(rawValue: 0x08)
+    @inlinable package static var updateOnly: Info3 { Info3(rawValue: 0x08) }
     /// Other bins go; the record may be new.
-    package static let createOrReplace = Info3(rawValue: 0x10)
+    @inlinable package static var createOrReplace: Info3 { Info3(rawValue: 0x10) }
     /// Other bins go; the record must exist.
-    package static let replaceOnly = Info3(rawValue: 0x20)
+    @inlinable package static var replaceOnly: Info3 { Info3(rawValue: 0x20) }
     /// Low bit of the strong consistency read mode.
-    package static let readType = Info3(rawValue: 0x40)
+    @inlinable package static var readType: Info3 { Info3(rawValue: 0x40) }
     /// High bit of the strong consistency read mode.
-    package static let readRelax = Info3(rawValue: 0x80)
+    @inlinable package static var readRelax: Info3 { Info3(rawValue: 0x80) }
 }
 
 /// Number of a message field.
 package struct FieldNumber: RawRepresentable, Hashable, Sendable, BitwiseCopyable {
     package let rawValue: UInt8
-    package init(rawValue: UInt8) { self.rawValue = rawValue }
-    package static let namespace = FieldNumber(rawValue: 0)
-    package static let set = FieldNumber(rawValue: 1)
-    package static let key = FieldNumber(rawValue: 2)
-    package static let recordVersion = FieldNumber(rawValue: 3)
-    package static let digest = FieldNumber(rawValue: 4)
-    package static let transactionID = FieldNumber(rawValue: 5)
-    package static let transactionDeadline = FieldNumber(rawValue: 6)
-    package static let taskID = FieldNumber(rawValue: 7)
-    package static let socketTimeout = FieldNumber(rawValue: 9)
-    package static let recordsPerSecond = FieldNumber(rawValue: 10)
-    package static let partitionIDs = FieldNumber(rawValue: 11)
-    package static let digests = FieldNumber(rawValue: 12)
-    package static let recordsMax = FieldNumber(rawValue: 13)
-    package static let lastUpdate = FieldNumber(rawValue: 14)
-    package static let indexName = FieldNumber(rawValue: 21)
-    package static let indexRange = FieldNumber(rawValue: 22)
-    package static let udfPackage = FieldNumber(rawValue: 30)
-    package static let udfFunction = FieldNumber(rawValue: 31)
-    package static let udfArguments = FieldNumber(rawValue: 32)
-    package static let udfOperation = FieldNumber(rawValue: 33)
-    package static let batch = FieldNumber(rawValue: 41)
-    package static let batchWithSet = FieldNumber(rawValue: 42)
-    package static let filter = FieldNumber(rawValue: 43)
+    @inlinable package init(rawValue: UInt8) { self.rawValue = rawValue }
+    @inlinable package static var namespace: FieldNumber { FieldNumber(rawValue: 0) }
+    @inlinable package static var set: FieldNumber { FieldNumber(rawValue: 1) }
+    @inlinable package static var key: FieldNumber { FieldNumber(rawValue: 2) }
+    @inlinable package static var recordVersion: FieldNumber { FieldNumber(rawValue: 3) }
+    @inlinable package static var digest: FieldNumber { FieldNumber(rawValue: 4) }
+    @inlinable package static var transactionID: FieldNumber { FieldNumber(rawValue: 5) }
+    @inlinable package static var transactionDeadline: FieldNumber { FieldNumber(rawValue: 6) }
+    @inlinable package static var taskID: FieldNumber { FieldNumber(rawValue: 7) }
+    @inlinable package static var socketTimeout: FieldNumber { FieldNumber(rawValue: 9) }
+    @inlinable package static var recordsPerSecond: FieldNumber { FieldNumber(rawValue: 10) }
+    @inlinable package static var partitionIDs: FieldNumber { FieldNumber(rawValue: 11) }
+    @inlinable package static var digests: FieldNumber { FieldNumber(rawValue: 12) }
+    @inlinable package static var recordsMax: FieldNumber { FieldNumber(rawValue: 13) }
+    @inlinable package static var lastUpdate: FieldNumber { FieldNumber(rawValue: 14) }
+    @inlinable package static var indexName: FieldNumber { FieldNumber(rawValue: 21) }
+    @inlinable package static var indexRange: FieldNumber { FieldNumber(rawValue: 22) }
+    @inlinable package static var udfPackage: FieldNumber { FieldNumber(rawValue: 30) }
+    @inlinable package static var udfFunction: FieldNumber { FieldNumber(rawValue: 31) }
+    @inlinable package static var udfArguments: FieldNumber { FieldNumber(rawValue: 32) }
+    @inlinable package static var udfOperation: FieldNumber { FieldNumber(rawValue: 33) }
+    @inlinable package static var batch: FieldNumber { FieldNumber(rawValue: 41) }
+    @inlinable package static var batchWithSet: FieldNumber { FieldNumber(rawValue: 42) }
+    @inlinable package static var filter: FieldNumber { FieldNumber(rawValue: 43) }
 }

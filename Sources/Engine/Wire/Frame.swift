@@ -3,15 +3,15 @@ internal import Base
 /// Type byte of a frame.
 package struct FrameType: RawRepresentable, Hashable, Sendable, BitwiseCopyable {
     package let rawValue: UInt8
-    package init(rawValue: UInt8) { self.rawValue = rawValue }
+    @inlinable package init(rawValue: UInt8) { self.rawValue = rawValue }
     /// Text commands.
-    package static let info = FrameType(rawValue: 1)
+    @inlinable package static var info: FrameType { FrameType(rawValue: 1) }
     /// Log-in and user administration.
-    package static let security = FrameType(rawValue: 2)
+    @inlinable package static var security: FrameType { FrameType(rawValue: 2) }
     /// A data message.
-    package static let message = FrameType(rawValue: 3)
+    @inlinable package static var message: FrameType { FrameType(rawValue: 3) }
     /// A zlib stream of a whole frame.
-    package static let compressed = FrameType(rawValue: 4)
+    @inlinable package static var compressed: FrameType { FrameType(rawValue: 4) }
 }
 
 /// Why a connection is not served.
@@ -35,7 +35,7 @@ package enum FrameRefusal: Sendable, BitwiseCopyable {
 /// The eight bytes in front of everything: version 2, type, 48 bits of body size.
 package struct FrameHeader: BitwiseCopyable {
     /// Size of the header itself in bytes.
-    package static let byteCount = 8
+    @inlinable package static var byteCount: Int { 8 }
     /// A `FrameType`: 1 to 4.
     package let type: UInt8
     /// Bytes behind the header, at most `Limits.frameBodySizeMax`.
@@ -85,7 +85,7 @@ package struct FrameHeader: BitwiseCopyable {
 /// The 22 bytes at the start of a data message.
 package struct MessageHeader: BitwiseCopyable, Sendable {
     /// Size in bytes, also sent as the first byte.
-    package static let byteCount = 22
+    @inlinable package static var byteCount: Int { 22 }
     package var info1: Info1 = []
     package var info2: Info2 = []
     package var info3: Info3 = []

@@ -41,7 +41,13 @@ package struct RequestView: BitwiseCopyable {
     package var operationCount: Int { Int(header.operationCount) }
 
     /// Whether the field is there.
+    @inlinable
     package func has(_ field: FieldNumber) -> Bool { fieldsPresent & (1 << UInt64(field.rawValue)) != 0 }
+
+    /// A mask for `fieldsPresent`.
+    package static func fieldMask(_ fields: [FieldNumber]) -> UInt64 {
+        fields.reduce(0) { $0 | 1 << UInt64($1.rawValue) }
+    }
 
     /// The operations in order.
     package var operations: OperationSequence { OperationSequence(operationBytes, count: operationCount) }

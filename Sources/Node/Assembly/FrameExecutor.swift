@@ -28,12 +28,22 @@ package enum FrameVerdict: Sendable {
 package final class FrameExecutor {
     private struct Parsed: BitwiseCopyable {
         var request: RequestView
+        /// Number of the namespace, -1 if there is none of that name.
+        var namespace: Int
         var byteCount: Int
         var type: UInt8
         var isMalformed: Bool
     }
+    /// A connection's first request, looked at before its turn to have its memory fetched.
+    private struct Preview: BitwiseCopyable {
+        var digest: Digest
+        var namespace: Int
+    }
     private static let groupMax = 16
+    /// Connections that can be previewed at a time.
+    package static let previewsMax = 16
     private let group: UnsafeMutablePointer<Parsed>
+    private let previews: UnsafeMutablePointer<Preview>
     /// Nil while the node starts: data requests answer 11 until it is there.
     package var engine: EngineShard?
     private let info: any InfoResponder
@@ -48,13 +58,16 @@ package final class FrameExecutor {
     package init(info: any InfoResponder, adminKind: UInt8) {
         self.info = info
         self.adminKind = adminKind
+        precondition(MemoryLayout<Parsed>.offset(of: \.request) == 0, "a frame's address is its request's")
         group = .allocate(capacity: FrameExecutor.groupMax)
+        previews = .allocate(capacity: FrameExecutor.previewsMax)
         atHand = .allocate(capacity: 2)
         atHand.initialize(repeating: 0, count: 2)
     }
 
     deinit {
         group.deallocate()
+        previews.deallocate()
         atHand.deallocate()
     }
 
@@ -114,9 +127,12 @@ package final class FrameExecutor {
         frame.pointee.type = type
         frame.pointee.byteCount = byteCount
         frame.pointee.isMalformed = false
+        frame.pointee.namespace = -1
         guard type == FrameType.message.rawValue else { return }
         switch RequestView.parse(body) {
-        case .request(let request): frame.pointee.request = request
+        case .request(let request):
+            frame.pointee.request = request
+            frame.pointee.namespace = engine?.number(ofNamespace: request.namespace) ?? -1
         case .malformed: frame.pointee.isMalformed = true
         }
     }
@@ -126,15 +142,35 @@ package final class FrameExecutor {
         guard let engine else { return }
         for stage in 0..<3 {
             for number in 0..<count where isPoint(group + number) {
-                let request = group[number].request
-                engine.prefetch(request, stage: stage)
+                engine.prefetch(group[number].request.digest, namespace: group[number].namespace, stage: stage)
             }
         }
     }
 
+    // ---- Several connections ----
+
+    /// Looks at the first request in `bytes`, which `receive` will get in this turn after those of other connections, and
+    /// starts to fetch its bucket. `place` is below `previewsMax`.
+    package func preview(_ bytes: UnsafeRawBufferPointer, place: Int) {
+        previews[place].namespace = -1
+        guard let engine, case .frame(let header) = FrameHeader.parse(bytes),
+            header.type == FrameType.message.rawValue, bytes.count >= FrameHeader.byteCount + header.bodySize
+        else { return }
+        let body = UnsafeRawBufferPointer(rebasing: bytes[FrameHeader.byteCount..<(FrameHeader.byteCount + header.bodySize)])
+        guard case .request(let request) = RequestView.parse(body), request.has(.digest) else { return }
+        previews[place] = Preview(
+            digest: request.digest, namespace: engine.number(ofNamespace: request.namespace))
+        prefetch(place: place, stage: 0)
+    }
+
+    /// The next stage for a previewed request: 1 its entry, 2 its image.
+    package func prefetch(place: Int, stage: Int) {
+        guard let engine, previews[place].namespace >= 0 else { return }
+        engine.prefetch(previews[place].digest, namespace: previews[place].namespace, stage: stage)
+    }
+
     private func isPoint(_ frame: UnsafeMutablePointer<Parsed>) -> Bool {
-        frame.pointee.type == FrameType.message.rawValue && !frame.pointee.isMalformed
-            && frame.pointee.request.has(.digest)
+        frame.pointee.namespace >= 0 && frame.pointee.request.has(.digest)
     }
 
     private enum Outcome {
@@ -177,9 +213,10 @@ package final class FrameExecutor {
             return .answered
         }
         let start = output.count
+        let request = UnsafeRawPointer(frame).assumingMemoryBound(to: RequestView.self)
         let progress = engine.execute(
-            frame.pointee.request, connection: connection, arrived: arrived, output: output)
-        guard progress == .answered else { return .suspended }
+            request, namespace: frame.pointee.namespace, connection: connection, arrived: arrived, output: output)
+        guard case .answered = progress else { return .suspended }
         if frame.pointee.request.header.info1.contains(.compressResponse) {
             compression.deflate(output, from: start)
         }

@@ -69,6 +69,10 @@ final class ReactorShell: ReactorHandler, EngineShell {
         }
     }
 
+    func preview(_ bytes: UnsafeRawBufferPointer, place: Int) { executor.preview(bytes, place: place) }
+
+    func prefetch(place: Int, stage: Int) { executor.prefetch(place: place, stage: stage) }
+
     func letter(_ letter: UnsafeMutablePointer<Letter>) {
         switch letter.pointee.kind {
         case LetterKind.claimPassed:

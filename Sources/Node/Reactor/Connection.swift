@@ -90,3 +90,9 @@ struct Connection: BitwiseCopyable {
     var input = PendingBytes()
     var output = PendingBytes()
 }
+
+/// Bytes of a connection that wait in the receive buffer for the rest of their batch.
+struct ReceivedAhead: BitwiseCopyable {
+    var id: ConnectionID
+    var bytes: UnsafeRawBufferPointer
+}

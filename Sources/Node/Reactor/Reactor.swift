@@ -26,6 +26,7 @@ package final class Reactor: @unchecked Sendable {
     let gauges = ReactorGauges()
     let epoll: Int32
     let receiveBuffer: UnsafeMutableRawBufferPointer
+    let batch: UnsafeMutablePointer<ReceivedAhead>
     var acceptor: Acceptor?
     var ready: [ConnectionID] = []
     var now = SystemClock.now()
@@ -40,7 +41,10 @@ package final class Reactor: @unchecked Sendable {
     private var stopDeadline: Instant?
 
     static let eventsMax = 256
-    static let receiveSize = 256 << 10
+    /// Connections whose bytes are received before the first of them is executed.
+    package static let batchMax = 16
+    /// Bytes of one connection received at a time.
+    static let receiveSize = 64 << 10
     static let tickMilliseconds: UInt64 = 10
     static let sweepMilliseconds: UInt64 = 1000
     static let stopMilliseconds: UInt64 = 3000
@@ -59,7 +63,8 @@ package final class Reactor: @unchecked Sendable {
         self.wake = wake
         mailbox = Mailbox { _ = eventfd_write(wake, 1) }
         events = .allocate(capacity: Reactor.eventsMax)
-        receiveBuffer = .allocate(byteCount: Reactor.receiveSize, alignment: 64)
+        receiveBuffer = .allocate(byteCount: Reactor.receiveSize * (1 + Reactor.batchMax), alignment: 4096)
+        batch = .allocate(capacity: Reactor.batchMax)
         apus_epoll_add(epoll, wake, UInt32(APUS_READABLE), Reactor.wakeToken)
     }
 
@@ -68,6 +73,7 @@ package final class Reactor: @unchecked Sendable {
         close(wake)
         events.deallocate()
         receiveBuffer.deallocate()
+        batch.deallocate()
     }
 
     // ---- From other threads ----
@@ -138,10 +144,18 @@ package final class Reactor: @unchecked Sendable {
 
     private func turn(eventCount: Int32) {
         mailbox.take { receive(letter: $0) }
+        var batched = 0
         for number in 0..<Int(eventCount) {
-            let event = events + number
-            dispatch(apus_event_token(event), apus_event_flags(event))
+            let token = apus_event_token(events + number)
+            let flags = apus_event_flags(events + number)
+            if token >> 32 != 0, flags == UInt32(APUS_READABLE) {
+                if receiveAhead(ConnectionID(rawValue: token), place: batched) { batched += 1 }
+                if batched == Reactor.batchMax { executeBatch(&batched) }
+            } else {
+                dispatch(token, flags)
+            }
         }
+        executeBatch(&batched)
         serveReady()
         if now.monotonic >= nextTick { tick() }
         isIdle = eventCount == 0 && ready.isEmpty

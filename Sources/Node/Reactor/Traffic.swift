@@ -37,27 +37,70 @@ extension Reactor {
     }
 
     private func readOnce(_ id: ConnectionID, _ connection: UnsafeMutablePointer<Connection>) {
-        let isFresh = connection.pointee.input.isEmpty
-        var room = receiveBuffer.count
-        var target = receiveBuffer.baseAddress!
-        if !isFresh {
-            // Grows with what has come, not with what a header claims.
-            room = min(max(connection.pointee.needed - connection.pointee.input.count, 16 << 10), 1 << 20)
-            target = connection.pointee.input.makeRoom(room)
+        guard !connection.pointee.input.isEmpty else {
+            let got = receive(id, connection, receiveBuffer.baseAddress!, Reactor.receiveSize)
+            if got > 0 {
+                let bytes = UnsafeRawBufferPointer(start: receiveBuffer.baseAddress!, count: got)
+                execute(id, connection, bytes, isFresh: true)
+            }
+            return
         }
+        // Grows with what has come, not with what a header claims.
+        let room = min(max(connection.pointee.needed - connection.pointee.input.count, 16 << 10), 1 << 20)
+        let got = receive(id, connection, connection.pointee.input.makeRoom(room), room)
+        guard got > 0 else { return }
+        connection.pointee.input.end += got
+        guard connection.pointee.input.count >= connection.pointee.needed else { return }
+        execute(id, connection, connection.pointee.input.bytes, isFresh: false)
+    }
+
+    /// Receives once. 0: nothing came, or the connection is closing or closed.
+    private func receive(
+        _ id: ConnectionID, _ connection: UnsafeMutablePointer<Connection>, _ target: UnsafeMutableRawPointer, _ room: Int
+    ) -> Int {
         let got = recv(connection.pointee.descriptor, target, room, 0)
-        if got <= 0 {
-            if got < 0, errno == EAGAIN || errno == EINTR { return }
-            return got == 0 ? peerClosed(id, connection) : closeConnection(id)
+        if got > 0 {
+            connection.pointee.lastActive = now.monotonic.nanoseconds
+            return got
         }
-        connection.pointee.lastActive = now.monotonic.nanoseconds
-        if isFresh {
-            execute(id, connection, UnsafeRawBufferPointer(start: target, count: got), isFresh: true)
-        } else {
-            connection.pointee.input.end += got
-            guard connection.pointee.input.count >= connection.pointee.needed else { return }
-            execute(id, connection, connection.pointee.input.bytes, isFresh: false)
+        if got == 0 {
+            peerClosed(id, connection)
+        } else if errno != EAGAIN, errno != EINTR {
+            closeConnection(id)
         }
+        return 0
+    }
+
+    // ---- Batches: the system calls of some connections hide the memory latency of others ----
+
+    /// Receives from a readable connection and has its first request's memory fetched. False: it is served, or there
+    /// is nothing to serve.
+    func receiveAhead(_ id: ConnectionID, place: Int) -> Bool {
+        guard let connection = table[id] else { return false }
+        guard !isBlocked(connection), connection.pointee.input.isEmpty else {
+            serve(id, Reactor.readable)
+            return false
+        }
+        let target = receiveBuffer.baseAddress! + (1 + place) * Reactor.receiveSize
+        let got = receive(id, connection, target, Reactor.receiveSize)
+        guard got > 0 else { return false }
+        batch[place] = ReceivedAhead(id: id, bytes: UnsafeRawBufferPointer(start: target, count: got))
+        handler.preview(batch[place].bytes, place: place)
+        return true
+    }
+
+    /// Executes what has been received ahead.
+    func executeBatch(_ count: inout Int) {
+        if count > 1 {
+            for stage in 1...2 {
+                for place in 0..<count { handler.prefetch(place: place, stage: stage) }
+            }
+        }
+        for place in 0..<count {
+            guard let connection = table[batch[place].id] else { continue }
+            execute(batch[place].id, connection, batch[place].bytes, isFresh: true)
+        }
+        count = 0
     }
 
     private func peerClosed(_ id: ConnectionID, _ connection: UnsafeMutablePointer<Connection>) {
