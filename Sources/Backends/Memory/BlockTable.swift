@@ -48,7 +48,11 @@ final class BlockTable: @unchecked Sendable {
     static let shardsMax = 256
     static let asleep = UInt64.max
     private var lowestFree = 0
+    /// Free blocks whose pages are still there, and a list that holds each of them (and some that are not free any more).
     private var residentFree = 0
+    private var residentList: [UInt32] = []
+    /// No block from here on has ever been used.
+    private var highWater = 0
     private var retiredList: [UInt32] = []
     private var shardCount = 0
     /// Free blocks that keep their pages, so that a busy namespace does not ask the system for each block.
@@ -70,6 +74,7 @@ final class BlockTable: @unchecked Sendable {
         shardEpochs = .allocate(capacity: BlockTable.shardsMax * 8)
         shardEpochs.initialize(repeating: BlockTable.asleep, count: BlockTable.shardsMax * 8)
         retiredList.reserveCapacity(1024)
+        residentList.reserveCapacity(1024)
     }
 
     deinit {
@@ -116,7 +121,8 @@ final class BlockTable: @unchecked Sendable {
         apus_lock(lockWord)
         defer { apus_unlock(lockWord) }
         recycle()
-        guard count - usedBlocks >= span + reserve, let first = findFree(span) else { return nil }
+        guard count - usedBlocks >= span + reserve, let first = (span == 1 ? findResident() : nil) ?? findFree(span)
+        else { return nil }
         for block in first..<(first + span) {
             if lines[block].isResident == 1 { residentFree -= 1 }
             lines[block].isResident = 1
@@ -125,9 +131,19 @@ final class BlockTable: @unchecked Sendable {
         lines[first].live = 0
         lines[first].filled = 0
         lines[first].span = UInt32(span)
+        highWater = max(highWater, first + span)
         apus_store_release_u32(state(first), BlockState.open)
         apus_store_relaxed_u64(words + 8, UInt64(usedBlocks + span))
         return first
+    }
+
+    /// A free block that has its pages still.
+    private func findResident() -> Int? {
+        while let block = residentList.popLast() {
+            let line = lines[Int(block)]
+            if line.state == BlockState.free, line.isResident == 1 { return Int(block) }
+        }
+        return nil
     }
 
     private func findFree(_ span: Int) -> Int? {
@@ -191,20 +207,25 @@ final class BlockTable: @unchecked Sendable {
             lines[block].state = BlockState.free
             lines[block].span = 1
             residentFree += 1
+            residentList.append(UInt32(block))
         }
         lowestFree = min(lowestFree, first)
         apus_store_relaxed_u64(words + 8, UInt64(usedBlocks - span))
-        for block in first..<(first + span) where residentFree > BlockTable.residentFreeMax { giveBack(block & ~1) }
+        for block in first..<(first + span) where residentFree > BlockTable.residentFreeMax { giveBack(block) }
     }
 
-    /// Gives two neighbouring free blocks back to the system: together they are one huge page.
+    /// Gives a free block back to the system, with its neighbour if that is free too: together they are one huge page.
+    /// Alone it goes only if many wait, for the neighbour loses its huge page then.
     private func giveBack(_ block: Int) {
-        let pair = block..<min(block + 2, count)
-        guard pair.allSatisfy({ lines[$0].state == BlockState.free }) else { return }
-        guard apus_pages_discard(base + block * BlockTable.blockSize, pair.count * BlockTable.blockSize) == 0 else {
-            return
+        let first = block & ~1
+        var given = first..<min(first + 2, count)
+        if !given.allSatisfy({ lines[$0].state == BlockState.free }) {
+            guard residentFree > BlockTable.residentFreeMax + usedBlocks / 64 else { return }
+            given = block..<(block + 1)
         }
-        for block in pair where lines[block].isResident == 1 {
+        let start = base + given.lowerBound * BlockTable.blockSize
+        guard apus_pages_discard(start, given.count * BlockTable.blockSize) == 0 else { return }
+        for block in given where lines[block].isResident == 1 {
             lines[block].isResident = 0
             residentFree -= 1
         }
@@ -226,7 +247,7 @@ final class BlockTable: @unchecked Sendable {
         recycle()
         var best: Int?
         var bestLive = UInt64(liveMax) + 1
-        for block in 0..<count where lines[block].state == BlockState.closed && lines[block].span == 1 {
+        for block in 0..<highWater where lines[block].state == BlockState.closed && lines[block].span == 1 {
             let live = apus_load_relaxed_u64(self.live(block))
             if live < bestLive {
                 best = block

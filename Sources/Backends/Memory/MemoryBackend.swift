@@ -67,7 +67,7 @@ final class MemoryBackend: Backend, Compacting, @unchecked Sendable {
 
     var compaction: (any Compacting)? { self }
 
-    /// Nothing while the blocks in use are within 15 % of what lives, plus the open ones; then the more the
+    /// Nothing while the blocks in use are within `slackPercent` of what lives, plus the open ones; then the more the
     /// further.
     var wantedBytes: Int {
         let live = liveBytes
@@ -92,7 +92,7 @@ public enum Memory {
     static let dataSizeDefault: UInt64 = 4 << 30
     static let defragPercentDefault: UInt64 = 95
     /// Bytes of garbage, in percent of what lives, that compaction leaves alone.
-    static let slackPercent = 15
+    static let slackPercent = 10
     /// Bytes that one slice looks at when there is little to do: about 25 us.
     static let sliceBytes = 16 << 10
 

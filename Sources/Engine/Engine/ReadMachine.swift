@@ -15,7 +15,9 @@ extension NamespaceShard {
         let entry = slot.pointee.previous
         guard slot.pointee.hasPrevious, isVisible(entry, now: now.wall) else { return end(slot, .notFound) }
         let request = slot.pointee.request
-        if !request.pointee.set.isEmpty, namespace.sets.id(of: request.pointee.set) != entry.setID { return end(slot, .parameter) }
+        if !request.pointee.set.isEmpty, namespace.sets.id(of: request.pointee.set) != entry.setID {
+            return end(slot, .parameter)
+        }
         if request.pointee.header.info1.contains(.noBins), !(request.pointee.has(.key) && entry.isKeyStored) {
             return endRead(slot, nil, now)
         }
@@ -73,7 +75,7 @@ extension NamespaceShard {
 
     /// Collects the bins that the read operations name.
     private func selectBins(_ request: RequestPointer, _ view: ImageView) -> ResultCode {
-        guard request.pointee.operationCount > 0, request.pointee.operationCount <= Limits.operationsMax else { return .parameter }
+        guard (1...Limits.operationsMax).contains(request.pointee.operationCount) else { return .parameter }
         let respondsAll = request.pointee.header.info2.contains(.respondAllOperations)
         let searchesHashed = request.pointee.operationCount > 16
         if searchesHashed { scratch.editor.begin(view) }

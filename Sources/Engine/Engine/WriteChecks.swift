@@ -66,7 +66,9 @@ extension NamespaceShard {
             return .generation
         }
         guard request.pointee.set.count <= Limits.setNameSizeMax else { return .parameter }
-        if exists, !request.pointee.set.isEmpty, namespace.sets.id(of: request.pointee.set) != previous.setID { return .parameter }
+        if exists, !request.pointee.set.isEmpty, namespace.sets.id(of: request.pointee.set) != previous.setID {
+            return .parameter
+        }
         return .ok
     }
 
