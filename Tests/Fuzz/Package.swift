@@ -1,0 +1,44 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// The fuzzers: a package of its own, because everything in it is built with libFuzzer's and the address sanitizer's
+// instrumentation. The sources are those of the root package, through a link. `scripts/fuzz` builds and runs it.
+
+let instrumented = ["-sanitize=fuzzer,address", "-parse-as-library", "-assert-config", "Debug"]
+let settings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("ExistentialAny"),
+    .unsafeFlags(instrumented + ["-package-name", "apus"]),
+]
+
+func target(_ name: String, in folder: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(name: name, dependencies: dependencies, path: "Sources/Apus/\(folder)/\(name)", swiftSettings: settings)
+}
+func fuzzer(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .executableTarget(
+        name: name, dependencies: dependencies, path: "Sources/\(name)", swiftSettings: settings,
+        linkerSettings: [.unsafeFlags(["-sanitize=fuzzer,address", "-use-ld=lld"])])
+}
+
+let package = Package(
+    name: "apus-fuzz",
+    targets: [
+        .target(name: "CBase", path: "Sources/Apus/Engine/CBase"),
+        .systemLibrary(name: "CZlib", path: "Sources/Apus/Node/CZlib", pkgConfig: "zlib"),
+        target("Base", in: "Engine", ["CBase"]),
+        target("Wire", in: "Engine", ["Base"]),
+        target("Record", in: "Engine", ["Base"]),
+        target("Index", in: "Engine", ["Base", "CBase"]),
+        target("Storage", in: "Backends", ["Base"]),
+        target("Memory", in: "Backends", ["Base", "CBase", "Storage"]),
+        target("Engine", in: "Engine", ["Base", "CBase", "Wire", "Record", "Index", "Storage"]),
+        target("Assembly", in: "Node", ["Base", "Wire", "Engine", "Storage", "CZlib"]),
+        target("Logging", in: "Node", ["Base", "CBase"]),
+        target("Configuration", in: "Node", ["Base", "Storage", "Logging"]),
+        fuzzer("FuzzFrames", ["Base", "Wire", "Index", "Storage", "Memory", "Engine", "Assembly"]),
+        fuzzer("FuzzInfo", ["Base", "Wire"]),
+        fuzzer("FuzzConfiguration", ["Base", "Storage", "Memory", "Configuration"]),
+    ]
+)

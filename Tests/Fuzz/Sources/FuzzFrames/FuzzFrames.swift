@@ -1,0 +1,100 @@
+// Bytes of a connection through framing, parsing, compression, engine and memory backend, in pieces as a socket would
+// deliver them. What it holds: whole answers only, nothing consumed that was not there, nobody's memory touched.
+import Assembly
+import Base
+import Engine
+import Index
+import Memory
+import Storage
+import Wire
+
+private final class Info: InfoResponder {
+    func answer(_ body: UnsafeRawBufferPointer, kind: UInt8, to output: OutputBuffer) {
+        var parser = InfoRequestParser(body)
+        while let line = parser.next() { output.append(line.text) }
+    }
+}
+
+private final class Shell: EngineShell {
+    func post(_ slot: SlotPointer) { fatalError("one reactor never posts") }
+    func output(of connection: UInt64) -> OutputBuffer? { nil }
+    func answered(_ connection: UInt64) {}
+}
+
+private final class World {
+    let executor = FrameExecutor(info: Info(), adminKind: 1)
+    let engine: EngineShard
+    let output = OutputBuffer()
+    private let shell = Shell()
+    private var time = TurnTime(monotonic: Instant(nanoseconds: 1), wall: RecordTime(milliseconds: 500_000_000_000))
+
+    init() throws {
+        let agreement = Agreement(backend: "memory", format: 1, capabilities: .volatile)
+        let backend = try Memory.descriptor.open(OpenRequest(
+            namespace: "test", settings: BackendSettings([("data-size", "\(64 << 20)")]), agreement: agreement,
+            log: { _ in }))
+        var settings = NamespaceSettings(name: "test")
+        settings.nsupPeriodSeconds = 1
+        let namespace = Namespace(
+            settings: settings, agreement: agreement, backend: backend, index: try PrimaryIndex(heapFor: 1 << 20),
+            epoch: Epoch(regime: 1, viewKey: 1), reactors: 1)
+        engine = EngineShard(
+            reactor: 0, namespaces: [namespace], backends: [try backend.makeShard(index: 0, of: 1)], shell: shell,
+            cluster: LoneNode(), deadlineMilliseconds: 1000, log: { _ in })
+        executor.engine = engine
+    }
+
+    func take(_ bytes: UnsafeRawBufferPointer) {
+        time.monotonic.nanoseconds += 1_000_000
+        time.wall.milliseconds += 1
+        engine.turnBegan(time)
+        var offset = 0
+        while offset < bytes.count {
+            let piece = UnsafeRawBufferPointer(rebasing: bytes[offset...])
+            output.truncate(to: 0)
+            executor.preview(piece, place: offset & 15)
+            executor.prefetch(place: offset & 15, stage: 1)
+            executor.prefetch(place: offset & 15, stage: 2)
+            let (consumed, verdict) = executor.receive(
+                connection: 1, kind: UInt8(offset & 1 == 0 ? 0 : 1), piece, arrived: time.monotonic, output: output)
+            precondition(consumed <= piece.count)
+            checkAnswers()
+            offset += consumed
+            guard case .more = verdict, consumed > 0 else { break }
+        }
+        _ = engine.backgroundSlice()
+        engine.turnEnded(sleeping: false)
+    }
+
+    /// What was answered is a sequence of whole frames.
+    private func checkAnswers() {
+        var offset = 0
+        while offset < output.count {
+            guard case .frame(let header) = FrameHeader.parse(UnsafeRawBufferPointer(rebasing: output.bytes[offset...]))
+            else { fatalError("an answer without a header") }
+            offset += FrameHeader.byteCount + header.bodySize
+        }
+        precondition(offset == output.count)
+    }
+}
+
+nonisolated(unsafe) private let world = try! World()
+
+private func fuzzFrames(_ data: UnsafePointer<UInt8>, _ count: Int) -> CInt {
+    world.take(UnsafeRawBufferPointer(start: data, count: count))
+    return 0
+}
+
+// SwiftPM renames the entry of an executable; libFuzzer is driven from there.
+@_silgen_name("LLVMFuzzerRunDriver")
+private func runDriver(
+    _ count: UnsafeMutablePointer<CInt>, _ words: UnsafeMutablePointer<UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?>,
+    _ one: @convention(c) (UnsafePointer<UInt8>, Int) -> CInt
+) -> CInt
+
+@_cdecl("FuzzFrames_main")
+public func entry(_ count: CInt, _ words: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?) -> CInt {
+    var count = count
+    var words = words
+    return runDriver(&count, &words) { fuzzFrames($0, $1) }
+}
