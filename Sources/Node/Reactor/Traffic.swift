@@ -184,7 +184,8 @@ extension Reactor {
 
     // ---- Answers ----
 
-    /// Sends what the shared output holds, after what has waited longer; empties the output.
+    /// Sends what the shared output holds, after what has waited longer; empties the output. Whatever the call before it
+    /// changed about the connection, epoll is asked for the right events afterwards.
     private func send(_ id: ConnectionID, _ connection: UnsafeMutablePointer<Connection>) {
         defer { output.truncate(to: 0) }
         if !connection.pointee.output.isEmpty {
@@ -196,10 +197,9 @@ extension Reactor {
             if sent < output.count {
                 connection.pointee.output.append(UnsafeRawBufferPointer(rebasing: output.bytes[max(sent, 0)...]))
                 connection.pointee.blockedSince = now.monotonic.nanoseconds
-                updateEvents(id, connection)
             }
         }
-        if connection.pointee.isClosing { closeIfDone(id, connection) }
+        closeIfDone(id, connection)
     }
 
     /// Sends what has waited. False: the connection is gone.

@@ -1,0 +1,248 @@
+"""Servers for the tests: the shipped binary, real ports, real processes. The binary is APUS_BIN, else .build/release/apus."""
+import os
+import re
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+import zlib
+
+import aerospike
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BINARY = os.environ.get("APUS_BIN", os.path.join(ROOT, ".build", "release", "apus"))
+
+THREE_NAMESPACES = """
+namespace test { nsup-period 120
+  storage-engine memory
+}
+namespace ttl { default-ttl 100
+  nsup-period 120
+  default-read-touch-ttl-pct 50
+  storage-engine memory
+}
+namespace small { max-record-size 2K
+  disallow-null-setname true
+  storage-engine memory
+}
+"""
+
+
+class Server:
+    """One node. `namespaces` is configuration text; `service` and `network` are lines of those sections."""
+
+    def __init__(self, namespaces=THREE_NAMESPACES, service="", network=None, environment=None, descriptors=None,
+                 logging="", wait=True, threads=2):
+        self.directory = tempfile.mkdtemp(prefix="apus-test-")
+        network = network or "service { address 127.0.0.1\n port 0\n}\n"
+        self.configuration = os.path.join(self.directory, "apus.conf")
+        with open(self.configuration, "w") as file:
+            file.write(f"service {{ work-directory {self.directory}/var\n service-threads {threads}\n{service}\n}}\n"
+                       f"{logging}\nnetwork {{\n{network}\n}}\n{namespaces}\n")
+        self.log_path = os.path.join(self.directory, "log")
+        limit = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))) if descriptors else None
+        with open(self.log_path, "w") as log:
+            self.process = subprocess.Popen(
+                [BINARY, "serve", "--config", self.configuration], stdout=log, stderr=log, preexec_fn=limit,
+                env={**os.environ, **(environment or {})}, cwd=self.directory)
+        self.endpoints = []
+        self.clients = []
+        if wait:
+            ready = self.wait_for_log(r"service ready on (\S.*): namespaces")
+            self.endpoints = ready.group(1).split(", ")
+            self.port = int(self.endpoints[0].rsplit(":", 1)[1])
+
+    @property
+    def log(self):
+        with open(self.log_path) as file:
+            return file.read()
+
+    def wait_for_log(self, pattern, seconds=10):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found = re.search(pattern, self.log)
+            if found:
+                return found
+            if self.process.poll() is not None:
+                raise AssertionError(f"the node ended with {self.process.returncode}:\n{self.log}")
+            time.sleep(0.02)
+        raise AssertionError(f"no {pattern!r} in:\n{self.log}")
+
+    def client(self, **policies):
+        client = aerospike.client({"hosts": [("127.0.0.1", self.port)], "policies": policies}).connect()
+        self.clients.append(client)
+        return client
+
+    def raw(self, port=None):
+        return RawClient(port or self.port)
+
+    def info(self, command, port=None):
+        with self.raw(port) as raw:
+            return raw.info(command)
+
+    def statistics(self, command="statistics"):
+        return dict(pair.split("=", 1) for pair in self.info(command).split(";"))
+
+    def end_with_failure(self, seconds=10):
+        """The exit code and what was printed of a node that cannot start."""
+        return self.process.wait(seconds), self.log
+
+    def stop(self, number=signal.SIGTERM):
+        for client in self.clients:
+            client.close()
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"the node did not stop:\n{self.log}") from None
+
+
+class RawClient:
+    """The protocol by hand."""
+
+    def __init__(self, port, host="127.0.0.1"):
+        self.socket = socket.create_connection((host, port), timeout=10)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+    def send(self, data):
+        self.socket.sendall(data)
+
+    def receive(self, count):
+        data = b""
+        while len(data) < count:
+            piece = self.socket.recv(count - len(data))
+            if not piece:
+                raise EOFError(f"closed after {len(data)} of {count} bytes")
+            data += piece
+        return data
+
+    def frame(self):
+        """Type and body of the next frame."""
+        head = struct.unpack(">Q", self.receive(8))[0]
+        assert head >> 56 == 2
+        return head >> 48 & 0xFF, self.receive(head & 0xFFFFFFFFFFFF)
+
+    def ask(self, data):
+        self.send(data)
+        kind, body = self.frame()
+        if kind == 4:
+            whole = zlib.decompress(body[8:])
+            assert len(whole) == struct.unpack(">Q", body[:8])[0]
+            kind, body = whole[1], whole[8:]
+        assert kind == 3
+        return Answer(body)
+
+    def info(self, command):
+        self.send(frame(1, command.encode() + b"\n"))
+        kind, body = self.frame()
+        assert kind == 1
+        line = body.decode().rstrip("\n")
+        assert line.startswith(command + "\t"), line
+        return line[len(command) + 1:]
+
+    def is_closed(self):
+        try:
+            return self.socket.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+
+class Answer:
+    def __init__(self, body):
+        head = struct.unpack(">BBBBBBIIIHH", body[:22])
+        assert head[0] == 22
+        self.info3, self.result, self.generation, self.void_time = head[3], head[5], head[6], head[7]
+        self.bins = []
+        at = 22
+        assert head[9] == 0, "answers to single records have no fields"
+        for _ in range(head[10]):
+            size, _, kind, _, name = struct.unpack(">IBBBB", body[at:at + 8])
+            self.bins.append((body[at + 8:at + 8 + name].decode(), kind, body[at + 8 + name:at + 4 + size]))
+            at += 4 + size
+        assert at == len(body)
+
+
+def frame(kind, body):
+    return struct.pack(">Q", 2 << 56 | kind << 48 | len(body)) + body
+
+
+def field(number, value):
+    return struct.pack(">IB", len(value) + 1, number) + value
+
+
+def operation(code, kind, name, value=b""):
+    return struct.pack(">IBBBB", 4 + len(name) + len(value), code, kind, 0, len(name)) + name + value
+
+
+def integer(value):
+    return struct.pack(">q", value)
+
+
+def message(digest, operations=(), info1=0, info2=0, info3=0, generation=0, ttl=0, timeout=1000, fields=(),
+            namespace=b"test", set_name=b"raw"):
+    all_fields = [field(0, namespace), field(1, set_name), field(4, digest), *fields]
+    head = struct.pack(">BBBBBBIIIHH", 22, info1, info2, info3, 0, 0, generation, ttl, timeout, len(all_fields),
+                       len(operations))
+    return frame(3, head + b"".join(all_fields) + b"".join(operations))
+
+
+def digest(number):
+    return struct.pack("<QQI", number * 0x9E3779B97F4A7C15 % 2**64, number, number % 2**32)
+
+
+def get(of, **more):
+    return message(of, info1=3, **more)
+
+
+def put(of, value, name=b"a", **more):
+    return message(of, [operation(2, 1, name, integer(value))], info2=1, **more)
+
+
+def delete(of, **more):
+    return message(of, info2=3, **more)
+
+
+@pytest.fixture(scope="session")
+def server():
+    node = Server()
+    yield node
+    assert node.stop() == 0, node.log
+    assert "CRITICAL" not in node.log
+
+
+@pytest.fixture(scope="session")
+def client(server):
+    return server.client()
+
+
+@pytest.fixture
+def own_server():
+    """Makes servers for one test and stops what is left of them."""
+    nodes = []
+
+    def make(*arguments, **named):
+        nodes.append(Server(*arguments, **named))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        if node.process.poll() is None:
+            assert node.stop() == 0, node.log
+
+
+@pytest.fixture
+def key(request):
+    """A key of this test's own."""
+    return ("test", "demo", request.node.nodeid)
