@@ -81,6 +81,10 @@ let package = Package(
             ],
             path: "Sources/Node/apus", swiftSettings: settings,
             linkerSettings: [.linkedLibrary("jemalloc")]),
+        // Measurements
+        .executableTarget(
+            name: "IndexBench", dependencies: ["Base", "Index", "CReactor"], path: "bench/IndexBench",
+            swiftSettings: settings),
         // Tests
         .target(name: "TestSupport", dependencies: ["Base"], path: "Tests/TestSupport", swiftSettings: settings),
         tests("BaseTests", ["Base", "TestSupport"]),

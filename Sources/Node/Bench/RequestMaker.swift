@@ -93,7 +93,7 @@ struct RequestMaker {
         guard isWrite else { return cursor - place }
         let size = valueSize(&random)
         put("$")
-        put(number: size, digits: 5)
+        put(number: size, digits: String(size).utf8.count)
         put("\r\n")
         copyNoise(size, &random, to: cursor)
         cursor += size
