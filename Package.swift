@@ -87,6 +87,9 @@ let package = Package(
             swiftSettings: settings),
         // Tests
         .target(name: "TestSupport", dependencies: ["Base"], path: "Tests/TestSupport", swiftSettings: settings),
+        .executableTarget(
+            name: "TestNode", dependencies: ["Base", "Storage", "Memory", "Builtin", "Node"], path: "Tests/TestNode",
+            swiftSettings: settings),
         tests("BaseTests", ["Base", "TestSupport"]),
         tests("WireTests", ["Base", "Wire", "TestSupport"]),
         tests("RecordTests", ["Base", "Record", "TestSupport"]),

@@ -14,6 +14,8 @@ import aerospike
 import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# A node with backends of the tests' own, from the checked build.
+TEST_NODE = os.environ.get("APUS_TEST_NODE", os.path.join(ROOT, ".build-checked", "release", "TestNode"))
 BINARY = os.environ.get("APUS_BIN", os.path.join(ROOT, ".build", "release", "apus"))
 
 THREE_NAMESPACES = """
@@ -36,7 +38,7 @@ class Server:
     """One node. `namespaces` is configuration text; `service` and `network` are lines of those sections."""
 
     def __init__(self, namespaces=THREE_NAMESPACES, service="", network=None, environment=None, descriptors=None,
-                 logging="", wait=True, threads=2):
+                 logging="", wait=True, threads=2, command=None):
         self.directory = tempfile.mkdtemp(prefix="apus-test-")
         network = network or "service { address 127.0.0.1\n port 0\n}\n"
         self.configuration = os.path.join(self.directory, "apus.conf")
@@ -47,7 +49,7 @@ class Server:
         limit = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))) if descriptors else None
         with open(self.log_path, "w") as log:
             self.process = subprocess.Popen(
-                [BINARY, "serve", "--config", self.configuration], stdout=log, stderr=log, preexec_fn=limit,
+                [*(command or [BINARY, "serve", "--config"]), self.configuration], stdout=log, stderr=log, preexec_fn=limit,
                 env={**os.environ, **(environment or {})}, cwd=self.directory)
         self.endpoints = []
         self.clients = []

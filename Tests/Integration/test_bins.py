@@ -220,7 +220,7 @@ def test_batches_and_queries_with_the_client_are_refused(client, key):
         client.query("test", "demo").results()
     assert raised.value.code == 16
     try:
-        code = client.batch_read([key, (*key[:2], "another")]).batch_records[0].result
+        code = client.batch_read([key, (*key[:2], "another")]).result
     except e.AerospikeError as error:
         code = error.code
     assert code == 16
@@ -229,8 +229,8 @@ def test_batches_and_queries_with_the_client_are_refused(client, key):
 def test_a_batch_answers_16_and_ends(raw):
     """The golden batch of one key: its namespace is in the row, not in the message."""
     raw.send(bytes.fromhex(
-        "02030000000000561608000000000000000000000000000003e8000100000000003c29000000010d00000000b747f5854d0b33259928d0cfab7fad81d6"
-        "abfbf60a0300000000000000020000000000050074657374000000050164656d6f"))
+        "02030000000000561608000000000000000000000000000003e8000100000000003c29000000010d00000000"
+        "b747f5854d0b33259928d0cfab7fad81d6abfbf60a0300000000000000020000000000050074657374000000050164656d6f"))
     kind, body = raw.frame()
     assert (kind, body[5], body[3] & 1) == (3, 16, 1)
 

@@ -84,7 +84,8 @@ def test_a_client_with_credentials_goes_on(server):
 
 def test_kinds_mix_in_one_segment(raw):
     d = digest(7001)
-    raw.send(frame(1, b"status\n") + put(d, 5) + frame(2, bytes(16)) + compressed(get(d)) + frame(1, b"partitions\n") + get(d))
+    raw.send(frame(1, b"status\n") + put(d, 5) + frame(2, bytes(16)) + compressed(get(d))
+             + frame(1, b"partitions\n") + get(d))
     assert raw.frame() == (1, b"status\tok\n")
     assert raw.frame()[1][5] == 0
     assert raw.frame()[1][1] == 52

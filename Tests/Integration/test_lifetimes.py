@@ -144,21 +144,6 @@ def test_records_that_never_expire_are_not_touched(raw):
 
 # ---- Expiry in the background ----
 
-def test_expired_records_are_removed(own_server):
-    """nsup: what has expired leaves the index, and is counted."""
-    node = own_server("namespace test { nsup-period 1\n storage-engine memory\n}\n")
-    with node.raw() as raw:
-        for number in range(20):
-            assert raw.ask(put(digest(number), 1, ttl=1)).result == 0
-        assert raw.ask(put(digest(100), 1)).result == 0
-    deadline = time.monotonic() + 6
-    statistics = node.statistics("namespace/test")
-    while statistics["objects"] != "1" and time.monotonic() < deadline:
-        time.sleep(0.2)
-        statistics = node.statistics("namespace/test")
-    assert (statistics["objects"], statistics["expired_objects"]) == ("1", "20")
-
-
 def test_reductions_that_are_not_applied(own_server):
     node = own_server("namespace test { nsup-period 120\n apply-ttl-reductions false\n storage-engine memory\n}\n")
     with node.raw() as raw:

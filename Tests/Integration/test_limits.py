@@ -1,4 +1,5 @@
 """Limits of a node and of a namespace: stop-writes, sizes of records, the admin port, what a configuration may say."""
+import os
 import socket
 import subprocess
 import time
@@ -153,7 +154,7 @@ def test_addresses_told_to_clients(own_server):
 
 
 def listening_port(pid):
-    inodes = subprocess.run(["sh", "-c", f"ls -l /proc/{pid}/fd | grep -o 'socket:.[0-9]*'"], capture_output=True, text=True).stdout
+    inodes = " ".join(os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd"))
     with open("/proc/net/tcp") as file:
         for line in file.readlines()[1:]:
             words = line.split()

@@ -99,7 +99,8 @@ def test_readers_see_whole_records(server):
                 assert raw.ask(message(of, both, info2=1)).result == 0
 
     with server.raw() as raw:
-        assert raw.ask(message(of, [operation(2, 1, b"a", integer(0)), operation(2, 1, b"b", integer(0))], info2=1)).result == 0
+        zeros = [operation(2, 1, name, integer(0)) for name in (b"a", b"b")]
+        assert raw.ask(message(of, zeros, info2=1)).result == 0
         writers = [threading.Thread(target=write) for _ in range(2)]
         for writer in writers:
             writer.start()

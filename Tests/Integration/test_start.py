@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import BINARY, RawClient, digest, frame, put
+from conftest import BINARY, TEST_NODE, RawClient, digest, message, operation, put
 
 
 def apus(*words, **more):
@@ -157,14 +157,50 @@ def test_pinned_reactors(own_server):
         assert len(pinned) == 2 and all(len(one) == 1 and one <= allowed for one in pinned)
 
 
-def test_a_crash_leaves_a_report(own_server):
-    """The backtrace and the request at hand are in the log; the process dies of the signal."""
+def test_a_signal_leaves_a_report(own_server):
     node = own_server()
-    with node.raw() as raw:
-        assert raw.ask(put(digest(1), 1)).result == 0
     node.process.send_signal(signal.SIGSEGV)
     assert node.process.wait(10) == -signal.SIGSEGV
-    assert re.search(r"CRITICAL \(as\): signal 11", node.log) and "backtrace" in node.log and "apus" in node.log
+    assert re.search(r"CRITICAL \(as\): signal 11", node.log) and "backtrace" in node.log
+
+
+def test_a_trap_leaves_a_report_with_the_request(own_server):
+    """The node dies of the signal; who reads the log sees the request's header and where it happened."""
+    node = own_server("namespace test { storage-engine trap\n}", command=[TEST_NODE])
+    with node.raw() as raw:
+        assert raw.ask(put(digest(1), 1)).result == 0
+        request = message(digest(77), [operation(2, 3, b"s", b"please trap")], info2=1)
+        raw.send(request)
+        assert raw.is_closed()
+    assert node.process.wait(10) in (-signal.SIGILL, -signal.SIGTRAP, -signal.SIGABRT)
+    report = re.search(r"CRITICAL \(as\): signal \d+ at address \S+, executing the request ([0-9a-f]+), backtrace:\n(.*)",
+                       node.log, re.S)
+    assert report and report.group(1) == request[8:8 + 64].hex()
+    assert len(report.group(2).split("\n")) > 5 and "TestNode" in report.group(2)
+
+
+def test_info_answers_while_the_node_starts(own_server):
+    """The namespace takes two seconds to open; clients see a node that is there and not ready."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    begun = time.monotonic()
+    node = own_server("namespace test { storage-engine slow\n}", command=[TEST_NODE], wait=False,
+                      network=f"service {{ address 127.0.0.1\n port {port}\n}}")
+    raw = None
+    while raw is None:
+        try:
+            raw = RawClient(port)
+        except ConnectionRefusedError:
+            time.sleep(0.02)
+    with raw:
+        assert raw.info("status") == "starting" and raw.info("partition-generation") == "-1"
+        assert time.monotonic() - begun < 1
+        assert raw.info("namespaces") == ""
+        assert raw.ask(put(digest(1), 1)).result == 11
+        node.wait_for_log("service ready")
+        assert raw.info("status") == "ok" and raw.info("partition-generation") == "1"
+        assert raw.ask(put(digest(1), 1)).result == 0
 
 
 def test_version_and_help():

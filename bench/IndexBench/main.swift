@@ -135,10 +135,11 @@ private func report(_ results: [Measurement], json: Bool) {
         }
         return print("[\(rows.joined(separator: ", "))]")
     }
-    print("| records | two dependent reads | hit, chained | to reads | hit in a batch of 16 | to hit | miss | bytes |")
+    print("| records | two reads | hit, chained | to reads | hit in a batch of 16 | to hit | miss | bytes |")
     print("|---|---|---|---|---|---|---|---|")
     for one in results {
-        print("| \(one.millions) M | \(rounded(one.twoReads)) ns | \(rounded(one.hit)) ns | \(rounded(one.hit / one.twoReads))"
+        print("| \(one.millions) M | \(rounded(one.twoReads)) ns | \(rounded(one.hit)) ns"
+            + " | \(rounded(one.hit / one.twoReads))"
             + " | \(rounded(one.batched)) ns | \(rounded(one.batched / one.hit)) | \(rounded(one.miss)) ns"
             + " | \(rounded(one.bytesPerRecord)) |")
     }

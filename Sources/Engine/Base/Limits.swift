@@ -27,6 +27,8 @@ public enum Limits {
     @inlinable public static var pendingLimitDefault: Int { 20 }
     /// Longest info command name in bytes.
     @inlinable public static var infoNameSizeMax: Int { 31 }
+    /// Connections to the admin port.
+    @inlinable public static var adminConnectionsMax: Int { 100 }
     /// Requests of one connection executed in one turn (ours).
     @inlinable public static var requestsPerTurnMax: Int { 64 }
     /// Bytes of one connection executed in one turn (ours).

@@ -114,10 +114,12 @@ package final class EngineShard {
 
     /// Why a request reaches no namespace; nil if it does.
     private func refusal(_ request: RequestPointer, _ namespace: Int, isWrite: Bool) -> ResultCode? {
+        let info1 = request.pointee.header.info1
+        // A batch names its namespaces in its rows.
+        if info1.contains(.batch) { return .unsupportedFeature }
         guard namespace >= 0 else { return .namespace }
         if request.pointee.isDigestMalformed { return .parameter }
-        let info1 = request.pointee.header.info1
-        guard request.pointee.has(.digest), !info1.contains(.batch) else { return .unsupportedFeature }
+        guard request.pointee.has(.digest) else { return .unsupportedFeature }
         guard isWrite || info1.contains(.read) else { return .parameter }
         return isSupported(request) ? nil : .unsupportedFeature
     }

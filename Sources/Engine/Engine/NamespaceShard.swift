@@ -55,9 +55,10 @@ package final class NamespaceShard {
 
     deinit { nameBytes.deallocate() }
 
-    /// Whether the entry stands for a record that a client can see at `now`.
+    /// Whether the entry stands for a record that a client can see at `now`. Void-times are cut to seconds: a
+    /// record is there through the second of its void-time, so that it never lives shorter than it was given.
     func isVisible(_ entry: IndexEntry, now: RecordTime) -> Bool {
-        entry.kind == .live && (entry.voidTime == 0 || entry.voidTime > now.seconds)
+        entry.kind == .live && (entry.voidTime == 0 || entry.voidTime >= now.seconds)
     }
 
     /// Looks the slot's record up and copies its entry into the slot. Under the partition's lock.

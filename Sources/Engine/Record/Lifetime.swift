@@ -101,7 +101,7 @@ package enum TimeToLive {
         let percent = requested == 0 ? defaultPercent : requested
         guard percent > 0, voidTime > 0 else { return .no }
         let written = RecordTime(milliseconds: lastUpdate).seconds
-        guard voidTime > written, voidTime > now else { return .no }
+        guard voidTime > written, voidTime >= now else { return .no }
         let left = UInt64(voidTime - now) * 100
         return left < UInt64(voidTime - written) * UInt64(percent) ? .touch : .no
     }

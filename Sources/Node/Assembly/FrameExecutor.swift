@@ -8,7 +8,7 @@ internal import Wire
 /// Answers info requests. Reactor's thread.
 package protocol InfoResponder: AnyObject {
     /// Writes the answers to the lines of `body` as one text (without frame header) to `output`.
-    func answer(_ body: UnsafeRawBufferPointer, kind: UInt8, to output: OutputBuffer)
+    func answer(_ body: UnsafeRawBufferPointer, connection: UInt64, kind: UInt8, to output: OutputBuffer)
 }
 
 /// What the connection does next.
@@ -189,7 +189,7 @@ package final class FrameExecutor {
             guard kind != adminKind else { return .refused("a data request on the admin port") }
             return executeMessage(frame, connection, arrived, output)
         case FrameType.info.rawValue:
-            answerInfo(body, kind, output)
+            answerInfo(body, connection, kind, output)
             return .answered
         case FrameType.security.rawValue:
             AnswerWriter.appendSecurity(result: .securityNotEnabled, to: output)
@@ -236,11 +236,13 @@ package final class FrameExecutor {
         return executeMessage(frame, connection, arrived, output)
     }
 
-    private func answerInfo(_ body: UnsafeRawBufferPointer, _ kind: UInt8, _ output: OutputBuffer) {
+    private func answerInfo(
+        _ body: UnsafeRawBufferPointer, _ connection: UInt64, _ kind: UInt8, _ output: OutputBuffer
+    ) {
         let start = output.count
         _ = output.reserve(FrameHeader.byteCount)
         output.commit(FrameHeader.byteCount)
-        info.answer(body, kind: kind, to: output)
+        info.answer(body, connection: connection, kind: kind, to: output)
         let size = output.count - start - FrameHeader.byteCount
         FrameHeader.write(type: .info, bodySize: size, to: output.mutableBytes.baseAddress! + start)
     }

@@ -72,6 +72,11 @@ extension InfoService {
 
     // ---- Latencies ----
 
+    /// Histograms of requests that answer 16 so far: listed, and never active.
+    private static let laterHistograms = [
+        "udf", "batch-sub-read", "batch-sub-write", "batch-sub-udf", "pi-query", "si-query",
+    ]
+
     private func latencies(_ request: InfoRequest) -> String {
         let isMicroseconds = state.configuration.service.microsecondHistograms
         func entry(_ name: String) -> String {
@@ -80,6 +85,7 @@ extension InfoService {
         }
         let names = state.servingNamespaces.flatMap { namespace in
             LatencyKind.allCases.map { LatencyHistory.name(namespace, $0) }
+                + Self.laterHistograms.map { "{\(namespace.settings.name)}-\($0)" }
         }
         guard let wanted = request["hist"] else {
             return (["batch-index:"] + names.map(entry)).joined(separator: ";")

@@ -40,7 +40,7 @@ extension InfoService {
         "objects": { service, _ in
             "\(service.state.servingNamespaces.reduce(0) { $0 + $1.objectCount })"
         },
-        "user-agent-set": { _, request in request["value"] == nil ? InfoError.text(4, "missing 'value'") : "ok" },
+        "user-agent-set": { service, request in service.setUserAgent(request) },
     ]
 
     /// The words by which Java and Go clients choose their requests. batch-any, pquery, pscans and query-show
@@ -49,6 +49,13 @@ extension InfoService {
         "batch-any", "cluster-stable", "float", "peers", "pipelining", "pquery", "pscans", "query-show", "replicas",
         "replicas-all", "replicas-master", "replicas-max",
     ]
+
+    private func setUserAgent(_ request: InfoRequest) -> String {
+        guard let name = request["value"] else { return InfoError.text(4, "missing 'value'") }
+        guard UserAgents.fits(name) else { return InfoError.text(4, "bad value") }
+        let key = UserAgents.Key(reactor: reactor, connection: connection)
+        return state.userAgents.set(key, name) ? "ok" : InfoError.text(4, "already set")
+    }
 
     private var statusText: String {
         switch state.phase {

@@ -15,7 +15,9 @@ extension InfoService {
         "log-set": { service, request in service.setLogLevels(request) },
         "health-outliers": { _, _ in "" },
         "best-practices": { _, _ in "failed_best_practices=none" },
-        "user-agents": { _, _ in "" },
+        "user-agents": { service, _ in
+            service.state.userAgents.text(connections: service.state.reactors.totals().clientConnections)
+        },
     ]
 
     private func configuration(_ request: InfoRequest) -> String {

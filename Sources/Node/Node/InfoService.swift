@@ -12,12 +12,16 @@ final class InfoService: InfoResponder {
     let state: NodeState
     /// The kind of connection whose request is being answered.
     private(set) var isAdmin = false
+    /// That connection, and the reactor this object belongs to.
+    private(set) var connection: UInt64 = 0
+    let reactor: Int
     /// Lines answered.
     private(set) var completed: UInt64 = 0
     private let adminKind: UInt8
     private let commands: [String: Command]
 
-    init(state: NodeState, adminKind: UInt8) {
+    init(state: NodeState, reactor: Int, adminKind: UInt8) {
+        self.reactor = reactor
         self.state = state
         self.adminKind = adminKind
         commands = InfoService.identityCommands
@@ -26,7 +30,8 @@ final class InfoService: InfoResponder {
             .merging(InfoService.operatorCommands) { first, _ in first }
     }
 
-    func answer(_ body: UnsafeRawBufferPointer, kind: UInt8, to output: OutputBuffer) {
+    func answer(_ body: UnsafeRawBufferPointer, connection: UInt64, kind: UInt8, to output: OutputBuffer) {
+        self.connection = connection
         isAdmin = kind == adminKind
         var parser = InfoRequestParser(body)
         while let line = parser.next() {

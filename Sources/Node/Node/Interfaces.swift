@@ -1,3 +1,4 @@
+internal import Base
 internal import CReactor
 internal import Glibc
 
@@ -47,7 +48,8 @@ enum Descriptors {
         _ = setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
         guard hard >= needed else {
             throw StartError(
-                "proto-fd-max \(connections) needs \(needed) file descriptors, this process may have \(hard):"
+                "proto-fd-max \(connections - Limits.adminConnectionsMax) needs \(needed) file descriptors, this"
+                    + " process may have \(hard):"
                     + " raise the limit (ulimit -n \(needed), or LimitNOFILE in the unit) or lower proto-fd-max")
         }
     }

@@ -33,6 +33,7 @@ final class NodeState: @unchecked Sendable {
     private let phaseWord: UnsafeMutablePointer<UInt32>
     let reactors = ReactorDirectory()
     let latencies = LatencyHistory()
+    let userAgents = UserAgents()
 
     init(configuration: NodeConfiguration, nodeID: NodeID, clusterKey: UInt64, log: Logger, registry: BackendRegistry) {
         self.configuration = configuration

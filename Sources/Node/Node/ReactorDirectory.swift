@@ -33,7 +33,8 @@ final class ReactorDirectory: @unchecked Sendable {
         var totals = Totals()
         for (reactor, shell) in entries {
             let counters = reactor.counters
-            totals.clientConnections += counters.connections
+            totals.clientConnections += counters.connections[Int(ConnectionKind.service)]
+            totals.adminConnections += counters.connections[Int(ConnectionKind.admin)]
             totals.opened += counters.opened
             totals.closed += counters.closed
             totals.reaped += counters.reaped
@@ -50,7 +51,7 @@ final class ReactorDirectory: @unchecked Sendable {
         entries.enumerated().flatMap { number, entry in
             let counters = entry.reactor.counters
             return [
-                ("reactor[\(number)].connections", "\(counters.connections)"),
+                ("reactor[\(number)].connections", "\(counters.connections.reduce(0, +))"),
                 ("reactor[\(number)].busy_ms", "\(counters.busyNanoseconds / 1_000_000)"),
                 ("reactor[\(number)].turns", "\(counters.turns)"),
             ]

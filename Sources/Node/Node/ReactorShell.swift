@@ -30,9 +30,9 @@ final class ReactorShell: ReactorHandler, EngineShell {
     private var time = SystemClock.now()
     private var offered: EngineShard?
 
-    init(state: NodeState) {
+    init(state: NodeState, number: Int) {
         self.state = state
-        info = InfoService(state: state, adminKind: ConnectionKind.admin)
+        info = InfoService(state: state, reactor: number, adminKind: ConnectionKind.admin)
         executor = FrameExecutor(info: info, adminKind: ConnectionKind.admin)
     }
 
@@ -94,7 +94,9 @@ final class ReactorShell: ReactorHandler, EngineShell {
 
     func backgroundSlice() -> Bool { engine?.backgroundSlice() ?? false }
 
-    func connectionClosed(_ connection: ConnectionID) {}
+    func connectionClosed(_ connection: ConnectionID) {
+        state.userAgents.closed(UserAgents.Key(reactor: info.reactor, connection: connection.rawValue))
+    }
 
     func turnEnded(sleeping: Bool) { engine?.turnEnded(sleeping: sleeping) }
 

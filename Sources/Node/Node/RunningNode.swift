@@ -25,7 +25,7 @@ final class RunningNode {
     init(_ configuration: NodeConfiguration, _ registry: BackendRegistry) throws(StartError) {
         self.configuration = configuration
         self.registry = registry
-        try Descriptors.ensure(connections: configuration.service.protoFdMax)
+        try Descriptors.ensure(connections: configuration.service.protoFdMax + Limits.adminConnectionsMax)
         directory = try WorkDirectory(path: configuration.service.workDirectory)
         do throws(LogError) {
             log = try Logger(sinks: configuration.logging)
@@ -74,12 +74,13 @@ final class RunningNode {
             }
             let processors = Processors.forReactors(service.autoPin)
             for number in 0..<service.serviceThreads {
-                let shell = ReactorShell(state: state)
+                let shell = ReactorShell(state: state, number: number)
                 let reactor = Reactor(
                     index: number, handler: shell,
                     settings: ReactorSettings(
                         pin: service.autoPin == .none ? nil : processors[number % processors.count],
-                        idleMilliseconds: UInt64(service.protoFdIdleMs), connectionsMax: service.protoFdMax,
+                        idleMilliseconds: UInt64(service.protoFdIdleMs),
+                        connectionsMax: [service.protoFdMax, Limits.adminConnectionsMax],
                         log: { [log] in log.warning(.socket, $0) }))
                 shell.attach(reactor)
                 state.reactors.add(reactor, shell)

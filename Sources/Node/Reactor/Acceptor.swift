@@ -16,8 +16,8 @@ struct Acceptor {
     var spareDescriptor = open("/dev/null", O_RDONLY | O_CLOEXEC)
     var lastComplaint = Instant(nanoseconds: 0)
 
-    /// Connections of all reactors.
-    var total: Int { reactors.reduce(0) { $0 + $1.gauges.load } }
+    /// Connections of one kind, of all reactors.
+    func total(_ kind: UInt8) -> Int { reactors.reduce(0) { $0 + $1.gauges.load(kind) } }
 }
 
 extension Reactor {
@@ -41,10 +41,11 @@ extension Reactor {
                 if errno == EMFILE || errno == ENFILE { turnAway(listener) }
                 return
             }
-            guard acceptor.total < settings.connectionsMax else {
+            let most = settings.connectionsMax[Int(listener.kind)]
+            guard acceptor.total(listener.kind) < most else {
                 close(descriptor)
                 gauges.refused()
-                complain("proto-fd-max \(settings.connectionsMax) connections are open: new ones are closed at once")
+                complain("\(most) connections are open on port \(listener.port): new ones are closed at once")
                 continue
             }
             handOver(descriptor, listener.kind, acceptor.reactors)
@@ -53,7 +54,7 @@ extension Reactor {
 
     private func handOver(_ descriptor: Int32, _ kind: UInt8, _ reactors: [Reactor]) {
         let least = reactors.min { $0.gauges.load < $1.gauges.load } ?? self
-        least.gauges.assigned()
+        least.gauges.assigned(kind)
         if least === self { return adopt(descriptor: descriptor, kind: kind) }
         let letter = UnsafeMutablePointer<Letter>.allocate(capacity: 1)
         letter.initialize(

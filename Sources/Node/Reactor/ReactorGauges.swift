@@ -5,10 +5,11 @@ internal import CBase
 
 /// Words that several threads see. Any thread.
 final class ReactorGauges: @unchecked Sendable {
-    private enum Word: Int, CaseIterable { case load, opened, closed, reaped, refused, busy, turns, stop }
+    private enum Word: Int, CaseIterable { case load, loadAdmin, opened, closed, reaped, refused, busy, turns, stop }
     private let words: UnsafeMutablePointer<UInt64>
 
     init() {
+        precondition(Word.load.rawValue == 0 && Word.loadAdmin.rawValue == 1, "kinds of connections come first")
         words = .allocate(capacity: Word.allCases.count)
         words.initialize(repeating: 0, count: Word.allCases.count)
     }
@@ -23,12 +24,14 @@ final class ReactorGauges: @unchecked Sendable {
     }
 
     /// Connections given to this reactor and not closed yet.
-    var load: Int { Int(truncatingIfNeeded: value(.load)) }
+    var load: Int { load(0) + load(1) }
+    /// Those of one kind.
+    func load(_ kind: UInt8) -> Int { Int(truncatingIfNeeded: apus_load_relaxed_u64(words + Int(kind))) }
 
-    func assigned() { _ = apus_fetch_add_u64(words + Word.load.rawValue, 1) }
+    func assigned(_ kind: UInt8) { _ = apus_fetch_add_u64(words + Int(kind), 1) }
     func opened() { add(.opened, 1) }
-    func closed() {
-        _ = apus_fetch_add_u64(words + Word.load.rawValue, UInt64.max)
+    func closed(_ kind: UInt8) {
+        _ = apus_fetch_add_u64(words + Int(kind), UInt64.max)
         add(.closed, 1)
     }
     func reaped() { add(.reaped, 1) }
@@ -41,7 +44,7 @@ final class ReactorGauges: @unchecked Sendable {
 
     func snapshot() -> ReactorCounters {
         var counters = ReactorCounters()
-        counters.connections = load
+        counters.connections = [load(0), load(1)]
         counters.opened = value(.opened)
         counters.closed = value(.closed)
         counters.reaped = value(.reaped)

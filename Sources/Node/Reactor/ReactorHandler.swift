@@ -56,13 +56,13 @@ package struct ReactorSettings {
     package var pin: Int?
     /// Idle connections are closed after this; 0 for never.
     package var idleMilliseconds: UInt64
-    /// Connections over all reactors.
-    package var connectionsMax: Int
+    /// Connections over all reactors, by kind of listener.
+    package var connectionsMax: [Int]
     /// Where trouble is reported.
     package var log: @Sendable (String) -> Void
 
     package init(
-        pin: Int?, idleMilliseconds: UInt64, connectionsMax: Int, log: @escaping @Sendable (String) -> Void
+        pin: Int?, idleMilliseconds: UInt64, connectionsMax: [Int], log: @escaping @Sendable (String) -> Void
     ) {
         self.pin = pin
         self.idleMilliseconds = idleMilliseconds
@@ -73,7 +73,8 @@ package struct ReactorSettings {
 
 /// Figures of one reactor; a snapshot.
 package struct ReactorCounters: Sendable {
-    package var connections = 0
+    /// Open connections by kind of listener.
+    package var connections = [0, 0]
     package var opened: UInt64 = 0
     package var closed: UInt64 = 0
     /// Closed for idleness or because they did not read.

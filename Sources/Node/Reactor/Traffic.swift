@@ -256,8 +256,8 @@ extension Reactor {
     func closeConnection(_ id: ConnectionID) {
         guard let connection = table[id] else { return }
         close(connection.pointee.descriptor)
+        gauges.closed(connection.pointee.kind)
         table.close(id)
-        gauges.closed()
         handler.connectionClosed(id)
     }
 
