@@ -15,7 +15,7 @@ help:
 	@echo "make bench-index  the index against dependent random reads"
 	@echo "make bench-cores  throughput with one reactor per processor"
 	@echo "make fuzz         fuzz the parsers (SECONDS_TO_FUZZ=600 each)"
-	@echo "make soak         longer versions of the tests (SECONDS_TO_FUZZ, minutes)"
+	@echo "make soak         random histories and fuzzers for longer (SECONDS_TO_FUZZ=600 each)"
 	@echo "make clean        remove what was built"
 
 setup:
