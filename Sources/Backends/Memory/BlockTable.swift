@@ -42,14 +42,17 @@ final class BlockTable: @unchecked Sendable {
     let count: Int
     private let lines: UnsafeMutablePointer<BlockLine>
     private let lockWord: UnsafeMutablePointer<UInt32>
-    // Word 0: epoch; 8: used blocks; 16: retired blocks waiting; each on a line of its own.
+    // Word 0: epoch; 8: used blocks; 16: free blocks with their pages; each on a line of its own.
     private let words: UnsafeMutablePointer<UInt64>
     private let shardEpochs: UnsafeMutablePointer<UInt64>
     static let shardsMax = 256
     static let asleep = UInt64.max
     private var lowestFree = 0
     /// Free blocks whose pages are still there, and a list that holds each of them (and some that are not free any more).
-    private var residentFree = 0
+    private var residentFree: Int {
+        get { Int(apus_load_relaxed_u64(words + 16)) }
+        set { apus_store_relaxed_u64(words + 16, UInt64(newValue)) }
+    }
     private var residentList: [UInt32] = []
     /// No block from here on has ever been used.
     private var highWater = 0
