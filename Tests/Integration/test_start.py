@@ -72,6 +72,12 @@ def test_too_few_descriptors(own_server):
     assert code == 1 and "proto-fd-max 5000 needs" in log and "ulimit -n" in log
 
 
+def test_fewer_descriptors_than_the_default_wants(own_server):
+    """Nobody asked for 15000 clients: the node starts with what there is, and says so."""
+    node = own_server(descriptors=1024)
+    assert re.search(r"at most 860 clients", node.log) and node.info("status") == "ok"
+
+
 def test_backend_that_is_not_there(tmp_path):
     path = tmp_path / "a.conf"
     path.write_text("namespace test {\n  storage-engine memry\n}\n")

@@ -9,7 +9,7 @@ package struct NodeConfiguration: Sendable {
     package let logging: [LogSinkSettings]
     package let namespaces: [NamespaceConfiguration]
     /// What the operator should know although nothing is wrong: settings without effect, with file and line.
-    package let notes: [String]
+    package private(set) var notes: [String]
     private let file: ConfiguredBlock
 
     /// Where settings belong, for `get-config`.
@@ -54,7 +54,12 @@ package struct NodeConfiguration: Sendable {
               nsup-period 120
             }
             """
-        return try ConfigurationParser.parse(Array(text.utf8), fileName: "--dev", registry: registry, processors: processors)
+        var configuration = try ConfigurationParser.parse(
+            Array(text.utf8), fileName: "--dev", registry: registry, processors: processors)
+        configuration.notes.append(
+            "running without a configuration file (--dev): namespace 'test' in memory, nothing outlives the process;"
+                + " 127.0.0.1, ports 3000 and 3003 (admin); work directory \(workDirectory)")
+        return configuration
     }
 
     static func empty(_ word: String, _ settings: [SettingSchema]) -> ConfiguredBlock {

@@ -1,4 +1,3 @@
-internal import Base
 internal import CReactor
 internal import Glibc
 
@@ -29,28 +28,5 @@ enum Interfaces {
             addresses.append(String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
         }
         return addresses
-    }
-}
-
-/// File descriptors of this process.
-enum Descriptors {
-    /// Descriptors a node needs beside its client connections.
-    private static let reserve = 64
-
-    /// Makes sure that `connections` clients fit: raises the soft limit as far as it goes.
-    static func ensure(connections: Int) throws(StartError) {
-        let needed = rlim_t(connections + reserve)
-        var limit = rlimit()
-        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
-        if limit.rlim_cur >= needed { return }
-        let hard = limit.rlim_max
-        limit.rlim_cur = min(needed, hard)
-        _ = setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
-        guard hard >= needed else {
-            throw StartError(
-                "proto-fd-max \(connections - Limits.adminConnectionsMax) needs \(needed) file descriptors, this"
-                    + " process may have \(hard):"
-                    + " raise the limit (ulimit -n \(needed), or LimitNOFILE in the unit) or lower proto-fd-max")
-        }
     }
 }

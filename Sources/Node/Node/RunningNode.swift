@@ -19,13 +19,14 @@ final class RunningNode {
     private let state: NodeState
     private var backends: [any Backend] = []
     private let cluster = LoneNode()
+    private let clientsMax: Int
     /// Records the index has address space for; memory is taken as they come.
     private static let recordsMax = 1 << 31
 
     init(_ configuration: NodeConfiguration, _ registry: BackendRegistry) throws(StartError) {
         self.configuration = configuration
         self.registry = registry
-        try Descriptors.ensure(connections: configuration.service.protoFdMax + Limits.adminConnectionsMax)
+        clientsMax = try Descriptors.clientsMax(configuration.service)
         directory = try WorkDirectory(path: configuration.service.workDirectory)
         do throws(LogError) {
             log = try Logger(sinks: configuration.logging)
@@ -43,6 +44,10 @@ final class RunningNode {
         log.info(.as, "apus \(Product.version) starts as node \(nodeID), process \(getpid()),"
             + " work directory \(directory.path)")
         for note in configuration.notes { log.warning(.config, note) }
+        if clientsMax < configuration.service.protoFdMax {
+            log.warning(.socket, "at most \(clientsMax) clients: this process may open no more files; proto-fd-max is"
+                + " \(configuration.service.protoFdMax), raise the limit for that (ulimit -n, or LimitNOFILE)")
+        }
     }
 
     // ---- Start ----
@@ -80,7 +85,7 @@ final class RunningNode {
                     settings: ReactorSettings(
                         pin: service.autoPin == .none ? nil : processors[number % processors.count],
                         idleMilliseconds: UInt64(service.protoFdIdleMs),
-                        connectionsMax: [service.protoFdMax, Limits.adminConnectionsMax],
+                        connectionsMax: [clientsMax, Limits.adminConnectionsMax],
                         log: { [log] in log.warning(.socket, $0) }))
                 shell.attach(reactor)
                 state.reactors.add(reactor, shell)
