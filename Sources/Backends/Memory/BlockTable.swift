@@ -58,8 +58,8 @@ final class BlockTable: @unchecked Sendable {
     private var highWater = 0
     private var retiredList: [UInt32] = []
     private var shardCount = 0
-    /// Free blocks that keep their pages, so that a busy namespace does not ask the system for each block.
-    private static let residentFreeMax = 4
+    /// Free blocks that keep their pages: compaction frees in bursts, and a page that comes back must be cleared again.
+    private var residentFreeMax: Int { max(4, usedBlocks / 16) }
 
     init(dataSize: Int) throws(StorageError) {
         count = dataSize / BlockTable.blockSize
@@ -214,7 +214,7 @@ final class BlockTable: @unchecked Sendable {
         }
         lowestFree = min(lowestFree, first)
         apus_store_relaxed_u64(words + 8, UInt64(usedBlocks - span))
-        for block in first..<(first + span) where residentFree > BlockTable.residentFreeMax { giveBack(block) }
+        for block in first..<(first + span) where residentFree > residentFreeMax { giveBack(block) }
     }
 
     /// Gives a free block back to the system, with its neighbour if that is free too: together they are one huge page.
@@ -223,7 +223,7 @@ final class BlockTable: @unchecked Sendable {
         let first = block & ~1
         var given = first..<min(first + 2, count)
         if !given.allSatisfy({ lines[$0].state == BlockState.free }) {
-            guard residentFree > BlockTable.residentFreeMax + usedBlocks / 64 else { return }
+            guard residentFree > residentFreeMax + usedBlocks / 64 else { return }
             given = block..<(block + 1)
         }
         let start = base + given.lowerBound * BlockTable.blockSize

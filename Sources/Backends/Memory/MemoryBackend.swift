@@ -75,8 +75,8 @@ final class MemoryBackend: Backend, Compacting, @unchecked Sendable {
         let used = blocks.usedBlocks * BlockTable.blockSize
         let excess = used - spare - live - live / 100 * Memory.slackPercent
         guard excess > 0 else { return 0 }
-        let step = max(live / 200, BlockTable.blockSize)
-        return Memory.sliceBytes * min(1 + excess / step, 8)
+        let step = max(live / 50, BlockTable.blockSize)
+        return min(Memory.sliceBytes * (1 + excess / step), CompactionUrgency.pressingBytes)
     }
 
     func compact(

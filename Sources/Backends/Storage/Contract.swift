@@ -107,7 +107,8 @@ public enum ScanDecision: Sendable {
 /// Facet: a backend that must move live images to win space back. The engine runs it as a job, on reactors.
 public protocol Compacting: AnyObject {
     /// How many bytes the next call to `compact` should look at: 0 if there is nothing to do, more the
-    /// further space has fallen behind. Cheap; any thread.
+    /// further space has fallen behind. While requests come in, compaction gets a tenth of the reactors' time;
+    /// from `CompactionUrgency.pressingBytes` on, half of it. Cheap; any thread.
     var wantedBytes: Int { get }
 
     /// Moves at most about `byteBudget` bytes through `shard`, asking `arbiter` for each image. Called on the
@@ -116,6 +117,12 @@ public protocol Compacting: AnyObject {
     func compact(
         on shard: any BackendShard, byteBudget: Int, arbiter: any LivenessArbiter
     ) throws(StorageError) -> Int
+}
+
+/// When compaction stops being polite.
+public enum CompactionUrgency {
+    /// A backend whose `wantedBytes` is so much falls behind its writers, who have to pay now.
+    public static let pressingBytes = 128 << 10
 }
 
 /// The engine's side of compaction: the engine owns liveness, the backend owns space.

@@ -136,11 +136,11 @@ package final class EngineShard {
     }
 
     /// Starts fetching what the look-up of `digest` touches: stage 0 the bucket, 1 the entry, 2 the image. A hint.
-    package func prefetch(_ digest: Digest, namespace: Int, stage: Int) {
+    package func prefetch(_ digest: Digest, isWrite: Bool, namespace: Int, stage: Int) {
         shards[namespace]._withUnsafeGuaranteedRef { shard in
             switch stage {
             case 0: shard.prefetchBucket(digest)
-            case 1: shard.prefetchEntry(digest)
+            case 1: shard.prefetchEntry(digest, isWrite: isWrite)
             default: shard.prefetchImage(digest)
             }
         }
@@ -237,13 +237,15 @@ package final class EngineShard {
 
     // ---- Jobs ----
 
-    /// Runs one slice of background work, about 50 us; false if there is none.
-    package func backgroundSlice() -> Bool {
+    /// Runs one slice of background work, about 50 us (150 if it is pressing).
+    package func backgroundSlice() -> BackgroundWork {
         for _ in namespaces {
             let shard = namespaces[nextJob]
             nextJob = (nextJob + 1) % namespaces.count
-            if shard.compactSlice() { return true }
+            let work = shard.compactSlice()
+            if case .none = work { continue }
+            return work
         }
-        return false
+        return .none
     }
 }

@@ -109,7 +109,10 @@ package final class NamespaceShard {
 
     /// Stage two: the entry.
     @inline(__always)
-    package func prefetchEntry(_ digest: Digest) { index.prefetchEntry(digest) }
+    package func prefetchEntry(_ digest: Digest, isWrite: Bool) {
+        index.prefetchEntry(digest)
+        if isWrite { index.prefetchFreeEntry(digest) }
+    }
 
     /// Stage three: the image.
     package func prefetchImage(_ digest: Digest) {
@@ -146,15 +149,17 @@ extension NamespaceShard {
     }
 
     /// One slice of compaction, if the backend wants it.
-    func compactSlice() -> Bool {
-        guard let compaction else { return false }
+    func compactSlice() -> BackgroundWork {
+        guard let compaction else { return .none }
         let byteBudget = compaction.wantedBytes
-        guard byteBudget > 0 else { return false }
+        guard byteBudget > 0 else { return .none }
         do throws(StorageError) {
-            return try compaction.compact(on: backend, byteBudget: byteBudget, arbiter: namespace) > 0
+            let seen = try compaction.compact(on: backend, byteBudget: byteBudget, arbiter: namespace)
+            guard seen > 0 else { return .none }
+            return byteBudget >= CompactionUrgency.pressingBytes ? .pressing : .some
         } catch {
             _ = resultCode(error)
-            return false
+            return .none
         }
     }
 }

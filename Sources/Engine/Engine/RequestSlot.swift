@@ -134,6 +134,16 @@ package typealias RequestPointer = UnsafePointer<RequestView>
 /// Address of a slot.
 package typealias SlotPointer = UnsafeMutablePointer<RequestSlot>
 
+/// What a slice of background work came to.
+package enum BackgroundWork: Sendable, BitwiseCopyable {
+    /// There was nothing to do.
+    case none
+    /// Something was done, and more may be left: a tenth of the time is enough for it.
+    case some
+    /// It falls behind the requests that cause it: half of the time.
+    case pressing
+}
+
 /// Kinds of letters the engine sends to a reactor.
 package enum LetterKind {
     /// A claim has passed to the slot whose letter this is.

@@ -111,7 +111,10 @@ package final class PrimaryIndex: @unchecked Sendable {
     // ---- Look-ups ----
 
     /// Starts fetching the bucket of a digest. Any thread, no lock.
-    package func prefetchBucket(_ digest: Digest) { apus_prefetch(firstLine(digest)) }
+    package func prefetchBucket(_ digest: Digest) {
+        apus_prefetch(states + Int(digest.partition.number))
+        apus_prefetch(firstLine(digest))
+    }
 
     /// Starts fetching the entry of a digest, whose bucket should have arrived. Any thread, no lock: a hint.
     package func prefetchEntry(_ digest: Digest) {
@@ -125,6 +128,13 @@ package final class PrimaryIndex: @unchecked Sendable {
             apus_prefetch(entry)
             apus_prefetch(entry + IndexEntry.byteCount - 1)
         }
+    }
+
+    /// Starts fetching the entry that the next new version in a digest's partition will be written to. Any thread, no
+    /// lock: a hint.
+    package func prefetchFreeEntry(_ digest: Digest) {
+        let free = states[Int(digest.partition.number)].freeEntry
+        if free != 0 { apus_prefetch(entryAddress(free)) }
     }
 
     /// Location and size of what is probably the image of a digest: without a lock, so only good for a

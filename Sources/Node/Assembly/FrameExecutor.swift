@@ -38,6 +38,7 @@ package final class FrameExecutor {
     private struct Preview: BitwiseCopyable {
         var digest: Digest
         var namespace: Int
+        var isWrite: Bool
     }
     private static let groupMax = 16
     /// Connections that can be previewed at a time.
@@ -142,7 +143,9 @@ package final class FrameExecutor {
         guard let engine else { return }
         for stage in 0..<3 {
             for number in 0..<count where isPoint(group + number) {
-                engine.prefetch(group[number].request.digest, namespace: group[number].namespace, stage: stage)
+                engine.prefetch(
+                    group[number].request.digest, isWrite: group[number].request.header.info2.contains(.write),
+                    namespace: group[number].namespace, stage: stage)
             }
         }
     }
@@ -159,14 +162,16 @@ package final class FrameExecutor {
         let body = UnsafeRawBufferPointer(rebasing: bytes[FrameHeader.byteCount..<(FrameHeader.byteCount + header.bodySize)])
         guard case .request(let request) = RequestView.parse(body), request.has(.digest) else { return }
         previews[place] = Preview(
-            digest: request.digest, namespace: engine.number(ofNamespace: request.namespace))
+            digest: request.digest, namespace: engine.number(ofNamespace: request.namespace),
+            isWrite: request.header.info2.contains(.write))
         prefetch(place: place, stage: 0)
     }
 
     /// The next stage for a previewed request: 1 its entry, 2 its image.
     package func prefetch(place: Int, stage: Int) {
         guard let engine, previews[place].namespace >= 0 else { return }
-        engine.prefetch(previews[place].digest, namespace: previews[place].namespace, stage: stage)
+        engine.prefetch(
+            previews[place].digest, isWrite: previews[place].isWrite, namespace: previews[place].namespace, stage: stage)
     }
 
     private func isPoint(_ frame: UnsafeMutablePointer<Parsed>) -> Bool {

@@ -92,7 +92,13 @@ final class ReactorShell: ReactorHandler, EngineShell {
         reactor?.wantsTicks = engine.hasSuspended
     }
 
-    func backgroundSlice() -> Bool { engine?.backgroundSlice() ?? false }
+    func backgroundSlice() -> UInt64? {
+        switch engine?.backgroundSlice() ?? .none {
+        case .none: nil
+        case .some: 9
+        case .pressing: 1
+        }
+    }
 
     func connectionClosed(_ connection: ConnectionID) {
         state.userAgents.closed(UserAgents.Key(reactor: info.reactor, connection: connection.rawValue))

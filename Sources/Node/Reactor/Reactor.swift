@@ -187,15 +187,16 @@ package final class Reactor: @unchecked Sendable {
         }
     }
 
-    /// A slice of background work: back to back while nothing else is to do, else for a tenth of the time.
+    /// A slice of background work: back to back while nothing else is to do, else for its share of the time.
     /// True: more is left.
     private func runBackground() -> Bool {
         guard isIdle || now.monotonic >= nextBackground else { return hasBackground }
         let begun = SystemClock.monotonic()
-        hasBackground = handler.backgroundSlice()
-        if hasBackground {
+        let pause = handler.backgroundSlice()
+        hasBackground = pause != nil
+        if let pause {
             let ended = SystemClock.monotonic()
-            nextBackground = Instant(nanoseconds: ended.nanoseconds + 9 * ended.nanoseconds(since: begun))
+            nextBackground = Instant(nanoseconds: ended.nanoseconds + pause * ended.nanoseconds(since: begun))
         }
         return hasBackground
     }

@@ -19,8 +19,9 @@ package protocol ReactorHandler: AnyObject {
     func letter(_ letter: UnsafeMutablePointer<Letter>)
     /// About every 10 ms while `Reactor.wantsTicks`, else about once a second.
     func tick(_ time: TurnTime)
-    /// A slice of background work of at most about 50 us. False: there is none.
-    func backgroundSlice() -> Bool
+    /// A slice of background work of about 50 us. Returns for how many times its duration the requests come first if
+    /// there are any (9: it gets a tenth of the time); nil if there is nothing to do.
+    func backgroundSlice() -> UInt64?
     /// The connection is gone.
     func connectionClosed(_ connection: ConnectionID)
     /// A turn ends; `sleeping` if the reactor now waits for events.
