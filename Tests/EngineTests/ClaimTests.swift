@@ -137,4 +137,20 @@ import Wire
         #expect(harness.answers[0]?.integer("n") == 5 && harness.answers[0]?.generation == 1)
         #expect(backend.images.count == 1)
     }
+
+    /// A record whose stored bytes are damaged answers 1, never 2; it can be deleted or replaced.
+    @Test func damagedRecordsCanBeDeleted() throws {
+        let (harness, backend) = try pending(10, reactors: 1)
+        backend.latePercent = 0
+        harness.send(Request.write(
+            digest, [.init(code: 2, name: "a", value: Request.integer(1))], key: [3, 0x6B]))
+        let location = try #require(backend.images.keys.first)
+        backend.images[location]?[60] ^= 0xFF
+        harness.send(Request.get(digest))
+        #expect(harness.answers[0]?.result == .unknown && harness.namespace.total(.recordsUnreadable) == 1)
+        harness.send(Request.put(digest, "a", 2))
+        #expect(harness.answers[0]?.result == .unknown)
+        harness.send(Request.delete(digest))
+        #expect(harness.answers[0]?.result == .ok && backend.images.isEmpty)
+    }
 }

@@ -143,4 +143,51 @@ import Wire
         let second = engine.namespace.index.entry(try #require(engine.namespace.index.find(digest))).lastUpdate
         #expect(second >= first)
     }
+
+    @Test func readTouchAndDeleteNeedNoSetName() throws {
+        let engine = try harness {
+            $0.disallowNullSetName = true
+            $0.readTouchPercent = 80
+        }
+        let write = Request.write(
+            digest, [.init(code: 2, name: "a", value: Request.integer(1))], timeToLive: 100, set: "s")
+        #expect(engine.ask(write).result == .ok)
+        engine.turn(advancing: 50_000)
+        #expect(engine.ask(Request.get(digest)).result == .ok)
+        #expect(engine.namespace.total(.readTouchSuccess) == 1 && engine.namespace.total(.readTouchError) == 0)
+        #expect(engine.ask(Request.put(digest, "b", 1)).result == .parameter)
+        #expect(engine.ask(Request.delete(digest)).result == .ok)
+    }
+
+    @Test func aRefusedWriteMakesNoSet() throws {
+        let engine = try harness { $0.recordSizeMax = 500 }
+        let big = Request.write(
+            digest, [.init(code: 2, type: 3, name: "a", value: [UInt8](repeating: 0x78, count: 600))], set: "ghost")
+        #expect(engine.ask(big).result == .recordTooBig && engine.namespace.sets.count == 0)
+    }
+
+    /// Reads may name a bin many times; what they answer together is bounded.
+    @Test func answersAreBounded() throws {
+        let engine = try harness { $0.recordSizeMax = 1 << 20 }
+        let value = [UInt8](repeating: 0x78, count: 1_000_000)
+        #expect(engine.ask(Request.write(digest, [.init(code: 2, type: 3, name: "a", value: value)])).result == .ok)
+        func read(_ times: Int, info2: Info2 = []) -> Answer {
+            let reads = (0..<times).map { _ in Request.Operation(code: OperationCode.read, type: 0, name: "a") }
+            return engine.ask(Request.write(digest, reads, info1: .read, info2: info2))
+        }
+        #expect(read(10).bins.count == 10 && read(140).result == .recordTooBig)
+        #expect(read(140, info2: .write).result == .recordTooBig)
+        #expect(read(1).bins.count == 1, "nothing is left over")
+    }
+
+    /// The field that holds it has 40 bits.
+    @Test func aClockFarInTheFutureIsCut() throws {
+        #expect(RecordTime(unixMilliseconds: .max).milliseconds == RecordTime.latestMilliseconds)
+        let engine = try harness()
+        engine.time.wall = RecordTime(unixMilliseconds: .max)
+        engine.turn()
+        let write = Request.write(
+            digest, [.init(code: 2, name: "a", value: Request.integer(1))], timeToLive: 300_000_000)
+        #expect(engine.ask(write).result == .ok && engine.ask(Request.put(digest, "a", 2)).result == .ok)
+    }
 }

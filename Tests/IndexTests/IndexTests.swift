@@ -193,4 +193,29 @@ import Testing
         index.remove(try #require(index.find(kept[0])), partition: PartitionID(2))
         try index.insert(kept[0], entry(kept[0], 9))
     }
+
+    /// A partition that has all its segments takes further records; its buckets just get longer.
+    @Test func aPartitionWithoutFurtherSegments() throws {
+        var random = SeededRandom(seed: 5)
+        let index = try PrimaryIndex(
+            entries: HeapArena(capacity: 40 << 16), lines: HeapArena(capacity: 16 << 20), segmentsMax: 5)
+        let digests = (0..<20_000).map { _ in Digest.random(&random, in: 3) }
+        for digest in digests { try index.insert(digest, entry(digest, 7)) }
+        #expect(index.count == digests.count && digests.allSatisfy { index.find($0) != nil })
+        #expect(walk(index, 3, room: 64).map(\.digest) == digests.sorted().reversed())
+    }
+
+    /// Buckets that are filled and emptied by turns do not eat the arena.
+    @Test func runsAreUsedAgain() throws {
+        let index = try PrimaryIndex(heapFor: 1 << 20)
+        func round(_ bucket: UInt64) throws {
+            let digests = (0..<400).map { Digest(low: 5 | bucket << 12, middle: $0, high: 0) }
+            for digest in digests { try index.insert(digest, entry(digest, 1)) }
+            for digest in digests { index.remove(try #require(index.find(digest)), partition: PartitionID(5)) }
+        }
+        for bucket in 0..<50 { try round(UInt64(bucket)) }
+        let used = index.usedBytes
+        for bucket in 0..<500 { try round(UInt64(bucket % 50)) }
+        #expect(index.usedBytes <= used + used / 50, "\(used) bytes became \(index.usedBytes)")
+    }
 }

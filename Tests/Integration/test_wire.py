@@ -259,6 +259,31 @@ def test_digests_of_one_bucket(own_server):
     assert node.statistics("namespace/test")["objects"] == "100001"
 
 
+def test_answers_over_all_bounds(own_server):
+    """One bin read 140 times in one request, and pipelined large reads: bounded, and what was taken is given back."""
+    node = own_server(threads=1)
+    one = digest(17)
+    with node.raw() as raw, node.raw() as other:
+        assert raw.ask(message(one, [operation(2, 4, b"x", b"y" * 1_000_000)], info2=1)).result == 0
+        assert raw.ask(message(one, [operation(1, 0, b"x")] * 140, info1=1)).result == 13
+        raw.send(message(one, [operation(1, 0, b"x")] * 12, info1=1) * 64)
+        time.sleep(0.3)
+        assert other.ask(get(one)).result == 0
+        assert int(node.statistics()["process_rss_kbytes"]) < 150_000
+        for _ in range(64):
+            assert len(raw.frame()[1]) > 12_000_000
+    time.sleep(0.2)
+    assert int(node.statistics()["process_rss_kbytes"]) < 100_000
+
+
+@pytest.mark.parametrize("body", [b"namespace/test\n" * 32_000, b"x" * (3 << 20), b"node\n" * 2000])
+def test_info_requests_that_ask_for_too_much(server, body):
+    with server.raw() as raw:
+        raw.send(frame(1, body))
+        assert raw.is_closed()
+    assert serves(server)
+
+
 def test_idle_connections_are_closed(own_server):
     node = own_server(service="proto-fd-idle-ms 500")
     with node.raw() as raw:

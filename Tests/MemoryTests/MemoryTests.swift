@@ -22,10 +22,11 @@ private struct World {
     let arbiter = Arbiter()
     var random: SeededRandom
 
-    init(dataSize: Int, shards count: Int, seed: UInt64) throws {
+    init(dataSize: Int, shards count: Int, seed: UInt64, livePercent: Int = 95) throws {
         random = SeededRandom(seed: seed)
         backend = try Memory.descriptor.open(OpenRequest(
-            namespace: "test", settings: BackendSettings([("data-size", "\(dataSize)")]),
+            namespace: "test",
+            settings: BackendSettings([("data-size", "\(dataSize)"), ("defrag-lwm-pct", "\(livePercent)")]),
             agreement: Agreement(backend: "memory", format: 1, capabilities: .volatile), log: { _ in }))
         compaction = backend.compaction!
         for number in 0..<count { shards.append(try backend.makeShard(index: number, of: count)) }
@@ -199,5 +200,38 @@ extension UnsafeRawBufferPointer {
         world.delete(digest)
         world.turn()
         #expect(world.backend.statistics.usedBytes == 0)
+    }
+
+    /// The ends of blocks that no image fits into are no garbage: compaction of full blocks would go on for ever.
+    @Test func largeImagesAreNotMovedForNothing() throws {
+        for payload in [600_000, 350_000, 1_200_000] {
+            var world = try World(dataSize: 256 << 20, shards: 1, seed: 9)
+            for _ in 0..<60 { #expect(try world.write(Digest.random(&world.random), payload: payload)) }
+            for _ in 0..<2000 where world.compaction.wantedBytes > 0 {
+                try world.compact()
+                world.turn()
+            }
+            #expect(world.compaction.wantedBytes == 0 && world.backend.statistics.movedImages == 0, "\(payload)")
+        }
+    }
+
+    /// A high threshold leaves garbage; nobody asks for it again and again.
+    @Test func garbageBelowTheThresholdIsLeftAlone() throws {
+        var world = try World(dataSize: 256 << 20, shards: 1, seed: 10, livePercent: 50)
+        let digests = (0..<40_000).map { _ in Digest.random(&world.random) }
+        for digest in digests { #expect(try world.write(digest, payload: 1000)) }
+        for digest in digests[..<13_000].shuffled(using: &world.random) { _ = try world.write(digest, payload: 1000) }
+        for _ in 0..<20_000 where world.compaction.wantedBytes > 0 {
+            try world.compact()
+            world.turn()
+        }
+        #expect(world.compaction.wantedBytes == 0)
+        try world.expectAllReadable()
+    }
+
+    @Test func tooSmallForItsShardsIsRefused() throws {
+        let error = #expect(throws: StorageError.self) { _ = try World(dataSize: 16 << 20, shards: 8, seed: 11) }
+        guard case .settings(let text) = error else { return }
+        #expect(text.contains("36M") && text.contains("8 service-threads"))
     }
 }

@@ -170,6 +170,15 @@ private struct Step {
             #expect(result == (number < Limits.binsMax ? .ok : .parameter))
         }
         #expect(editor.binCount == Limits.binsMax)
+        // Deleted bins make room for others; they cannot come back on top of those.
+        let nothing = Block([])
+        func write(_ name: Block, _ type: UInt8) -> ResultCode {
+            editor.apply(OperationView(
+                code: 2, particleType: type, name: name.view, value: type == 0 ? nothing.view : name.view))
+        }
+        for name in kept[..<100] { #expect(write(name, 0) == .ok) }
+        for number in 0..<100 { #expect(write(Block(Array("other\(number)".utf8)), 3) == .ok) }
+        #expect(write(kept[0], 3) == .parameter && editor.binCount == Limits.binsMax)
         withExtendedLifetime(kept) {}
     }
 }

@@ -20,6 +20,8 @@ enum BlockState {
     static let emptying: UInt32 = 3
     static let retired: UInt32 = 4
     static let inSpan: UInt32 = 5
+    /// On its way back to the system; free after that.
+    static let discarding: UInt32 = 6
 }
 
 /// What is known of one block.
@@ -42,7 +44,8 @@ final class BlockTable: @unchecked Sendable {
     let count: Int
     private let lines: UnsafeMutablePointer<BlockLine>
     private let lockWord: UnsafeMutablePointer<UInt32>
-    // Word 0: epoch; 8: used blocks; 16: free blocks with their pages; each on a line of its own.
+    // Word 0: epoch; 8: used blocks; 16: free blocks with their pages; 24: tails,
+    // bytes at the ends of closed blocks that no image fitted into; 32: discards waiting. Each on a line of its own.
     private let words: UnsafeMutablePointer<UInt64>
     private let shardEpochs: UnsafeMutablePointer<UInt64>
     static let shardsMax = 256
@@ -54,6 +57,7 @@ final class BlockTable: @unchecked Sendable {
         set { apus_store_relaxed_u64(words + 16, UInt64(newValue)) }
     }
     private var residentList: [UInt32] = []
+    private var discards: [Range<Int>] = []
     /// No block from here on has ever been used.
     private var highWater = 0
     private var retiredList: [UInt32] = []
@@ -71,13 +75,14 @@ final class BlockTable: @unchecked Sendable {
         lines.initialize(repeating: BlockLine(), count: count)
         lockWord = .allocate(capacity: 16)
         lockWord.initialize(repeating: 0, count: 16)
-        words = .allocate(capacity: 24)
-        words.initialize(repeating: 0, count: 24)
+        words = .allocate(capacity: 40)
+        words.initialize(repeating: 0, count: 40)
         words[0] = 1
         shardEpochs = .allocate(capacity: BlockTable.shardsMax * 8)
         shardEpochs.initialize(repeating: BlockTable.asleep, count: BlockTable.shardsMax * 8)
         retiredList.reserveCapacity(1024)
-        residentList.reserveCapacity(1024)
+        residentList.reserveCapacity(2048)
+        discards.reserveCapacity(256)
     }
 
     deinit {
@@ -90,10 +95,12 @@ final class BlockTable: @unchecked Sendable {
 
     // ---- Turns ----
 
-    func registerShard() -> Int {
+    func registerShard() throws(StorageError) -> Int {
         apus_lock(lockWord)
         defer { apus_unlock(lockWord) }
-        precondition(shardCount < BlockTable.shardsMax, "more shards than a memory namespace can have")
+        guard shardCount < BlockTable.shardsMax else {
+            throw .settings("more than \(BlockTable.shardsMax) service-threads: storage-engine memory has no more shards")
+        }
         shardCount += 1
         return shardCount - 1
     }
@@ -124,8 +131,15 @@ final class BlockTable: @unchecked Sendable {
         apus_lock(lockWord)
         defer { apus_unlock(lockWord) }
         recycle()
-        guard count - usedBlocks >= span + reserve, let first = (span == 1 ? findResident() : nil) ?? findFree(span)
-        else { return nil }
+        guard count - usedBlocks >= span + reserve else { return nil }
+        var found = (span == 1 ? findResident() : nil) ?? findFree(span)
+        if found == nil, !discards.isEmpty {
+            // Nearly full: what waits to be given back is needed now.
+            finishDiscards(discards)
+            discards.removeAll(keepingCapacity: true)
+            found = findFree(span)
+        }
+        guard let first = found else { return nil }
         for block in first..<(first + span) {
             if lines[block].isResident == 1 { residentFree -= 1 }
             lines[block].isResident = 1
@@ -164,9 +178,21 @@ final class BlockTable: @unchecked Sendable {
         return nil
     }
 
-    /// The shard that filled a block closes it.
+    /// The shard that filled a block, or a span, closes it.
     func close(_ block: Int, filled: Int) {
         lines[block].filled = UInt32(filled)
+        apus_fetch_add_u64(words + 24, UInt64(tail(block)))
+        closeAgain(block)
+    }
+
+    private func tail(_ block: Int) -> Int {
+        Int(lines[block].span) * BlockTable.blockSize - Int(lines[block].filled)
+    }
+
+    /// Bytes that no image fitted into. A moment old.
+    var tailBytes: Int { Int(apus_load_relaxed_u64(words + 24)) }
+
+    private func closeAgain(_ block: Int) {
         apus_store_release_u32(state(block), BlockState.closed)
         apus_fence()
         if apus_load_acquire_u64(live(block)) == 0 { retire(block, from: BlockState.closed) }
@@ -206,6 +232,7 @@ final class BlockTable: @unchecked Sendable {
     private func free(_ first: Int) {
         let span = Int(lines[first].span)
         precondition(lines[first].live == 0)
+        apus_fetch_add_u64(words + 24, 0 &- UInt64(tail(first)))
         for block in first..<(first + span) {
             lines[block].state = BlockState.free
             lines[block].span = 1
@@ -215,46 +242,69 @@ final class BlockTable: @unchecked Sendable {
         lowestFree = min(lowestFree, first)
         apus_store_relaxed_u64(words + 8, UInt64(usedBlocks - span))
         for block in first..<(first + span) where residentFree > residentFreeMax { giveBack(block) }
+        if residentList.count > 2 * residentFree + 1024 {
+            residentList.removeAll { lines[Int($0)].state != BlockState.free }
+        }
     }
 
     /// Gives a free block back to the system, with its neighbour if that is free too: together they are one huge page.
     /// Alone it goes only if many wait, for the neighbour loses its huge page then.
     private func giveBack(_ block: Int) {
+        guard lines[block].state == BlockState.free else { return }
         let first = block & ~1
         var given = first..<min(first + 2, count)
         if !given.allSatisfy({ lines[$0].state == BlockState.free }) {
             guard residentFree > residentFreeMax + usedBlocks / 64 else { return }
             given = block..<(block + 1)
         }
-        let start = base + given.lowerBound * BlockTable.blockSize
-        guard apus_pages_discard(start, given.count * BlockTable.blockSize) == 0 else { return }
-        for block in given where lines[block].isResident == 1 {
+        for block in given {
+            if lines[block].isResident == 1 { residentFree -= 1 }
             lines[block].isResident = 0
-            residentFree -= 1
+            lines[block].state = BlockState.discarding
         }
+        discards.append(given)
+        apus_store_relaxed_u64(words + 32, UInt64(discards.count))
     }
 
-    /// Frees what can be freed now and gives memory back; for quiet times.
-    func tidy() {
+    /// Gives back what `free` has marked: a system call, so not under anybody's lock. At the end of a turn.
+    func discardPages() {
+        guard apus_load_relaxed_u64(words + 32) > 0 else { return }
         apus_lock(lockWord)
-        recycle()
+        let taken = discards
+        discards.removeAll(keepingCapacity: true)
+        apus_store_relaxed_u64(words + 32, 0)
         apus_unlock(lockWord)
+        for range in taken {
+            _ = apus_pages_discard(base + range.lowerBound * BlockTable.blockSize, range.count * BlockTable.blockSize)
+        }
+        apus_lock(lockWord)
+        finishDiscards(taken)
+        apus_unlock(lockWord)
+    }
+
+    /// These blocks can be taken again. Pages that the system did not take are merely cleared for nothing later.
+    private func finishDiscards(_ ranges: [Range<Int>]) {
+        for range in ranges {
+            for block in range { lines[block].state = BlockState.free }
+            lowestFree = min(lowestFree, range.lowerBound)
+        }
     }
 
     // ---- Compaction ----
 
-    /// Claims the emptiest closed block that has at most `liveMax` live bytes; nil if there is none.
-    func claimEmptiest(liveMax: Int) -> Int? {
+    /// Claims the closed block with the most dead bytes, if at most `livePercent` of what was written to it is live.
+    func claimEmptiest(livePercent: Int) -> Int? {
         apus_lock(lockWord)
         defer { apus_unlock(lockWord) }
         recycle()
         var best: Int?
-        var bestLive = UInt64(liveMax) + 1
+        var bestDead = 0
         for block in 0..<highWater where lines[block].state == BlockState.closed && lines[block].span == 1 {
-            let live = apus_load_relaxed_u64(self.live(block))
-            if live < bestLive {
+            let filled = Int(lines[block].filled)
+            let live = Int(apus_load_relaxed_u64(self.live(block)))
+            if filled - live > bestDead, live * 100 <= filled * livePercent {
                 best = block
-                bestLive = live
+                bestDead = filled - live
             }
         }
         guard let best, apus_compare_exchange_u32(state(best), BlockState.closed, BlockState.emptying) else { return nil }
@@ -267,7 +317,7 @@ final class BlockTable: @unchecked Sendable {
         if apus_load_acquire_u64(live(block)) == 0 {
             retire(block, from: BlockState.emptying)
         } else {
-            close(block, filled: Int(lines[block].filled))
+            closeAgain(block)
         }
     }
 

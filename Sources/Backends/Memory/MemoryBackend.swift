@@ -8,7 +8,8 @@ internal import CBase
 final class MemoryBackend: Backend, Compacting, @unchecked Sendable {
     private let blocks: BlockTable
     private let dataSize: UInt64
-    private let eligibleLiveMax: Int
+    private let livePercent: Int
+    private let slackPercent: Int
     private let lockWord: UnsafeMutablePointer<UInt32>
     private var shards: [MemoryShard] = []
     private var namespaceBlob: [UInt8] = []
@@ -18,7 +19,9 @@ final class MemoryBackend: Backend, Compacting, @unchecked Sendable {
         dataSize = request.settings.number("data-size") ?? Memory.dataSizeDefault
         blocks = try BlockTable(dataSize: Int(dataSize))
         let percent = Int(request.settings.number("defrag-lwm-pct") ?? Memory.defragPercentDefault)
-        eligibleLiveMax = BlockTable.blockSize / 100 * percent
+        livePercent = percent
+        // Blocks above the threshold keep their garbage: wanting that back would be wanting it for ever.
+        slackPercent = max(Memory.slackPercent, (100 - percent) * 100 / percent)
         lockWord = .allocate(capacity: 1)
         lockWord.initialize(to: 0)
     }
@@ -28,7 +31,12 @@ final class MemoryBackend: Backend, Compacting, @unchecked Sendable {
     // ---- Control plane ----
 
     func makeShard(index: Int, of count: Int) throws(StorageError) -> any BackendShard {
-        let shard = MemoryShard(blocks, reserveBlocks: 2 * count + 2)
+        let reserve = 2 * count + 2
+        guard blocks.count >= 2 * reserve else {
+            throw .settings("data-size \(dataSize) is too small for \(count) service-threads: at least"
+                + " \(2 * reserve * BlockTable.blockSize >> 20)M, or fewer service-threads")
+        }
+        let shard = try MemoryShard(blocks, reserveBlocks: reserve)
         apus_lock(lockWord)
         shards.append(shard)
         apus_unlock(lockWord)
@@ -73,7 +81,7 @@ final class MemoryBackend: Backend, Compacting, @unchecked Sendable {
         let live = liveBytes
         let spare = (2 * shards.count + 1) * BlockTable.blockSize
         let used = blocks.usedBlocks * BlockTable.blockSize
-        let excess = used - spare - live - live / 100 * Memory.slackPercent
+        let excess = used - spare - live - blocks.tailBytes - live / 100 * slackPercent
         guard excess > 0 else { return 0 }
         let step = max(live / 50, BlockTable.blockSize)
         return min(Memory.sliceBytes * (1 + excess / step), CompactionUrgency.pressingBytes)
@@ -83,7 +91,7 @@ final class MemoryBackend: Backend, Compacting, @unchecked Sendable {
         on shard: any BackendShard, byteBudget: Int, arbiter: any LivenessArbiter
     ) throws(StorageError) -> Int {
         guard let shard = shard as? MemoryShard else { preconditionFailure("a shard of another backend") }
-        return try shard.compact(byteBudget: byteBudget, liveMax: eligibleLiveMax, arbiter: arbiter)
+        return try shard.compact(byteBudget: byteBudget, livePercent: livePercent, arbiter: arbiter)
     }
 }
 

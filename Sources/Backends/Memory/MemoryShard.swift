@@ -23,10 +23,10 @@ final class MemoryShard: BackendShard {
     private var victim = -1
     private var victimOffset = 0
 
-    init(_ blocks: BlockTable, reserveBlocks: Int) {
+    init(_ blocks: BlockTable, reserveBlocks: Int) throws(StorageError) {
         self.blocks = blocks
         self.reserveBlocks = reserveBlocks
-        number = blocks.registerShard()
+        number = try blocks.registerShard()
         counters = .allocate(capacity: 8)
         counters.initialize(repeating: 0, count: 8)
     }
@@ -51,7 +51,7 @@ final class MemoryShard: BackendShard {
         memcpy(blocks.base + offset, source, image.count)
         blocks.addLive(offset / BlockTable.blockSize, size)
         count(0, size)
-        if size > BlockTable.blockSize { blocks.close(offset / BlockTable.blockSize, filled: 0) }
+        if size > BlockTable.blockSize { blocks.close(offset / BlockTable.blockSize, filled: size) }
         return .placed(Location(rawValue: UInt64(offset / Limits.imageUnitSize)))
     }
 
@@ -77,7 +77,10 @@ final class MemoryShard: BackendShard {
 
     func poll(_ receive: (borrowing Completion) -> Void) { blocks.turnBegan(number) }
 
-    func turnEnded(sleeping: Bool) { if sleeping { blocks.fellAsleep(number) } }
+    func turnEnded(sleeping: Bool) {
+        if sleeping { blocks.fellAsleep(number) }
+        blocks.discardPages()
+    }
 
     // ---- Places ----
 
@@ -123,9 +126,9 @@ final class MemoryShard: BackendShard {
     // ---- Compaction ----
 
     /// Looks at about `byteBudget` bytes of the emptiest block; returns how many it was.
-    func compact(byteBudget: Int, liveMax: Int, arbiter: any LivenessArbiter) throws(StorageError) -> Int {
+    func compact(byteBudget: Int, livePercent: Int, arbiter: any LivenessArbiter) throws(StorageError) -> Int {
         if victim < 0 {
-            guard let block = blocks.claimEmptiest(liveMax: liveMax) else { return 0 }
+            guard let block = blocks.claimEmptiest(livePercent: livePercent) else { return 0 }
             victim = block
             victimOffset = 0
         }

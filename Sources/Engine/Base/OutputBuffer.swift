@@ -10,9 +10,14 @@ public final class OutputBuffer {
     /// How many bytes are written.
     public private(set) var count = 0
 
-    /// Starts with room for `capacity` bytes; grows when it must and keeps what it grew to.
+    /// More room than this is given back when the buffer is emptied.
+    private static let capacityKept = 1 << 20
+    private let initialCapacity: Int
+
+    /// Starts with room for `capacity` bytes; grows when it must and keeps up to 1 MiB of what it grew to.
     public init(capacity: Int = 4096) {
         precondition(capacity > 0)
+        initialCapacity = capacity
         self.capacity = capacity
         base = UnsafeMutableRawPointer.allocate(byteCount: capacity, alignment: 64)
     }
@@ -42,6 +47,7 @@ public final class OutputBuffer {
     public func truncate(to byteCount: Int) {
         precondition(byteCount >= 0 && byteCount <= count)
         count = byteCount
+        if count == 0, capacity > max(OutputBuffer.capacityKept, initialCapacity) { shrink() }
     }
 
     /// The content; valid until the next change.
@@ -50,6 +56,13 @@ public final class OutputBuffer {
     /// The content, to be patched in place; valid until the next change.
     public var mutableBytes: UnsafeMutableRawBufferPointer {
         UnsafeMutableRawBufferPointer(start: base, count: count)
+    }
+
+    @inline(never)
+    private func shrink() {
+        base.deallocate()
+        capacity = initialCapacity
+        base = UnsafeMutableRawPointer.allocate(byteCount: capacity, alignment: 64)
     }
 
     @inline(never)

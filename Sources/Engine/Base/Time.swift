@@ -38,11 +38,14 @@ public struct RecordTime: Comparable, Hashable, Sendable, BitwiseCopyable {
     @inlinable
     public init(milliseconds: UInt64) { self.milliseconds = milliseconds }
 
-    /// Converts from Unix time; times before 2010 become 0.
+    /// The latest time that an index entry can hold, in November 2044.
+    public static let latestMilliseconds: UInt64 = 1 << 40 - 1
+
+    /// Converts from Unix time; times before 2010 become 0, those that an entry cannot hold the latest it can.
     @inlinable
     public init(unixMilliseconds: UInt64) {
         let epoch = RecordTime.epochUnixSeconds * 1000
-        milliseconds = unixMilliseconds > epoch ? unixMilliseconds - epoch : 0
+        milliseconds = unixMilliseconds > epoch ? min(unixMilliseconds - epoch, RecordTime.latestMilliseconds) : 0
     }
 
     /// Earlier than.

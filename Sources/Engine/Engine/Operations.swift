@@ -11,6 +11,7 @@ extension NamespaceShard {
         while let operation = operations.next() {
             if operation.code == OperationCode.read {
                 readOperation(operation, respondsAll: respondsAll)
+                guard !scratch.isResultTooLarge else { return .recordTooBig }
                 continue
             }
             let result = scratch.editor.apply(operation)
@@ -39,6 +40,10 @@ extension NamespaceShard {
     func addResult(
         _ code: UInt8, _ name: UnsafeRawBufferPointer, _ particleType: UInt8, _ value: UnsafeRawBufferPointer
     ) {
+        guard scratch.results.count + value.count <= Limits.resultSizeMax else {
+            scratch.isResultTooLarge = true
+            return
+        }
         AnswerWriter.appendOperation(
             code: code, particleType: particleType, name: name, value: value, to: scratch.results)
         scratch.resultCount += 1

@@ -89,6 +89,7 @@ extension NamespaceShard {
             } else if respondsAll {
                 addNull(operation)
             }
+            guard !scratch.isResultTooLarge else { return .recordTooBig }
         }
         return .ok
     }

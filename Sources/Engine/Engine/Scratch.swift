@@ -21,6 +21,8 @@ final class Scratch {
     let results = OutputBuffer(capacity: 64 << 10)
     /// How many operations are in `results`.
     var resultCount = 0
+    /// Something did not fit into `Limits.resultSizeMax` and was left out: the request must be refused.
+    var isResultTooLarge = false
     /// Where the answer at hand goes. Owned by the reactor, which outlives every request.
     unowned(unsafe) var output: OutputBuffer
     /// New images are built here; as large as a record can be.
@@ -71,6 +73,7 @@ final class Scratch {
     }
 
     func resetResults() {
+        isResultTooLarge = false
         guard resultCount > 0 else { return }
         results.truncate(to: 0)
         resultCount = 0

@@ -12,8 +12,10 @@ extension NamespaceShard {
         slot.pointee.isDelete = header.info2.contains(.delete)
         slot.pointee.isReplaced = header.info3.contains(.createOrReplace) || header.info3.contains(.replaceOnly)
         if namespace.stopWrites, !slot.pointee.isDelete { return .outOfSpace }
-        if namespace.settings.disallowNullSetName, slot.pointee.request.pointee.set.isEmpty { return .parameter }
         if slot.pointee.isDelete { return .ok }
+        if namespace.settings.disallowNullSetName, slot.pointee.request.pointee.set.isEmpty, !slot.pointee.isTouch {
+            return .parameter
+        }
         let flags = OperationRules.Flags(
             isReplace: slot.pointee.isReplaced, readsAllowed: header.info1.contains(.read),
             getsAll: header.info1.contains(.getAllBins),
@@ -102,19 +104,32 @@ extension NamespaceShard {
             counters.count(.deletedLastBin)
             return .ok
         }
-        guard let setID = request.pointee.set.isEmpty && exists
-            ? previous.setID : namespace.sets.makeID(for: request.pointee.set)
-        else { return .parameter }
         var next = IndexEntry(digest: slot.pointee.digest)
         next.voidTime = life.voidTime
         next.generation = nextGeneration(slot, exists: exists)
         next.lastUpdate = namespace.issueTime(
             wall: now.wall, previous: slot.pointee.hasPrevious ? previous.lastUpdate : 0)
-        next.setID = setID
         next.epochSlot = 1
         let key = request.pointee.has(.key) ? request.pointee.key : view?.key ?? UnsafeRawBufferPointer(start: nil, count: 0)
         next.isKeyStored = !key.isEmpty
-        return writeImage(slot, &next, key)
+        let keepsSet = request.pointee.set.isEmpty && exists
+        if keepsSet { next.setID = previous.setID }
+        let setName = keepsSet ? namespace.sets.name(of: previous.setID) : request.pointee.set
+        let header = ImageHeader(
+            generation: next.generation, voidTime: next.voidTime, lastUpdate: next.lastUpdate,
+            epoch: namespace.epoch, setName: setName, key: key)
+        let byteCount = Envelope.byteCount + editor.imageByteCount(header)
+        guard byteCount <= namespace.settings.recordSizeMax, byteCount <= Limits.recordSizeCeiling else {
+            counters.count(.failRecordTooBig)
+            return .recordTooBig
+        }
+        // Only now: a write that is refused makes no set.
+        if !keepsSet {
+            guard let made = namespace.sets.makeID(for: setName) else { return .parameter }
+            next.setID = made
+        }
+        writeImage(slot, &next, header, byteCount)
+        return .ok
     }
 
     private func nextGeneration(_ slot: SlotPointer, exists: Bool) -> UInt16 {
@@ -123,15 +138,9 @@ extension NamespaceShard {
         return slot.pointee.isTouch ? stored : Generation.next(stored)
     }
 
-    private func writeImage(_ slot: SlotPointer, _ next: inout IndexEntry, _ key: UnsafeRawBufferPointer) -> ResultCode {
-        let header = ImageHeader(
-            generation: next.generation, voidTime: next.voidTime, lastUpdate: next.lastUpdate,
-            epoch: namespace.epoch, setName: namespace.sets.name(of: next.setID), key: key)
-        let byteCount = Envelope.byteCount + scratch.editor.imageByteCount(header)
-        guard byteCount <= namespace.settings.recordSizeMax, byteCount <= Limits.recordSizeCeiling else {
-            counters.count(.failRecordTooBig)
-            return .recordTooBig
-        }
+    private func writeImage(
+        _ slot: SlotPointer, _ next: inout IndexEntry, _ header: ImageHeader, _ byteCount: Int
+    ) {
         scratch.editor.writeImage(header, to: scratch.image + Envelope.byteCount)
         let unit = Limits.imageUnitSize
         let rounded = (byteCount + unit - 1) / unit * unit
@@ -140,6 +149,5 @@ extension NamespaceShard {
             UnsafeMutableRawBufferPointer(start: scratch.image, count: byteCount), digest: slot.pointee.digest)
         next.byteCount = rounded
         slot.pointee.next = next
-        return .ok
     }
 }

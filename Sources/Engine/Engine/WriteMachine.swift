@@ -74,7 +74,9 @@ extension NamespaceShard {
                 case .refused(let result): return abandon(slot, result)
                 }
             case .committed:
-                if let progress = passed(cluster.replicate(slot), slot, .replicated) { return progress }
+                let answer = cluster.replicate(slot)
+                if case .refused(let result) = answer { return abandon(slot, result) }
+                if let progress = passed(answer, slot, .replicated) { return progress }
             case .replicated:
                 let result = publishClaimed(slot)
                 guard result == .ok else { return abandon(slot, result) }
@@ -111,8 +113,14 @@ extension NamespaceShard {
 
     /// Whether everything that happens under the lock stays below 4 KiB.
     private func isSmall(_ slot: SlotPointer) -> Bool {
-        slot.pointee.request.pointee.operationBytes.count <= Limits.lockedCopySizeMax / 2
-            && (!slot.pointee.hasPrevious || slot.pointee.previous.byteCount <= Limits.lockedCopySizeMax / 2)
+        let request = slot.pointee.request
+        let previousSize = slot.pointee.hasPrevious ? slot.pointee.previous.byteCount : 0
+        guard request.pointee.bytes.count <= Limits.lockedCopySizeMax / 2,
+            previousSize <= Limits.lockedCopySizeMax / 2
+        else { return false }
+        // Reads inside an operate copy as well.
+        return !request.pointee.header.info1.contains(.read)
+            || request.pointee.operationCount * previousSize <= Limits.lockedCopySizeMax
     }
 
     /// The whole machine in one hold of the lock; the backend answers at once by its promise to be volatile.
@@ -151,13 +159,11 @@ extension NamespaceShard {
         }
     }
 
-    /// A plain replace of a record without a stored key, and a plain delete, need no look at the old image.
+    /// A replace of a record without a stored key needs no look at the old image, a delete only to compare keys.
     private func needsPreviousImage(_ slot: SlotPointer) -> Bool {
         guard slot.pointee.hasPrevious else { return false }
-        if slot.pointee.isReplaced || slot.pointee.isDelete {
-            return slot.pointee.previous.isKeyStored
-        }
-        return true
+        if slot.pointee.isDelete { return slot.pointee.previous.isKeyStored && slot.pointee.request.pointee.has(.key) }
+        return !slot.pointee.isReplaced || slot.pointee.previous.isKeyStored
     }
 
     private func append(_ slot: SlotPointer) -> EffectAnswer {

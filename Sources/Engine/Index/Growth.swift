@@ -113,7 +113,8 @@ extension PrimaryIndex {
     private func prepareSegment(_ partition: Int, of bucket: Int) throws(IndexError) {
         let segment = Root.segment(bucket)
         guard segment.place == 0 else { return }
-        precondition(segment.number < Root.segmentsMax)
+        // Clients choose digests: a partition that has all its segments just gets denser.
+        guard segment.number < segmentsMax else { throw .tooManyRecords }
         let address = root(partition) + 8 + 4 * segment.number
         guard address.load(as: UInt32.self) == 0 else { return }
         let bytes = Root.buckets(inSegment: segment.number) * PrimaryIndex.lineSize
@@ -178,7 +179,7 @@ extension PrimaryIndex {
             freeLine(partition, number)
             number = following
         }
-        if number != 0 { freeRun(partition, number & ~Run.flag) }
+        if number != 0 { freeRun(number & ~Run.flag) }
     }
 
     /// Calls `visit` with every handle of the bucket and its tag.

@@ -8,9 +8,9 @@
 internal import Base
 internal import CBase
 
-enum Root {
+package enum Root {
     static let byteCount = 384
-    static let segmentsMax = 81
+    package static let segmentsMax = 81
     static let firstBuckets = 4
 
     /// The bits of a digest that choose its bucket, most significant first: high half of byte 1, then bytes 2

@@ -40,17 +40,32 @@ package final class PrimaryIndex: @unchecked Sendable {
     let entryBase: UnsafeMutableRawPointer
     let lineBase: UnsafeMutableRawPointer
     let states: UnsafeMutablePointer<PartitionState>
+    /// First free run of each size (the power of two is the place), and the lock of these lists: taken inside a
+    /// partition's lock, for a few instructions, when a bucket changes the size of its run.
+    let freeRuns: UnsafeMutablePointer<UInt32>
+    let freeRunLock: UnsafeMutablePointer<UInt32>
     /// Average records of a bucket before another one is added, of 12 it has room for.
     static let loadMax = 9
     static let slots = 12
     static let lineSize = 64
 
-    /// Builds an empty index in two arenas that nobody else uses.
-    package init(entries: any Arena, lines: any Arena) throws(IndexError) {
+    /// Segments of buckets a partition may have.
+    let segmentsMax: Int
+
+    /// Builds an empty index in two arenas that nobody else uses. `segmentsMax` is for tests of the limit.
+    package init(
+        entries: any Arena, lines: any Arena, segmentsMax: Int = Root.segmentsMax
+    ) throws(IndexError) {
+        precondition(segmentsMax <= Root.segmentsMax)
+        self.segmentsMax = segmentsMax
         self.entries = entries
         self.lines = lines
         entryBase = entries.base
         lineBase = lines.base
+        freeRuns = .allocate(capacity: 64)
+        freeRuns.initialize(repeating: 0, count: 64)
+        freeRunLock = .allocate(capacity: 1)
+        freeRunLock.initialize(to: 0)
         states = .allocate(capacity: PartitionID.count)
         states.initialize(repeating: PartitionState(), count: PartitionID.count)
         let roots = try lines.allocate(byteCount: Root.byteCount * PartitionID.count)
@@ -70,7 +85,11 @@ package final class PrimaryIndex: @unchecked Sendable {
             lines: HeapArena(capacity: recordsMax * 16 + (16 << 20)))
     }
 
-    deinit { states.deallocate() }
+    deinit {
+        states.deallocate()
+        freeRuns.deallocate()
+        freeRunLock.deallocate()
+    }
 
     // ---- Addresses ----
 

@@ -51,6 +51,7 @@ extension PrimaryIndex {
     }
 
     private func newRun(_ room: Int) throws(IndexError) -> UInt32 {
+        if let run = takeFreeRun(room) { return run }
         let bytes = Run.headerSize + room * 8
         let offset = try lines.allocate(byteCount: bytes)
         let run = UInt32(offset / PrimaryIndex.lineSize)
@@ -58,9 +59,24 @@ extension PrimaryIndex {
         return run
     }
 
-    func freeRun(_ partition: Int, _ run: UInt32) {
-        let count = (Run.headerSize + runRoom(run) * 8) / PrimaryIndex.lineSize
-        for number in 0..<count { freeLine(partition, run + UInt32(number)) }
+    /// Puts a run on the list of free ones of its size: rooms are powers of two, so it fits the next that is needed.
+    func freeRun(_ run: UInt32) {
+        let size = runRoom(run).trailingZeroBitCount
+        apus_lock(freeRunLock)
+        line(run).storeBytes(of: freeRuns[size], toByteOffset: 8, as: UInt32.self)
+        freeRuns[size] = run
+        apus_unlock(freeRunLock)
+    }
+
+    private func takeFreeRun(_ room: Int) -> UInt32? {
+        let size = room.trailingZeroBitCount
+        apus_lock(freeRunLock)
+        defer { apus_unlock(freeRunLock) }
+        let run = freeRuns[size]
+        guard run != 0 else { return nil }
+        freeRuns[size] = line(run).load(fromByteOffset: 8, as: UInt32.self)
+        setCount(run, 0)
+        return run
     }
 
     /// Turns the chain behind `first` into a run that also holds `handle`.
@@ -94,7 +110,7 @@ extension PrimaryIndex {
             memcpy(elements(larger), elements(run), count * 8)
             setCount(larger, count)
             apus_store_release_u32(owner + 12, larger | Run.flag)
-            freeRun(partition, run)
+            freeRun(run)
             run = larger
         }
         let rank = rank(run, digest)
@@ -128,7 +144,7 @@ extension PrimaryIndex {
         setCount(run, kept)
         guard kept == 0 else { return }
         apus_store_release_u32(owner + 12, 0)
-        freeRun(partition, run)
+        freeRun(run)
     }
 
     func forEachInRun(_ run: UInt32, _ visit: (UInt32, UInt8) -> Void) {

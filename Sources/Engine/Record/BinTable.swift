@@ -55,6 +55,8 @@ struct BinTable: ~Copyable {
     /// - Returns: false if there would be more bins than a record may have.
     mutating func set(_ bin: BinView) -> Bool {
         if let place = place(of: bin.name) {
+            let revives = places[place].particleType == ParticleType.null && bin.particleType != ParticleType.null
+            guard !revives || liveCount < Limits.binsMax else { return false }
             count(places[place], -1)
             places[place].particleType = bin.particleType
             places[place].value = bin.value

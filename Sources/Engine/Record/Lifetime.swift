@@ -80,7 +80,7 @@ package enum TimeToLive {
             outcome.result = .forbidden
             return outcome
         }
-        outcome.voidTime = now + seconds
+        outcome.voidTime = now.addingReportingOverflow(seconds).overflow ? .max : now + seconds
         if let existing, existing == 0 || existing > outcome.voidTime {
             outcome.reduction = settings.applyReductions ? .applied : .ignored
             if !settings.applyReductions { outcome.voidTime = existing }

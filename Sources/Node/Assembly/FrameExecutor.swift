@@ -7,8 +7,11 @@ internal import Wire
 
 /// Answers info requests. Reactor's thread.
 package protocol InfoResponder: AnyObject {
-    /// Writes the answers to the lines of `body` as one text (without frame header) to `output`.
-    func answer(_ body: UnsafeRawBufferPointer, connection: UInt64, kind: UInt8, to output: OutputBuffer)
+    /// Writes the answers to the lines of `body` as one text (without frame header) to `output`. False: more lines, or a
+    /// longer answer, than one request may have.
+    func answer(
+        _ body: UnsafeRawBufferPointer, connection: UInt64, kind: UInt8, to output: OutputBuffer
+    ) -> Bool
 }
 
 /// What the connection does next.
@@ -84,6 +87,7 @@ package final class FrameExecutor {
             let (count, stop) = parseGroup(UnsafeRawBufferPointer(rebasing: bytes[consumed...]))
             if count > 1 { prefetch(count) }
             for number in 0..<count {
+                if output.count >= Limits.answerBytesPerTurnMax { return (consumed, .more) }
                 let frame = group + number
                 let body = UnsafeRawBufferPointer(
                     rebasing: bytes[(consumed + FrameHeader.byteCount)..<(consumed + frame.pointee.byteCount)])
@@ -194,8 +198,7 @@ package final class FrameExecutor {
             guard kind != adminKind else { return .refused("a data request on the admin port") }
             return executeMessage(frame, connection, arrived, output)
         case FrameType.info.rawValue:
-            answerInfo(body, connection, kind, output)
-            return .answered
+            return answerInfo(body, connection, kind, output)
         case FrameType.security.rawValue:
             AnswerWriter.appendSecurity(result: .securityNotEnabled, to: output)
             return .answered
@@ -243,12 +246,18 @@ package final class FrameExecutor {
 
     private func answerInfo(
         _ body: UnsafeRawBufferPointer, _ connection: UInt64, _ kind: UInt8, _ output: OutputBuffer
-    ) {
+    ) -> Outcome {
         let start = output.count
         _ = output.reserve(FrameHeader.byteCount)
         output.commit(FrameHeader.byteCount)
-        info.answer(body, connection: connection, kind: kind, to: output)
+        guard body.count <= Limits.infoRequestSizeMax,
+            info.answer(body, connection: connection, kind: kind, to: output)
+        else {
+            output.truncate(to: start)
+            return .refused("an info request that is too large, or asks for too much")
+        }
         let size = output.count - start - FrameHeader.byteCount
         FrameHeader.write(type: .info, bodySize: size, to: output.mutableBytes.baseAddress! + start)
+        return .answered
     }
 }

@@ -105,7 +105,8 @@ extension InfoService {
         let upSeconds = now.nanoseconds(since: state.started) / 1_000_000_000
         return [
             ("failed_best_practices", "false"), ("cluster_integrity", "\(isServing)"),
-            ("cluster_is_member", "\(isServing)"), ("cluster_clock_skew_ms", "0"), ("uptime", "\(upSeconds)"),
+            ("cluster_is_member", "\(isServing)"), ("cluster_clock_skew_ms", "0"),
+            ("wall_clock_steps", "\(state.clockSteps)"), ("uptime", "\(upSeconds)"),
             ("system_free_mem_kbytes", "\(memory.availableKilobytes)"),
             ("system_free_mem_pct", "\(memory.freePercent)"),
             ("process_rss_kbytes", "\(memory.residentKilobytes)"),

@@ -30,7 +30,11 @@ final class InfoService: InfoResponder {
             .merging(InfoService.operatorCommands) { first, _ in first }
     }
 
-    func answer(_ body: UnsafeRawBufferPointer, connection: UInt64, kind: UInt8, to output: OutputBuffer) {
+    func answer(
+        _ body: UnsafeRawBufferPointer, connection: UInt64, kind: UInt8, to output: OutputBuffer
+    ) -> Bool {
+        let start = output.count
+        var lines = 0
         self.connection = connection
         isAdmin = kind == adminKind
         var parser = InfoRequestParser(body)
@@ -42,7 +46,10 @@ final class InfoService: InfoResponder {
             copy.withUTF8 { output.append(UnsafeRawBufferPointer($0)) }
             appendByte(UInt8(ascii: "\n"), to: output)
             completed += 1
+            lines += 1
+            guard lines <= Limits.infoLinesMax, output.count - start < Limits.infoAnswerSizeMax else { return false }
         }
+        return true
     }
 
     private func answer(_ line: InfoLine) -> String {

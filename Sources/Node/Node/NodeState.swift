@@ -30,6 +30,7 @@ final class NodeState: @unchecked Sendable {
     var serviceEndpoints: [Endpoint] = []
     var adminEndpoints: [Endpoint] = []
     private(set) var namespaces: [Namespace] = []
+    // Word 0: phase; 1: steps of the wall clock.
     private let phaseWord: UnsafeMutablePointer<UInt32>
     let reactors = ReactorDirectory()
     let latencies = LatencyHistory()
@@ -43,8 +44,9 @@ final class NodeState: @unchecked Sendable {
         self.registry = registry
         started = SystemClock.now().monotonic
         startedUnixSeconds = UInt64(time(nil))
-        phaseWord = .allocate(capacity: 1)
-        phaseWord.initialize(to: NodePhase.starting.rawValue)
+        phaseWord = .allocate(capacity: 2)
+        phaseWord.initialize(repeating: 0, count: 2)
+        phaseWord.pointee = NodePhase.starting.rawValue
     }
 
     deinit { phaseWord.deallocate() }
@@ -53,6 +55,12 @@ final class NodeState: @unchecked Sendable {
     var phase: NodePhase {
         get { NodePhase(rawValue: apus_load_acquire_u32(phaseWord)) ?? .starting }
         set { apus_store_release_u32(phaseWord, newValue.rawValue) }
+    }
+
+    /// How often the wall clock was seen to jump by more than a second. Written by the control thread.
+    var clockSteps: UInt32 {
+        get { apus_load_relaxed_u32(phaseWord + 1) }
+        set { apus_store_release_u32(phaseWord + 1, newValue) }
     }
 
     /// The namespaces serve from now on. Once.

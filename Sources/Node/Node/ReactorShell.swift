@@ -116,6 +116,6 @@ final class ReactorShell: ReactorHandler, EngineShell {
 
     func answered(_ connection: UInt64) { reactor?.resume(ConnectionID(rawValue: connection)) }
 
-    /// Requests that reached no namespace.
-    var refusedRequests: UInt64 { engine?.refusedRequests ?? 0 }
+    /// Requests that reached no namespace. Any thread: what was offered does not change once the node serves.
+    var refusedRequests: UInt64 { state.phase == .starting ? 0 : offered?.refusedRequests ?? 0 }
 }

@@ -151,24 +151,33 @@ final class RunningNode {
 
     private func installEngines(_ namespaces: [Namespace]) throws(StartError) {
         let count = configuration.service.serviceThreads
+        // All shards are made before the first reactor sees one: a backend knows its shards while they run.
+        var shards: [[any BackendShard]] = []
+        for number in 0..<count { shards.append(try makeShards(namespaces, number, of: count)) }
         for (number, shell) in state.reactors.shells.enumerated() {
-            var shards: [any BackendShard] = []
-            for namespace in namespaces {
-                do throws(StorageError) {
-                    shards.append(try namespace.backend.makeShard(index: number, of: count))
-                } catch {
-                    throw StartError("namespace \(namespace.settings.name) does not open: \(error)")
-                }
-            }
             shell.offer(
                 EngineShard(
-                    reactor: number, namespaces: namespaces, backends: shards, shell: shell, cluster: cluster,
+                    reactor: number, namespaces: namespaces, backends: shards[number], shell: shell, cluster: cluster,
                     deadlineMilliseconds: UInt64(configuration.service.transactionMaxMs),
                     log: { [log] in log.warning(.rw, $0) }))
             let letter = UnsafeMutablePointer<Letter>.allocate(capacity: 1)
             letter.initialize(to: Letter(kind: NodeLetter.installEngine))
             state.reactors.post(number, letter)
         }
+    }
+
+    private func makeShards(
+        _ namespaces: [Namespace], _ number: Int, of count: Int
+    ) throws(StartError) -> [any BackendShard] {
+        var shards: [any BackendShard] = []
+        for namespace in namespaces {
+            do throws(StorageError) {
+                shards.append(try namespace.backend.makeShard(index: number, of: count))
+            } catch {
+                throw StartError("namespace \(namespace.settings.name) does not open: \(error)")
+            }
+        }
+        return shards
     }
 
     // ---- Run ----

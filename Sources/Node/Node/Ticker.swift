@@ -13,16 +13,35 @@ struct Ticker {
     private let intervalSeconds: UInt64
     private var lastLine: Instant
     private var stopped: [Bool]
+    /// Wall clock less monotonic clock at the last tick, in milliseconds.
+    private var clockDistance: Int64
 
     init(state: NodeState, intervalSeconds: UInt64) {
         self.state = state
         self.intervalSeconds = max(intervalSeconds, 1)
         lastLine = SystemClock.now().monotonic
         stopped = state.servingNamespaces.map { _ in false }
+        clockDistance = Ticker.distance(SystemClock.now())
+    }
+
+    private static func distance(_ time: TurnTime) -> Int64 {
+        Int64(time.wall.milliseconds) - Int64(time.monotonic.nanoseconds / 1_000_000)
+    }
+
+    /// A wall clock that jumps moves void-times; last-update times never go back.
+    private mutating func watchClock(_ time: TurnTime) {
+        let distance = Ticker.distance(time)
+        let step = distance - clockDistance
+        clockDistance = distance
+        guard abs(step) > 1000 else { return }
+        state.clockSteps += 1
+        state.log.warning(.skew, "the wall clock was set by \(step) ms: times to live shift by that; check NTP")
     }
 
     mutating func tick() {
-        let now = SystemClock.now().monotonic
+        let time = SystemClock.now()
+        watchClock(time)
+        let now = time.monotonic
         let memory = SystemMemory.now()
         for (number, namespace) in state.servingNamespaces.enumerated() {
             watch(number, namespace, memory)

@@ -15,6 +15,8 @@ struct Acceptor {
     /// closed.
     var spareDescriptor = open("/dev/null", O_RDONLY | O_CLOEXEC)
     var lastComplaint = Instant(nanoseconds: 0)
+    /// The listeners are not asked for connections until the next sweep.
+    var isPaused = false
 
     /// Connections of one kind, of all reactors.
     func total(_ kind: UInt8) -> Int { reactors.reduce(0) { $0 + $1.gauges.load(kind) } }
@@ -38,7 +40,11 @@ extension Reactor {
             let descriptor = apus_accept(listener.descriptor)
             if descriptor < 0 {
                 if errno == ECONNABORTED || errno == EINTR { continue }
-                if errno == EMFILE || errno == ENFILE { turnAway(listener) }
+                switch errno {
+                case EMFILE, ENFILE: turnAway(listener)
+                case ENOBUFS, ENOMEM: pauseAccepting(true)
+                default: break
+                }
                 return
             }
             let most = settings.connectionsMax[Int(listener.kind)]
@@ -66,6 +72,7 @@ extension Reactor {
     /// spin.
     private func turnAway(_ listener: Listener) {
         guard var acceptor else { return }
+        guard acceptor.spareDescriptor >= 0 else { return pauseAccepting(true) }
         close(acceptor.spareDescriptor)
         let descriptor = apus_accept(listener.descriptor)
         if descriptor >= 0 {
@@ -75,6 +82,22 @@ extension Reactor {
         acceptor.spareDescriptor = open("/dev/null", O_RDONLY | O_CLOEXEC)
         self.acceptor = acceptor
         complain("no file descriptor is left: new connections are closed at once; raise the limit (ulimit -n)")
+    }
+
+    /// Level-triggered listeners that cannot be served would spin: they rest until the next sweep.
+    func pauseAccepting(_ isPaused: Bool) {
+        guard var acceptor, acceptor.isPaused != isPaused else { return }
+        acceptor.isPaused = isPaused
+        if !isPaused, acceptor.spareDescriptor < 0 {
+            acceptor.spareDescriptor = open("/dev/null", O_RDONLY | O_CLOEXEC)
+        }
+        for (number, listener) in acceptor.listeners.enumerated() {
+            apus_epoll_change(
+                epoll, listener.descriptor, isPaused ? 0 : UInt32(APUS_READABLE),
+                Reactor.listenerToken + UInt64(number))
+        }
+        self.acceptor = acceptor
+        if isPaused { complain("connections cannot be accepted for want of memory or files: trying again in a second") }
     }
 
     /// At most one line a second.

@@ -17,7 +17,12 @@ package final class Reactor: @unchecked Sendable {
     /// Letters to this reactor. Any thread posts.
     package let mailbox: Mailbox
     /// Ticks every 10 ms in place of every second. Reactor's thread.
-    package var wantsTicks = false
+    package var wantsTicks = false {
+        didSet {
+            guard wantsTicks else { return }
+            nextTick = min(nextTick, now.monotonic.advanced(byMilliseconds: Reactor.tickMilliseconds))
+        }
+    }
     let index: Int
     let handler: any ReactorHandler
     let settings: ReactorSettings
@@ -118,6 +123,7 @@ package final class Reactor: @unchecked Sendable {
             turn(eventCount: wait())
         }
         table.forEachOpen { closeConnection($0) }
+        handler.turnEnded(sleeping: true)
     }
 
     /// Waits for events, not at all if there is work at hand.
@@ -197,6 +203,9 @@ package final class Reactor: @unchecked Sendable {
         if let pause {
             let ended = SystemClock.monotonic()
             nextBackground = Instant(nanoseconds: ended.nanoseconds + pause * ended.nanoseconds(since: begun))
+        } else {
+            // Looking for work is work.
+            nextBackground = begun.advanced(byMilliseconds: 1)
         }
         return hasBackground
     }

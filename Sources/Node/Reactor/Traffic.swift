@@ -263,6 +263,7 @@ extension Reactor {
 
     /// Closes connections that have been idle, or have not taken their answers, for too long.
     func sweep() {
+        pauseAccepting(false)
         let idle = settings.idleMilliseconds * 1_000_000
         table.forEachOpen { id in
             guard let connection = table[id] else { return }

@@ -44,6 +44,7 @@ static inline int apus_accept(int listener) { return accept4(listener, NULL, NUL
 static inline uint64_t apus_clock_nanoseconds(clockid_t clock) {
     struct timespec now;
     clock_gettime(clock, &now);
+    if (now.tv_sec < 0) return 0;  // a wall clock before 1970
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 static inline uint64_t apus_monotonic_nanoseconds(void) { return apus_clock_nanoseconds(CLOCK_MONOTONIC); }

@@ -9,9 +9,12 @@ import Storage
 import Wire
 
 private final class Info: InfoResponder {
-    func answer(_ body: UnsafeRawBufferPointer, connection: UInt64, kind: UInt8, to output: OutputBuffer) {
+    func answer(
+        _ body: UnsafeRawBufferPointer, connection: UInt64, kind: UInt8, to output: OutputBuffer
+    ) -> Bool {
         var parser = InfoRequestParser(body)
         while let line = parser.next() { output.append(line.text) }
+        return true
     }
 }
 
