@@ -7,6 +7,7 @@ import Testing
 /// The index as the backend sees it: which location is live.
 private final class Arbiter: LivenessArbiter {
     var live: [Digest: (location: Location, image: [UInt8])] = [:]
+    func prefetch(_ digest: Digest, stage: Int) {}
     func relocate(_ digest: Digest, from: Location, to: Location) -> Bool {
         guard live[digest]?.location == from else { return false }
         live[digest]?.location = to

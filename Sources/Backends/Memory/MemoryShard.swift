@@ -14,6 +14,8 @@ private struct OpenBlock {
 
 /// Appends, reads and compacts for one reactor. Reactor's thread only, except `liveBytes`.
 final class MemoryShard: BackendShard {
+    /// Images whose index entries are fetched together.
+    private static let lookAheadMax = 16
     private let blocks: BlockTable
     private let number: Int
     private let counters: UnsafeMutablePointer<UInt64>
@@ -135,7 +137,9 @@ final class MemoryShard: BackendShard {
         let end = blocks.filled(victim)
         let start = victimOffset
         while victimOffset < end, victimOffset - start < byteBudget {
-            victimOffset += try moveIfLive(victim * BlockTable.blockSize + victimOffset, arbiter)
+            for _ in 0..<lookAhead(until: end, arbiter) {
+                victimOffset += try moveIfLive(victim * BlockTable.blockSize + victimOffset, arbiter)
+            }
         }
         let seen = max(victimOffset - start, 1)
         if victimOffset >= end {
@@ -144,6 +148,22 @@ final class MemoryShard: BackendShard {
             count(2, 1)
         }
         return seen
+    }
+
+    /// Has the index fetch what it needs for the next images of the victim; returns how many these are.
+    private func lookAhead(until end: Int, _ arbiter: any LivenessArbiter) -> Int {
+        var images = 0
+        for stage in 0..<2 {
+            var offset = victimOffset
+            images = 0
+            while offset < end, images < MemoryShard.lookAheadMax {
+                let image = UnsafeRawPointer(blocks.base + victim * BlockTable.blockSize + offset)
+                arbiter.prefetch(Envelope.digest(at: image), stage: stage)
+                offset += rounded(Envelope.byteCount(at: image))
+                images += 1
+            }
+        }
+        return images
     }
 
     /// Moves the image at `offset` if it is live; returns its size.

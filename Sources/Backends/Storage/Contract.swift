@@ -127,6 +127,10 @@ public enum CompactionUrgency {
 
 /// The engine's side of compaction: the engine owns liveness, the backend owns space.
 public protocol LivenessArbiter: AnyObject {
+    /// Starts fetching what a question about `digest` will touch: stage 0 first, stage 1 when that should have arrived. A
+    /// hint: compaction asks about many images in a row, and each answer alone would be two cache misses.
+    func prefetch(_ digest: Digest, stage: Int)
+
     /// Points the index entry of `digest` at `to`, if and only if it still says `from`. False: the image is
     /// dead, and the copy at `to` is the backend's to take back.
     func relocate(_ digest: Digest, from: Location, to: Location) -> Bool

@@ -139,7 +139,7 @@ package final class EngineShard {
     package func prefetch(_ digest: Digest, isWrite: Bool, namespace: Int, stage: Int) {
         shards[namespace]._withUnsafeGuaranteedRef { shard in
             switch stage {
-            case 0: shard.prefetchBucket(digest)
+            case 0: shard.prefetchBucket(digest, isWrite: isWrite)
             case 1: shard.prefetchEntry(digest, isWrite: isWrite)
             default: shard.prefetchImage(digest)
             }

@@ -103,6 +103,15 @@ package final class Namespace: @unchecked Sendable {
 }
 
 extension Namespace: LivenessArbiter {
+    package func prefetch(_ digest: Digest, stage: Int) {
+        if stage == 0 {
+            partitions.prefetch(digest.partition)
+            index.prefetchBucket(digest)
+        } else {
+            index.prefetchEntry(digest)
+        }
+    }
+
     package func relocate(_ digest: Digest, from: Location, to: Location) -> Bool {
         partitions.lock(digest.partition)
         defer { partitions.unlock(digest.partition) }

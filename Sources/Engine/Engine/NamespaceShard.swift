@@ -102,8 +102,9 @@ package final class NamespaceShard {
 
     /// Starts fetching what a look-up of `digest` will touch first. Stage one of three.
     @inline(__always)
-    package func prefetchBucket(_ digest: Digest) {
+    package func prefetchBucket(_ digest: Digest, isWrite: Bool) {
         partitions.prefetch(digest.partition)
+        if isWrite { index.prefetchState(digest) }
         index.prefetchBucket(digest)
     }
 

@@ -130,10 +130,10 @@ package final class PrimaryIndex: @unchecked Sendable {
     // ---- Look-ups ----
 
     /// Starts fetching the bucket of a digest. Any thread, no lock.
-    package func prefetchBucket(_ digest: Digest) {
-        apus_prefetch(states + Int(digest.partition.number))
-        apus_prefetch(firstLine(digest))
-    }
+    package func prefetchBucket(_ digest: Digest) { apus_prefetch(firstLine(digest)) }
+
+    /// Starts fetching what a change in a digest's partition touches beside that. Any thread, no lock: a hint.
+    package func prefetchState(_ digest: Digest) { apus_prefetch(states + Int(digest.partition.number)) }
 
     /// Starts fetching the entry of a digest, whose bucket should have arrived. Any thread, no lock: a hint.
     package func prefetchEntry(_ digest: Digest) {

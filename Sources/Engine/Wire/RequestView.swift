@@ -77,14 +77,20 @@ package enum RequestParse: BitwiseCopyable {
 extension RequestView {
     /// Parses the body of a data message.
     package static func parse(_ body: UnsafeRawBufferPointer) -> RequestParse {
-        guard body.count >= MessageHeader.byteCount, let base = body.baseAddress else { return .malformed }
-        var request = RequestView(body)
+        var request = RequestView.empty
+        return parse(body, into: &request) ? .request(request) : .malformed
+    }
+
+    /// Parses the body of a data message in place; false if it is malformed.
+    package static func parse(_ body: UnsafeRawBufferPointer, into request: inout RequestView) -> Bool {
+        guard body.count >= MessageHeader.byteCount, let base = body.baseAddress else { return false }
+        request = RequestView(body)
         request.header = MessageHeader(base)
         guard let fieldsEnd = request.parseFields(base, body.count),
             walkOperations(base, from: fieldsEnd, to: body.count, count: request.header.operationCount)
-        else { return .malformed }
+        else { return false }
         request.operationBytes = UnsafeRawBufferPointer(start: base + fieldsEnd, count: body.count - fieldsEnd)
-        return .request(request)
+        return true
     }
 
     /// Reads the fields; returns where they end, nil if a size does not fit.

@@ -36,6 +36,8 @@ package final class FrameExecutor {
         var byteCount: Int
         var type: UInt8
         var isMalformed: Bool
+        /// A request for one record of a namespace that is there.
+        var isPoint: Bool
     }
     /// A connection's first request, looked at before its turn to have its memory fetched.
     private struct Preview: BitwiseCopyable {
@@ -133,20 +135,22 @@ package final class FrameExecutor {
         frame.pointee.byteCount = byteCount
         frame.pointee.isMalformed = false
         frame.pointee.namespace = -1
+        frame.pointee.isPoint = false
         guard type == FrameType.message.rawValue else { return }
-        switch RequestView.parse(body) {
-        case .request(let request):
-            frame.pointee.request = request
-            frame.pointee.namespace = engine?.number(ofNamespace: request.namespace) ?? -1
-        case .malformed: frame.pointee.isMalformed = true
+        guard RequestView.parse(body, into: &frame.pointee.request) else {
+            frame.pointee.isMalformed = true
+            return
         }
+        guard let engine else { return }
+        frame.pointee.namespace = engine.number(ofNamespace: frame.pointee.request.namespace)
+        frame.pointee.isPoint = frame.pointee.namespace >= 0 && frame.pointee.request.has(.digest)
     }
 
     /// Three passes over the group, one for each dependent line: bucket, entry, image.
     private func prefetch(_ count: Int) {
         guard let engine else { return }
         for stage in 0..<3 {
-            for number in 0..<count where isPoint(group + number) {
+            for number in 0..<count where group[number].isPoint {
                 engine.prefetch(
                     group[number].request.digest, isWrite: group[number].request.header.info2.contains(.write),
                     namespace: group[number].namespace, stage: stage)
@@ -176,10 +180,6 @@ package final class FrameExecutor {
         guard let engine, previews[place].namespace >= 0 else { return }
         engine.prefetch(
             previews[place].digest, isWrite: previews[place].isWrite, namespace: previews[place].namespace, stage: stage)
-    }
-
-    private func isPoint(_ frame: UnsafeMutablePointer<Parsed>) -> Bool {
-        frame.pointee.namespace >= 0 && frame.pointee.request.has(.digest)
     }
 
     private enum Outcome {
