@@ -63,7 +63,7 @@ final class BlockTable: @unchecked Sendable {
     private var retiredList: [UInt32] = []
     private var shardCount = 0
     /// Free blocks that keep their pages: compaction frees in bursts, and a page that comes back must be cleared again.
-    private var residentFreeMax: Int { max(4, usedBlocks / 16) }
+    private var residentFreeMax: Int { max(4, usedBlocks / 32) }
 
     init(dataSize: Int) throws(StorageError) {
         count = dataSize / BlockTable.blockSize
