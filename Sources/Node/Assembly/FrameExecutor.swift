@@ -51,7 +51,11 @@ package final class FrameExecutor {
     private let group: UnsafeMutablePointer<Parsed>
     private let previews: UnsafeMutablePointer<Preview>
     /// Nil while the node starts: data requests answer 11 until it is there.
-    package var engine: EngineShard?
+    package var engine: EngineShard? {
+        didSet { shard = engine.map { .passUnretained($0) } }
+    }
+    /// The same, to be used without counting references.
+    private var shard: Unmanaged<EngineShard>?
     private let info: any InfoResponder
     private let compression = Compression()
     /// Admin connections serve info and security messages only.
@@ -141,19 +145,22 @@ package final class FrameExecutor {
             frame.pointee.isMalformed = true
             return
         }
-        guard let engine else { return }
-        frame.pointee.namespace = engine.number(ofNamespace: frame.pointee.request.namespace)
+        guard let shard else { return }
+        let name = frame.pointee.request.namespace
+        frame.pointee.namespace = shard._withUnsafeGuaranteedRef { $0.number(ofNamespace: name) }
         frame.pointee.isPoint = frame.pointee.namespace >= 0 && frame.pointee.request.has(.digest)
     }
 
     /// Three passes over the group, one for each dependent line: bucket, entry, image.
     private func prefetch(_ count: Int) {
-        guard let engine else { return }
-        for stage in 0..<3 {
-            for number in 0..<count where group[number].isPoint {
-                engine.prefetch(
-                    group[number].request.digest, isWrite: group[number].request.header.info2.contains(.write),
-                    namespace: group[number].namespace, stage: stage)
+        guard let shard else { return }
+        shard._withUnsafeGuaranteedRef { engine in
+            for stage in 0..<3 {
+                for number in 0..<count where group[number].isPoint {
+                    engine.prefetch(
+                        group[number].request.digest, isWrite: group[number].request.header.info2.contains(.write),
+                        namespace: group[number].namespace, stage: stage)
+                }
             }
         }
     }
@@ -212,7 +219,7 @@ package final class FrameExecutor {
     private func executeMessage(
         _ frame: UnsafeMutablePointer<Parsed>, _ connection: UInt64, _ arrived: Instant, _ output: OutputBuffer
     ) -> Outcome {
-        guard let engine, !frame.pointee.isMalformed else {
+        guard let shard, !frame.pointee.isMalformed else {
             if frame.pointee.isMalformed { malformedRequests += 1 }
             let result: ResultCode = frame.pointee.isMalformed ? .parameter : .unavailable
             AnswerWriter.appendAnswer(
@@ -222,8 +229,10 @@ package final class FrameExecutor {
         }
         let start = output.count
         let request = UnsafeRawPointer(frame).assumingMemoryBound(to: RequestView.self)
-        let progress = engine.execute(
-            request, namespace: frame.pointee.namespace, connection: connection, arrived: arrived, output: output)
+        let namespace = frame.pointee.namespace
+        let progress = shard._withUnsafeGuaranteedRef {
+            $0.execute(request, namespace: namespace, connection: connection, arrived: arrived, output: output)
+        }
         guard case .answered = progress else { return .suspended }
         if frame.pointee.request.header.info1.contains(.compressResponse) {
             compression.deflate(output, from: start)
