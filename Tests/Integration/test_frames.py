@@ -37,7 +37,7 @@ def test_headers_that_close(server, raw, head):
     assert server.info("status") == "ok"
 
 
-@pytest.mark.parametrize("head", ["0203000008000000", "0201000008000000", "02", "02030000000000"])
+@pytest.mark.parametrize("head", ["0203000008000000", "0201000000200000", "02", "02030000000000"])
 def test_headers_that_wait(raw, head):
     raw.send(bytes.fromhex(head))
     assert stays_open(raw)

@@ -75,7 +75,13 @@ def test_too_few_descriptors(own_server):
 def test_fewer_descriptors_than_the_default_wants(own_server):
     """Nobody asked for 15000 clients: the node starts with what there is, and says so."""
     node = own_server(descriptors=1024)
-    assert re.search(r"at most 860 clients", node.log) and node.info("status") == "ok"
+    assert re.search(r"at most 856 clients", node.log) and node.info("status") == "ok"
+
+
+def test_descriptors_of_many_threads(own_server):
+    """Each reactor needs two: what is promised to clients is what is left."""
+    code, log = own_server(descriptors=400, threads=200, wait=False).end_with_failure()
+    assert code == 1 and "file descriptors" in log and "CRITICAL" not in log
 
 
 def test_backend_that_is_not_there(tmp_path):

@@ -35,6 +35,8 @@ struct BlockLine: BitwiseCopyable {
     var span: UInt32 = 1
     /// The pages have been touched since they were last given back.
     var isResident: UInt32 = 0
+    /// In the list of free blocks with pages.
+    var isListed: UInt32 = 0
 }
 
 /// See the invariants above. Any thread.
@@ -157,6 +159,7 @@ final class BlockTable: @unchecked Sendable {
     /// A free block that has its pages still.
     private func findResident() -> Int? {
         while let block = residentList.popLast() {
+            lines[Int(block)].isListed = 0
             let line = lines[Int(block)]
             if line.state == BlockState.free, line.isResident == 1 { return Int(block) }
         }
@@ -237,14 +240,12 @@ final class BlockTable: @unchecked Sendable {
             lines[block].state = BlockState.free
             lines[block].span = 1
             residentFree += 1
-            residentList.append(UInt32(block))
+            if lines[block].isListed == 0 { residentList.append(UInt32(block)) }
+            lines[block].isListed = 1
         }
         lowestFree = min(lowestFree, first)
         apus_store_relaxed_u64(words + 8, UInt64(usedBlocks - span))
         for block in first..<(first + span) where residentFree > residentFreeMax { giveBack(block) }
-        if residentList.count > 2 * residentFree + 1024 {
-            residentList.removeAll { lines[Int($0)].state != BlockState.free }
-        }
     }
 
     /// Gives a free block back to the system, with its neighbour if that is free too: together they are one huge page.

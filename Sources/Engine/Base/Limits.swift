@@ -37,11 +37,12 @@ public enum Limits {
     @inlinable public static var answerBytesPerTurnMax: Int { 1 << 20 }
     /// Bytes that the operations of one request may answer together; above it the request is refused with 13 (ours).
     @inlinable public static var resultSizeMax: Int { 16 << 20 }
-    /// Bytes of one info request; a larger one closes the connection (ours).
+    /// Bytes of one info or security request; a larger one closes the connection (ours).
     @inlinable public static var infoRequestSizeMax: Int { 2 << 20 }
-    /// Lines of one info request, and bytes of its answer; above either the connection closes (ours).
+    /// Lines of one info request, and bytes of its answer beyond which no further line is answered; above either the
+    /// connection closes (ours).
     @inlinable public static var infoLinesMax: Int { 1000 }
-    @inlinable public static var infoAnswerSizeMax: Int { 16 << 20 }
+    @inlinable public static var infoAnswerSizeMax: Int { 4 << 20 }
     /// Largest image in bytes that is built and copied while a partition lock is held (ours).
     @inlinable public static var lockedCopySizeMax: Int { 4096 }
     /// Images are measured and addressed in units of this many bytes (ours).

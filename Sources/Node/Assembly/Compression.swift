@@ -45,11 +45,15 @@ final class Compression {
         return nil
     }
 
+    /// The inner frame is not needed any more: a large one gives its memory back.
+    func forget() { inner.truncate(to: 0) }
+
     /// Replaces the frame in `output` from `start` to the end by a compressed one, if that is smaller.
     func deflate(_ output: OutputBuffer, from start: Int) {
         let frame = UnsafeRawBufferPointer(rebasing: output.bytes[start...])
         guard frame.count > Compression.worthwhileSize, deflateReset(&deflater) == Z_OK else { return }
         inner.truncate(to: 0)
+        defer { inner.truncate(to: 0) }
         let room = inner.reserve(frame.count)
         deflater.next_in = UnsafeMutablePointer(mutating: frame.baseAddress!.assumingMemoryBound(to: UInt8.self))
         deflater.avail_in = UInt32(frame.count)

@@ -100,7 +100,12 @@ package final class FrameExecutor {
                 consumed += frame.pointee.byteCount
                 requests += 1
                 switch execute(frame, body, connection: connection, kind: kind, arrived: arrived, output) {
-                case .answered: break
+                case .answered:
+                    // These can take long: one of them ends the connection's turn.
+                    let type = frame.pointee.type
+                    if type == FrameType.info.rawValue || type == FrameType.compressed.rawValue {
+                        return (consumed, .more)
+                    }
                 case .suspended: return (consumed, .suspended)
                 case .refused(let reason): return (consumed, .close(reason))
                 }
@@ -121,6 +126,9 @@ package final class FrameExecutor {
             case .refused(let reason): return (count, .close(reason.sentence))
             case .frame(let header):
                 let byteCount = FrameHeader.byteCount + header.bodySize
+                if header.type <= FrameType.security.rawValue, header.bodySize > Limits.infoRequestSizeMax {
+                    return (count, .close("an info or security request of \(header.bodySize) bytes"))
+                }
                 guard rest.count >= byteCount else { return (count, .needBytes(byteCount)) }
                 parse(
                     group + count, header.type,
@@ -250,6 +258,7 @@ package final class FrameExecutor {
         parse(
             frame, header.type, UnsafeRawBufferPointer(rebasing: whole[FrameHeader.byteCount...]),
             frame.pointee.byteCount)
+        defer { compression.forget() }
         return executeMessage(frame, connection, arrived, output)
     }
 
@@ -259,9 +268,7 @@ package final class FrameExecutor {
         let start = output.count
         _ = output.reserve(FrameHeader.byteCount)
         output.commit(FrameHeader.byteCount)
-        guard body.count <= Limits.infoRequestSizeMax,
-            info.answer(body, connection: connection, kind: kind, to: output)
-        else {
+        guard info.answer(body, connection: connection, kind: kind, to: output) else {
             output.truncate(to: start)
             return .refused("an info request that is too large, or asks for too much")
         }

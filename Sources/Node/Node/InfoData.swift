@@ -39,11 +39,10 @@ extension InfoService {
         }
         guard let namespace = state.namespace(name) else { return "ns_type=unknown" }
         guard request.arguments.count > 1 else { return sets(of: namespace) }
-        let wanted = request.arguments[1]
-        for id in setIDs(namespace) where namespace.sets.name(of: id).text == wanted {
-            return properties(of: id, namespace) + ";"
-        }
-        return ""
+        var wanted = request.arguments[1]
+        let id = wanted.withUTF8 { namespace.sets.id(of: UnsafeRawBufferPointer($0)) }
+        guard let id, id > 0 else { return "" }
+        return properties(of: id, namespace) + ";"
     }
 
     private func setIDs(_ namespace: Namespace) -> [UInt16] {

@@ -39,6 +39,7 @@ final class InfoService: InfoResponder {
         isAdmin = kind == adminKind
         var parser = InfoRequestParser(body)
         while let line = parser.next() {
+            guard lines < Limits.infoLinesMax, output.count - start < Limits.infoAnswerSizeMax else { return false }
             let value = answer(line)
             output.append(line.text)
             appendByte(UInt8(ascii: "\t"), to: output)
@@ -47,7 +48,6 @@ final class InfoService: InfoResponder {
             appendByte(UInt8(ascii: "\n"), to: output)
             completed += 1
             lines += 1
-            guard lines <= Limits.infoLinesMax, output.count - start < Limits.infoAnswerSizeMax else { return false }
         }
         return true
     }

@@ -12,6 +12,8 @@ final class UserAgents: @unchecked Sendable {
     private static let sizeMax = 64
     private let word: UnsafeMutablePointer<UInt32>
     private var names: [Key: String] = [:]
+    /// How many connections have each name.
+    private var counts: [String: Int] = [:]
 
     init() {
         word = .allocate(capacity: 1)
@@ -26,6 +28,7 @@ final class UserAgents: @unchecked Sendable {
         defer { apus_unlock(word) }
         guard names[key] == nil else { return false }
         names[key] = name
+        counts[name, default: 0] += 1
         return true
     }
 
@@ -34,20 +37,19 @@ final class UserAgents: @unchecked Sendable {
 
     func closed(_ key: Key) {
         apus_lock(word)
-        names[key] = nil
-        apus_unlock(word)
+        defer { apus_unlock(word) }
+        guard let name = names.removeValue(forKey: key), let count = counts[name] else { return }
+        counts[name] = count > 1 ? count - 1 : nil
     }
 
     /// `user-agent=<b64>:count=<n>` by name; connections without one count as "unknown".
     func text(connections: Int) -> String {
         apus_lock(word)
-        let known = names.values.sorted()
+        let known = counts
+        let total = names.count
         apus_unlock(word)
-        var counts: [(name: String, count: Int)] = []
-        for name in known {
-            if counts.last?.name == name { counts[counts.count - 1].count += 1 } else { counts.append((name, 1)) }
-        }
-        let unknown = connections - known.count
+        var counts = known.map { (name: $0.key, count: $0.value) }.sorted { $0.name < $1.name }
+        let unknown = connections - total
         if unknown > 0 { counts.append((Base64.encode(Array("unknown".utf8)), unknown)) }
         return counts.map { "user-agent=\($0.name):count=\($0.count)" }.joined(separator: ";")
     }

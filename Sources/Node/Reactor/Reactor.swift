@@ -163,7 +163,7 @@ package final class Reactor: @unchecked Sendable {
         }
         executeBatch(&batched)
         serveReady()
-        if now.monotonic >= nextTick { tick() }
+        if now.monotonic >= nextTick || now.monotonic >= nextSweep { tick() }
         isIdle = eventCount == 0 && ready.isEmpty
     }
 

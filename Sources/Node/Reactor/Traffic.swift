@@ -8,6 +8,8 @@ extension Reactor {
     static let unsentMax = 1 << 20
     /// A peer that takes nothing for so long is closed.
     static let sendTimeoutNanoseconds: UInt64 = 10_000_000_000
+    /// A peer that leaves a request unfinished for so long is closed.
+    static let halfRequestTimeoutNanoseconds: UInt64 = 60_000_000_000
     private static let readable = UInt32(APUS_READABLE)
     private static let writable = UInt32(APUS_WRITABLE)
     private static let broken = UInt32(APUS_BROKEN)
@@ -271,7 +273,11 @@ extension Reactor {
             let isStuck = blocked > 0 && now.monotonic.nanoseconds - blocked > Reactor.sendTimeoutNanoseconds
             let isIdle = idle > 0 && !connection.pointee.isSuspended
                 && now.monotonic.nanoseconds - connection.pointee.lastActive > idle
-            guard isStuck || isIdle else { return }
+            // Half a request that does not go on holds memory.
+            let isHalf = !connection.pointee.input.isEmpty && connection.pointee.output.isEmpty
+                && !connection.pointee.isSuspended && !connection.pointee.isReady
+                && now.monotonic.nanoseconds - connection.pointee.lastActive > Reactor.halfRequestTimeoutNanoseconds
+            guard isStuck || isIdle || isHalf else { return }
             gauges.reaped()
             closeConnection(id)
         }
