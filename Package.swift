@@ -94,6 +94,7 @@ let package = Package(
         tests("WireTests", ["Base", "Wire", "TestSupport"]),
         tests("RecordTests", ["Base", "Record", "TestSupport"]),
         tests("IndexTests", ["Base", "Index", "TestSupport"]),
+        tests("AssemblyTests", ["Base", "Assembly", "TestSupport"]),
         tests("ClientTests", ["Base", "Wire", "Client", "TestSupport"]),
         tests("MemoryTests", ["Base", "Storage", "Memory", "TestSupport"]),
         tests("ConfigurationTests", ["Base", "Storage", "Memory", "Logging", "Configuration", "TestSupport"]),

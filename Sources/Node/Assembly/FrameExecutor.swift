@@ -99,13 +99,11 @@ package final class FrameExecutor {
                     rebasing: bytes[(consumed + FrameHeader.byteCount)..<(consumed + frame.pointee.byteCount)])
                 consumed += frame.pointee.byteCount
                 requests += 1
+                // Read now: a compressed frame becomes the message inside it.
+                let isLong = frame.pointee.type == FrameType.info.rawValue
+                    || frame.pointee.type == FrameType.compressed.rawValue
                 switch execute(frame, body, connection: connection, kind: kind, arrived: arrived, output) {
-                case .answered:
-                    // These can take long: one of them ends the connection's turn.
-                    let type = frame.pointee.type
-                    if type == FrameType.info.rawValue || type == FrameType.compressed.rawValue {
-                        return (consumed, .more)
-                    }
+                case .answered: if isLong { return (consumed, .more) }
                 case .suspended: return (consumed, .suspended)
                 case .refused(let reason): return (consumed, .close(reason))
                 }
@@ -252,13 +250,13 @@ package final class FrameExecutor {
         _ frame: UnsafeMutablePointer<Parsed>, _ body: UnsafeRawBufferPointer, _ connection: UInt64,
         _ arrived: Instant, _ output: OutputBuffer
     ) -> Outcome {
+        defer { compression.forget() }
         guard let whole = compression.inflate(body), case .frame(let header) = FrameHeader.parse(whole),
             header.type == FrameType.message.rawValue, whole.count == FrameHeader.byteCount + header.bodySize
         else { return .refused("a compressed frame that does not hold one whole message") }
         parse(
             frame, header.type, UnsafeRawBufferPointer(rebasing: whole[FrameHeader.byteCount...]),
             frame.pointee.byteCount)
-        defer { compression.forget() }
         return executeMessage(frame, connection, arrived, output)
     }
 
