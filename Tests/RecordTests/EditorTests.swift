@@ -162,24 +162,21 @@ private struct Step {
     @Test func moreBinsThanARecordMayHave() {
         let editor = RecordEditor()
         editor.begin(nil)
-        var kept: [Block] = []
-        for number in 0...Limits.binsMax {
-            let name = Block(Array("b\(number)".utf8))
-            kept.append(name)
-            let result = editor.apply(OperationView(code: 2, particleType: 3, name: name.view, value: name.view))
-            #expect(result == (number < Limits.binsMax ? .ok : .parameter))
+        let blocks = KeptBlocks()
+        let nothing = UnsafeRawBufferPointer(start: nil, count: 0)
+        func write(_ name: UnsafeRawBufferPointer, _ type: UInt8) -> ResultCode {
+            editor.apply(OperationView(code: 2, particleType: type, name: name, value: type == 0 ? nothing : name))
+        }
+        let names = (0...Limits.binsMax).map { blocks.add("b\($0)".utf8) }
+        for (number, name) in names.enumerated() {
+            #expect(write(name, 3) == (number < Limits.binsMax ? .ok : .parameter))
         }
         #expect(editor.binCount == Limits.binsMax)
         // Deleted bins make room for others; they cannot come back on top of those.
-        let nothing = Block([])
-        func write(_ name: Block, _ type: UInt8) -> ResultCode {
-            editor.apply(OperationView(
-                code: 2, particleType: type, name: name.view, value: type == 0 ? nothing.view : name.view))
-        }
-        for name in kept[..<100] { #expect(write(name, 0) == .ok) }
-        for number in 0..<100 { #expect(write(Block(Array("other\(number)".utf8)), 3) == .ok) }
-        #expect(write(kept[0], 3) == .parameter && editor.binCount == Limits.binsMax)
-        withExtendedLifetime(kept) {}
+        for name in names[..<100] { #expect(write(name, 0) == .ok) }
+        for number in 0..<100 { #expect(write(blocks.add("other\(number)".utf8), 3) == .ok) }
+        #expect(write(names[0], 3) == .parameter && editor.binCount == Limits.binsMax)
+        withExtendedLifetime(blocks) {}
     }
 }
 

@@ -56,6 +56,22 @@ package struct Block {
     package var view: UnsafeRawBufferPointer { UnsafeRawBufferPointer(bytes) }
 }
 
+/// Allocations of exactly their size that live as long as this object: for tests that hold many views for long, while
+/// others, in parallel, push the recent ones out. Keep it with `withExtendedLifetime`.
+package final class KeptBlocks {
+    private var all: [UnsafeMutableRawBufferPointer] = []
+    package init() {}
+    deinit { for bytes in all { bytes.deallocate() } }
+
+    /// A view of a copy of `content`.
+    package func add(_ content: some Collection<UInt8>) -> UnsafeRawBufferPointer {
+        let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: content.count, alignment: 1)
+        bytes.copyBytes(from: content)
+        all.append(bytes)
+        return UnsafeRawBufferPointer(bytes)
+    }
+}
+
 private enum Recent {
     private static let kept = Mutex<(ring: [UInt], next: Int)>(([], 0))
 
