@@ -37,8 +37,9 @@ let package = Package(
         target("Assembly", in: "Node", ["Base", "Wire", "Engine", "Storage", "CZlib"]),
         target("Logging", in: "Node", ["Base", "CBase"]),
         target("Configuration", in: "Node", ["Base", "Storage", "Logging"]),
-        fuzzer("FuzzFrames", ["Base", "Wire", "Index", "Storage", "Memory", "Engine", "Assembly"]),
-        fuzzer("FuzzInfo", ["Base", "Wire"]),
-        fuzzer("FuzzConfiguration", ["Base", "Storage", "Memory", "Configuration"]),
+        .target(name: "FuzzDriver", path: "Sources/FuzzDriver", swiftSettings: settings),
+        fuzzer("FuzzFrames", ["FuzzDriver", "Base", "Wire", "Index", "Storage", "Memory", "Engine", "Assembly"]),
+        fuzzer("FuzzInfo", ["FuzzDriver", "Base", "Wire"]),
+        fuzzer("FuzzConfiguration", ["FuzzDriver", "Base", "Storage", "Memory", "Configuration"]),
     ]
 )

@@ -137,8 +137,7 @@ final class BlockTable: @unchecked Sendable {
         var found = (span == 1 ? findResident() : nil) ?? findFree(span)
         if found == nil, !discards.isEmpty {
             // Nearly full: what waits to be given back is needed now.
-            finishDiscards(discards)
-            discards.removeAll(keepingCapacity: true)
+            finishDiscards(takeDiscards())
             found = findFree(span)
         }
         guard let first = found else { return nil }
@@ -271,9 +270,7 @@ final class BlockTable: @unchecked Sendable {
     func discardPages() {
         guard apus_load_relaxed_u64(words + 32) > 0 else { return }
         apus_lock(lockWord)
-        let taken = discards
-        discards.removeAll(keepingCapacity: true)
-        apus_store_relaxed_u64(words + 32, 0)
+        let taken = takeDiscards()
         apus_unlock(lockWord)
         for range in taken {
             _ = apus_pages_discard(base + range.lowerBound * BlockTable.blockSize, range.count * BlockTable.blockSize)
@@ -281,6 +278,14 @@ final class BlockTable: @unchecked Sendable {
         apus_lock(lockWord)
         finishDiscards(taken)
         apus_unlock(lockWord)
+    }
+
+    /// What waits to be given back is the caller's now. Under the lock.
+    private func takeDiscards() -> [Range<Int>] {
+        let taken = discards
+        discards.removeAll(keepingCapacity: true)
+        apus_store_relaxed_u64(words + 32, 0)
+        return taken
     }
 
     /// These blocks can be taken again. Pages that the system did not take are merely cleared for nothing later.

@@ -40,7 +40,7 @@ final class MemoryShard: BackendShard {
     func append(
         _ digest: Digest, _ image: UnsafeRawBufferPointer, stream: Stream, tag: Tag
     ) throws(StorageError) -> AppendAnswer {
-        let size = rounded(image.count)
+        let size = Envelope.storedByteCount(image.count)
         let offset: Int
         if size > BlockTable.blockSize {
             offset = try takeSpan(size)
@@ -70,7 +70,7 @@ final class MemoryShard: BackendShard {
 
     func release(_ digest: Digest, at location: Location, byteCount: Int) {
         let offset = Int(location.rawValue) * Limits.imageUnitSize
-        let size = rounded(byteCount)
+        let size = Envelope.storedByteCount(byteCount)
         blocks.removeLive(offset / BlockTable.blockSize, size)
         count(0, -size)
     }
@@ -88,10 +88,6 @@ final class MemoryShard: BackendShard {
 
     private func address(_ location: Location) -> UnsafeMutableRawPointer {
         blocks.base + Int(location.rawValue) * Limits.imageUnitSize
-    }
-
-    private func rounded(_ byteCount: Int) -> Int {
-        (byteCount + Limits.imageUnitSize - 1) / Limits.imageUnitSize * Limits.imageUnitSize
     }
 
     private func place(_ size: Int, _ block: inout OpenBlock, reserve: Int) throws(StorageError) -> Int {
@@ -159,7 +155,7 @@ final class MemoryShard: BackendShard {
             while offset < end, images < MemoryShard.lookAheadMax {
                 let image = UnsafeRawPointer(blocks.base + victim * BlockTable.blockSize + offset)
                 arbiter.prefetch(Envelope.digest(at: image), stage: stage)
-                offset += rounded(Envelope.byteCount(at: image))
+                offset += Envelope.storedByteCount(Envelope.byteCount(at: image))
                 images += 1
             }
         }
@@ -171,7 +167,7 @@ final class MemoryShard: BackendShard {
         let source = UnsafeRawPointer(blocks.base + offset)
         let byteCount = Envelope.byteCount(at: source)
         precondition(byteCount >= Envelope.byteCount, "a block holds images from its start to its end")
-        let size = rounded(byteCount)
+        let size = Envelope.storedByteCount(byteCount)
         let digest = Envelope.digest(at: source)
         let from = Location(rawValue: UInt64(offset / Limits.imageUnitSize))
         guard arbiter.isLive(digest, at: from) else { return size }

@@ -28,6 +28,12 @@ public enum Envelope {
         base.storeLittleEndian(crc32c(UnsafeRawBufferPointer(rebasing: image[8...])), at: 4)
     }
 
+    /// The size an image of `byteCount` bytes is stored and accounted with: whole units.
+    @inlinable
+    public static func storedByteCount(_ byteCount: Int) -> Int {
+        (byteCount + Limits.imageUnitSize - 1) / Limits.imageUnitSize * Limits.imageUnitSize
+    }
+
     /// The byte count that the envelope at `bytes` claims.
     @inlinable
     public static func byteCount(at bytes: UnsafeRawPointer) -> Int { Int(bytes.littleEndian(UInt32.self)) }

@@ -33,6 +33,8 @@ public enum Limits {
     @inlinable public static var requestsPerTurnMax: Int { 64 }
     /// Bytes of one connection executed in one turn (ours).
     @inlinable public static var bytesPerTurnMax: Int { 256 << 10 }
+    /// Connections whose bytes are received before the first of them is executed (ours).
+    @inlinable public static var connectionsReceivedAheadMax: Int { 16 }
     /// Bytes of answers to one connection after which its other requests wait for the next turn (ours).
     @inlinable public static var answerBytesPerTurnMax: Int { 1 << 20 }
     /// Bytes that the operations of one request may answer together; above it the request is refused with 13 (ours).

@@ -6,19 +6,21 @@ internal import Wire
 extension NamespaceShard {
     /// Writes the answer of `slot` with what is in `scratch.results`, and counts it.
     func end(_ slot: SlotPointer, _ result: ResultCode) -> Progress {
-        let isDone = result == .ok
-        let isGone = slot.pointee.isDelete
         if !slot.pointee.isTouch {
-            let entry = slot.pointee.isRead ? slot.pointee.previous : slot.pointee.next
-            AnswerWriter.appendAnswer(
-                result: result, generation: isDone && !isGone ? entry.generation : 0,
-                voidTime: isDone && !isGone ? entry.voidTime : 0,
-                operations: isDone ? scratch.results.bytes : UnsafeRawBufferPointer(start: nil, count: 0),
-                operationCount: isDone ? scratch.resultCount : 0, to: scratch.output)
+            if result == .ok { answerDone(slot) } else { AnswerWriter.appendResult(result, to: scratch.output) }
         }
         scratch.resetResults()
         countEnd(slot, result)
         return .answered
+    }
+
+    /// A record that is gone has neither generation nor void-time.
+    private func answerDone(_ slot: SlotPointer) {
+        let entry = slot.pointee.isRead ? slot.pointee.previous : slot.pointee.next
+        let isGone = slot.pointee.isDelete
+        AnswerWriter.appendAnswer(
+            result: .ok, generation: isGone ? 0 : entry.generation, voidTime: isGone ? 0 : entry.voidTime,
+            operations: scratch.results.bytes, operationCount: scratch.resultCount, to: scratch.output)
     }
 
     /// Counts the end of a request and marks it.

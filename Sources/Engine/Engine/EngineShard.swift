@@ -102,7 +102,8 @@ package final class EngineShard {
             suspend(slot)
             return .suspended
         }
-        answeredCounts[2 * namespace + (isWrite ? 1 : 0)] += 1
+        let kind = isWrite ? LatencyKind.write : .read
+        answeredCounts[namespace * LatencyKind.allCases.count + kind.rawValue] += 1
         return .answered
     }
 
@@ -128,7 +129,7 @@ package final class EngineShard {
     package func countLatencies(end: Instant) {
         let kinds = LatencyKind.allCases.count
         for number in 0..<(namespaces.count * kinds) where answeredCounts[number] > 0 {
-            let kind: LatencyKind = number % kinds == 0 ? .read : .write
+            guard let kind = LatencyKind(rawValue: number % kinds) else { continue }
             namespaces[number / kinds].counters.countLatency(
                 kind, nanoseconds: end.nanoseconds(since: now.monotonic), times: UInt64(answeredCounts[number]))
             answeredCounts[number] = 0
@@ -161,9 +162,7 @@ package final class EngineShard {
         if isStream, result != .namespace {
             AnswerWriter.appendLast(result: result, to: scratch.output)
         } else {
-            AnswerWriter.appendAnswer(
-                result: result, generation: 0, voidTime: 0,
-                operations: UnsafeRawBufferPointer(start: nil, count: 0), operationCount: 0, to: scratch.output)
+            AnswerWriter.appendResult(result, to: scratch.output)
         }
         return .answered
     }

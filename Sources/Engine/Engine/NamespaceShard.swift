@@ -125,7 +125,7 @@ package final class NamespaceShard {
 extension NamespaceShard {
     /// Whether this is the namespace called `name`.
     func isNamed(_ name: UnsafeRawBufferPointer) -> Bool {
-        name.count == nameBytes.count && nameBytes.equals(name)
+        nameBytes.equals(name)
     }
 
     /// A backend operation of `slot` has ended: the machine goes on from there.

@@ -142,8 +142,7 @@ extension NamespaceShard {
         _ slot: SlotPointer, _ next: inout IndexEntry, _ header: ImageHeader, _ byteCount: Int
     ) {
         scratch.editor.writeImage(header, to: scratch.image + Envelope.byteCount)
-        let unit = Limits.imageUnitSize
-        let rounded = (byteCount + unit - 1) / unit * unit
+        let rounded = Envelope.storedByteCount(byteCount)
         (scratch.image + byteCount).initializeMemory(as: UInt8.self, repeating: 0, count: rounded - byteCount)
         Envelope.seal(
             UnsafeMutableRawBufferPointer(start: scratch.image, count: byteCount), digest: slot.pointee.digest)

@@ -8,7 +8,7 @@ enum ImageFormat {
     static let headerSize = 28
     static let keyStoredFlag: UInt8 = 1
     /// Bytes of a bin in front of its name.
-    static let binHeaderSize = 8
+    static var binHeaderSize: Int { OperationSequence.headerSize }
 }
 
 /// One bin, as views into an image, a request or the editor's memory.
@@ -56,20 +56,7 @@ package struct ImageView: BitwiseCopyable {
         key = UnsafeRawBufferPointer(start: base + offset + setSize, count: keySize)
         offset += setSize + keySize
         binBytes = UnsafeRawBufferPointer(start: base + offset, count: bytes.count - offset)
-        guard ImageView.binsFit(binBytes, count: binCount) else { return nil }
-    }
-
-    private static func binsFit(_ bytes: UnsafeRawBufferPointer, count: Int) -> Bool {
-        guard let base = bytes.baseAddress else { return count == 0 }
-        var offset = 0
-        for _ in 0..<count {
-            guard bytes.count - offset >= ImageFormat.binHeaderSize else { return false }
-            let size = Int(base.bigEndian(UInt32.self, at: offset))
-            let nameSize = Int(base.load(fromByteOffset: offset + 7, as: UInt8.self))
-            guard size >= 4 + nameSize, bytes.count - offset - 4 >= size else { return false }
-            offset += 4 + size
-        }
-        return offset == bytes.count
+        guard OperationSequence.fits(binBytes, count: binCount) else { return nil }
     }
 
     /// The bins in order.
@@ -83,27 +70,16 @@ package struct ImageView: BitwiseCopyable {
     }
 }
 
-/// Walks bins whose sizes have been checked.
+/// Walks the bins of an image, which are stored as the operations of an answer.
 package struct BinSequence: BitwiseCopyable {
-    private var cursor: UnsafeRawPointer?
-    private var left: Int
+    private var operations: OperationSequence
 
-    init(_ bytes: UnsafeRawBufferPointer, count: Int) {
-        cursor = bytes.baseAddress
-        left = count
-    }
+    init(_ bytes: UnsafeRawBufferPointer, count: Int) { operations = OperationSequence(bytes, count: count) }
 
     /// The next bin, nil at the end.
     package mutating func next() -> BinView? {
-        guard left > 0, let base = cursor else { return nil }
-        left -= 1
-        let size = Int(base.bigEndian(UInt32.self))
-        let nameSize = Int(base.load(fromByteOffset: 7, as: UInt8.self))
-        cursor = base + 4 + size
-        return BinView(
-            particleType: base.load(fromByteOffset: 5, as: UInt8.self),
-            name: UnsafeRawBufferPointer(start: base + 8, count: nameSize),
-            value: UnsafeRawBufferPointer(start: base + 8 + nameSize, count: size - 4 - nameSize))
+        guard let bin = operations.next() else { return nil }
+        return BinView(particleType: bin.particleType, name: bin.name, value: bin.value)
     }
 }
 

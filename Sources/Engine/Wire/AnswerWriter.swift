@@ -22,6 +22,13 @@ package enum AnswerWriter {
         output.commit(headerSize + operations.count)
     }
 
+    /// An answer that is a result and nothing else.
+    package static func appendResult(_ result: ResultCode, to output: OutputBuffer) {
+        appendAnswer(
+            result: result, generation: 0, voidTime: 0, operations: UnsafeRawBufferPointer(start: nil, count: 0),
+            operationCount: 0, to: output)
+    }
+
     /// One operation of an answer. It goes to a buffer that is handed to `appendAnswer` later.
     package static func appendOperation(
         code: UInt8, particleType: UInt8, name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer,

@@ -95,4 +95,33 @@ package enum Base64 {
         }
         return String(decoding: text, as: UTF8.self)
     }
+
+    /// The bytes; nil if a character is none of the alphabet.
+    package static func decode(_ text: Substring) -> [UInt8]? {
+        var bytes: [UInt8] = []
+        var word: UInt32 = 0
+        var count = 0
+        for character in text.utf8 where character != UInt8(ascii: "=") {
+            guard let value = value(character) else { return nil }
+            word = word << 6 | value
+            count += 1
+            if count % 4 == 0 {
+                for shift: UInt32 in [16, 8, 0] { bytes.append(UInt8(truncatingIfNeeded: word >> shift)) }
+            }
+        }
+        if count % 4 == 2 { bytes.append(UInt8(truncatingIfNeeded: word >> 4)) }
+        if count % 4 == 3 { bytes += [UInt8(truncatingIfNeeded: word >> 10), UInt8(truncatingIfNeeded: word >> 2)] }
+        return count % 4 == 1 ? nil : bytes
+    }
+
+    private static func value(_ character: UInt8) -> UInt32? {
+        switch character {
+        case UInt8(ascii: "A")...UInt8(ascii: "Z"): UInt32(character - UInt8(ascii: "A"))
+        case UInt8(ascii: "a")...UInt8(ascii: "z"): UInt32(character - UInt8(ascii: "a")) + 26
+        case UInt8(ascii: "0")...UInt8(ascii: "9"): UInt32(character - UInt8(ascii: "0")) + 52
+        case UInt8(ascii: "+"): 62
+        case UInt8(ascii: "/"): 63
+        default: nil
+        }
+    }
 }

@@ -86,11 +86,9 @@ extension RequestView {
         guard body.count >= MessageHeader.byteCount, let base = body.baseAddress else { return false }
         request = RequestView(body)
         request.header = MessageHeader(base)
-        guard let fieldsEnd = request.parseFields(base, body.count),
-            walkOperations(base, from: fieldsEnd, to: body.count, count: request.header.operationCount)
-        else { return false }
+        guard let fieldsEnd = request.parseFields(base, body.count) else { return false }
         request.operationBytes = UnsafeRawBufferPointer(start: base + fieldsEnd, count: body.count - fieldsEnd)
-        return true
+        return OperationSequence.fits(request.operationBytes, count: request.operationCount)
     }
 
     /// Reads the fields; returns where they end, nil if a size does not fit.
@@ -122,47 +120,5 @@ extension RequestView {
             }
         default: break
         }
-    }
-
-    private static func walkOperations(
-        _ base: UnsafeRawPointer, from start: Int, to end: Int, count: UInt16
-    ) -> Bool {
-        var offset = start
-        for _ in 0..<count {
-            guard end - offset >= 8 else { return false }
-            let size = Int(base.bigEndian(UInt32.self, at: offset))
-            let nameSize = Int(base.load(fromByteOffset: offset + 7, as: UInt8.self))
-            let lastUpdateSize = base.load(fromByteOffset: offset + 6, as: UInt8.self) & 1 == 1 ? 8 : 0
-            guard size >= 4 + nameSize + lastUpdateSize, end - offset - 4 >= size else { return false }
-            offset += 4 + size
-        }
-        return offset == end
-    }
-}
-
-/// Walks operations whose sizes have been checked.
-package struct OperationSequence: BitwiseCopyable {
-    private var next_: UnsafeRawPointer?
-    private var left: Int
-
-    init(_ bytes: UnsafeRawBufferPointer, count: Int) {
-        next_ = bytes.baseAddress
-        left = count
-    }
-
-    /// The next operation, nil at the end.
-    package mutating func next() -> OperationView? {
-        guard left > 0, let base = next_ else { return nil }
-        left -= 1
-        let size = Int(base.bigEndian(UInt32.self))
-        let nameSize = Int(base.load(fromByteOffset: 7, as: UInt8.self))
-        let lastUpdateSize = base.load(fromByteOffset: 6, as: UInt8.self) & 1 == 1 ? 8 : 0
-        next_ = base + 4 + size
-        return OperationView(
-            code: base.load(fromByteOffset: 4, as: UInt8.self),
-            particleType: base.load(fromByteOffset: 5, as: UInt8.self),
-            name: UnsafeRawBufferPointer(start: base + 8, count: nameSize),
-            value: UnsafeRawBufferPointer(
-                start: base + 8 + nameSize + lastUpdateSize, count: size - 4 - nameSize - lastUpdateSize))
     }
 }

@@ -46,8 +46,6 @@ package final class FrameExecutor {
         var isWrite: Bool
     }
     private static let groupMax = 16
-    /// Connections that can be previewed at a time.
-    package static let previewsMax = 16
     private let group: UnsafeMutablePointer<Parsed>
     private let previews: UnsafeMutablePointer<Preview>
     /// Nil while the node starts: data requests answer 11 until it is there.
@@ -70,7 +68,7 @@ package final class FrameExecutor {
         self.adminKind = adminKind
         precondition(MemoryLayout<Parsed>.offset(of: \.request) == 0, "a frame's address is its request's")
         group = .allocate(capacity: FrameExecutor.groupMax)
-        previews = .allocate(capacity: FrameExecutor.previewsMax)
+        previews = .allocate(capacity: Limits.connectionsReceivedAheadMax)
         atHand = .allocate(capacity: 2)
         atHand.initialize(repeating: 0, count: 2)
     }
@@ -174,25 +172,29 @@ package final class FrameExecutor {
     // ---- Several connections ----
 
     /// Looks at the first request in `bytes`, which `receive` will get in this turn after those of other connections, and
-    /// starts to fetch its bucket. `place` is below `previewsMax`.
+    /// starts to fetch its bucket. `place` is below
+    /// `Limits.connectionsReceivedAheadMax`.
     package func preview(_ bytes: UnsafeRawBufferPointer, place: Int) {
         previews[place].namespace = -1
-        guard let engine, case .frame(let header) = FrameHeader.parse(bytes),
+        guard let shard, case .frame(let header) = FrameHeader.parse(bytes),
             header.type == FrameType.message.rawValue, bytes.count >= FrameHeader.byteCount + header.bodySize
         else { return }
         let body = UnsafeRawBufferPointer(rebasing: bytes[FrameHeader.byteCount..<(FrameHeader.byteCount + header.bodySize)])
         guard case .request(let request) = RequestView.parse(body), request.has(.digest) else { return }
         previews[place] = Preview(
-            digest: request.digest, namespace: engine.number(ofNamespace: request.namespace),
+            digest: request.digest,
+            namespace: shard._withUnsafeGuaranteedRef { $0.number(ofNamespace: request.namespace) },
             isWrite: request.header.info2.contains(.write))
         prefetch(place: place, stage: 0)
     }
 
     /// The next stage for a previewed request: 1 its entry, 2 its image.
     package func prefetch(place: Int, stage: Int) {
-        guard let engine, previews[place].namespace >= 0 else { return }
-        engine.prefetch(
-            previews[place].digest, isWrite: previews[place].isWrite, namespace: previews[place].namespace, stage: stage)
+        let preview = previews[place]
+        guard let shard, preview.namespace >= 0 else { return }
+        shard._withUnsafeGuaranteedRef {
+            $0.prefetch(preview.digest, isWrite: preview.isWrite, namespace: preview.namespace, stage: stage)
+        }
     }
 
     private enum Outcome {
@@ -228,9 +230,7 @@ package final class FrameExecutor {
         guard let shard, !frame.pointee.isMalformed else {
             if frame.pointee.isMalformed { malformedRequests += 1 }
             let result: ResultCode = frame.pointee.isMalformed ? .parameter : .unavailable
-            AnswerWriter.appendAnswer(
-                result: result, generation: 0, voidTime: 0,
-                operations: UnsafeRawBufferPointer(start: nil, count: 0), operationCount: 0, to: output)
+            AnswerWriter.appendResult(result, to: output)
             return .answered
         }
         let start = output.count

@@ -26,7 +26,7 @@ final class ReactorShell: ReactorHandler, EngineShell {
     let info: InfoService
     private let state: NodeState
     private var reactor: Reactor?
-    private var engine: EngineShard?
+    private var engine: EngineShard? { executor.engine }
     private var time = SystemClock.now()
     private var offered: EngineShard?
 
@@ -78,7 +78,6 @@ final class ReactorShell: ReactorHandler, EngineShell {
         case LetterKind.claimPassed:
             engine?.claimPassed(to: UnsafeMutableRawPointer(letter).assumingMemoryBound(to: RequestSlot.self))
         case NodeLetter.installEngine:
-            engine = offered
             executor.engine = offered
             engine?.turnBegan(time)
             letter.deallocate()

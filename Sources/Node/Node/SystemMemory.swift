@@ -25,18 +25,3 @@ struct SystemMemory {
         return memory
     }
 }
-
-/// The content of a file of at most 64 KiB; empty if it cannot be read.
-func readSmallFile(_ path: String) -> String {
-    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-    guard descriptor >= 0 else { return "" }
-    defer { close(descriptor) }
-    var bytes = [UInt8](repeating: 0, count: 64 << 10)
-    var count = 0
-    while count < bytes.count {
-        let got = bytes.withUnsafeMutableBytes { read(descriptor, $0.baseAddress! + count, $0.count - count) }
-        guard got > 0 else { break }
-        count += got
-    }
-    return String(decoding: bytes[..<count], as: UTF8.self)
-}

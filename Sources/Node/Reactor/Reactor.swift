@@ -46,8 +46,6 @@ package final class Reactor: @unchecked Sendable {
     private var stopDeadline: Instant?
 
     static let eventsMax = 256
-    /// Connections whose bytes are received before the first of them is executed.
-    package static let batchMax = 16
     /// Bytes of one connection received at a time.
     static let receiveSize = 64 << 10
     static let tickMilliseconds: UInt64 = 10
@@ -68,8 +66,8 @@ package final class Reactor: @unchecked Sendable {
         self.wake = wake
         mailbox = Mailbox { _ = eventfd_write(wake, 1) }
         events = .allocate(capacity: Reactor.eventsMax)
-        receiveBuffer = .allocate(byteCount: Reactor.receiveSize * (1 + Reactor.batchMax), alignment: 4096)
-        batch = .allocate(capacity: Reactor.batchMax)
+        receiveBuffer = .allocate(byteCount: Reactor.receiveSize * (1 + Limits.connectionsReceivedAheadMax), alignment: 4096)
+        batch = .allocate(capacity: Limits.connectionsReceivedAheadMax)
         apus_epoll_add(epoll, wake, UInt32(APUS_READABLE), Reactor.wakeToken)
     }
 
@@ -156,7 +154,7 @@ package final class Reactor: @unchecked Sendable {
             let flags = apus_event_flags(events + number)
             if token >> 32 != 0, flags == UInt32(APUS_READABLE) {
                 if receiveAhead(ConnectionID(rawValue: token), place: batched) { batched += 1 }
-                if batched == Reactor.batchMax { executeBatch(&batched) }
+                if batched == Limits.connectionsReceivedAheadMax { executeBatch(&batched) }
             } else {
                 dispatch(token, flags)
             }

@@ -11,7 +11,7 @@ package protocol ReactorHandler: AnyObject {
         _ connection: ConnectionID, kind: UInt8, _ bytes: UnsafeRawBufferPointer, _ output: OutputBuffer
     ) -> Reception
     /// These bytes of a connection will come to `receive` in this turn, after those of other connections: a chance to fetch
-    /// what they will touch. `place` tells the up to `Reactor.batchMax` connections apart.
+    /// what they will touch. `place` tells the up to `Limits.connectionsReceivedAheadMax` connections apart.
     func preview(_ bytes: UnsafeRawBufferPointer, place: Int)
     /// The next stage (1, 2) for what was previewed as `place`.
     func prefetch(place: Int, stage: Int)

@@ -193,11 +193,9 @@ extension Reactor {
         if !connection.pointee.output.isEmpty {
             connection.pointee.output.append(output.bytes)
         } else if output.count > 0 {
-            let sent = Glibc.send(
-                connection.pointee.descriptor, output.bytes.baseAddress!, output.count, Int32(MSG_NOSIGNAL))
-            if sent < 0, errno != EAGAIN, errno != EINTR { return closeConnection(id) }
+            guard let sent = transmit(id, connection, output.bytes) else { return }
             if sent < output.count {
-                connection.pointee.output.append(UnsafeRawBufferPointer(rebasing: output.bytes[max(sent, 0)...]))
+                connection.pointee.output.append(UnsafeRawBufferPointer(rebasing: output.bytes[sent...]))
                 connection.pointee.blockedSince = now.monotonic.nanoseconds
             }
         }
@@ -208,12 +206,7 @@ extension Reactor {
     private func sendPending(_ id: ConnectionID, _ connection: UnsafeMutablePointer<Connection>) -> Bool {
         let bytes = connection.pointee.output.bytes
         if bytes.count > 0 {
-            let sent = Glibc.send(
-                connection.pointee.descriptor, bytes.baseAddress!, bytes.count, Int32(MSG_NOSIGNAL))
-            if sent < 0, errno != EAGAIN, errno != EINTR {
-                closeConnection(id)
-                return false
-            }
+            guard let sent = transmit(id, connection, bytes) else { return false }
             if sent > 0 {
                 connection.pointee.output.consume(sent)
                 connection.pointee.blockedSince = now.monotonic.nanoseconds
@@ -222,6 +215,20 @@ extension Reactor {
         }
         if connection.pointee.output.isEmpty { connection.pointee.blockedSince = 0 }
         return true
+    }
+
+    /// Gives the socket what it takes at once and returns how many bytes that were; nil if the connection is gone now.
+    private func transmit(
+        _ id: ConnectionID, _ connection: UnsafeMutablePointer<Connection>, _ bytes: UnsafeRawBufferPointer
+    ) -> Int? {
+        let sent = Glibc.send(
+            connection.pointee.descriptor, bytes.baseAddress!, bytes.count, Int32(MSG_NOSIGNAL))
+        guard sent < 0 else { return sent }
+        guard errno == EAGAIN || errno == EINTR else {
+            closeConnection(id)
+            return nil
+        }
+        return 0
     }
 
     /// Asks epoll for what this connection can use now.

@@ -1,5 +1,6 @@
 import Base
 import Configuration
+import FuzzDriver
 import Memory
 import Storage
 
@@ -19,16 +20,7 @@ private func fuzzConfiguration(_ data: UnsafePointer<UInt8>, _ count: Int) -> CI
     return 0
 }
 
-// SwiftPM renames the entry of an executable; libFuzzer is driven from there.
-@_silgen_name("LLVMFuzzerRunDriver")
-private func runDriver(
-    _ count: UnsafeMutablePointer<CInt>, _ words: UnsafeMutablePointer<UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?>,
-    _ one: @convention(c) (UnsafePointer<UInt8>, Int) -> CInt
-) -> CInt
-
 @_cdecl("FuzzConfiguration_main")
 public func entry(_ count: CInt, _ words: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?) -> CInt {
-    var count = count
-    var words = words
-    return runDriver(&count, &words) { fuzzConfiguration($0, $1) }
+    runFuzzer(count, words) { fuzzConfiguration($0, $1) }
 }

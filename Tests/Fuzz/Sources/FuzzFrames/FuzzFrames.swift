@@ -3,6 +3,7 @@
 import Assembly
 import Base
 import Engine
+import FuzzDriver
 import Index
 import Memory
 import Storage
@@ -88,16 +89,7 @@ private func fuzzFrames(_ data: UnsafePointer<UInt8>, _ count: Int) -> CInt {
     return 0
 }
 
-// SwiftPM renames the entry of an executable; libFuzzer is driven from there.
-@_silgen_name("LLVMFuzzerRunDriver")
-private func runDriver(
-    _ count: UnsafeMutablePointer<CInt>, _ words: UnsafeMutablePointer<UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?>,
-    _ one: @convention(c) (UnsafePointer<UInt8>, Int) -> CInt
-) -> CInt
-
 @_cdecl("FuzzFrames_main")
 public func entry(_ count: CInt, _ words: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?) -> CInt {
-    var count = count
-    var words = words
-    return runDriver(&count, &words) { fuzzFrames($0, $1) }
+    runFuzzer(count, words) { fuzzFrames($0, $1) }
 }

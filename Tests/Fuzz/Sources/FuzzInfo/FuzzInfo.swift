@@ -1,4 +1,5 @@
 import Base
+import FuzzDriver
 import Wire
 
 private func fuzzInfo(_ data: UnsafePointer<UInt8>, _ count: Int) -> CInt {
@@ -15,16 +16,7 @@ private func fuzzInfo(_ data: UnsafePointer<UInt8>, _ count: Int) -> CInt {
     return 0
 }
 
-// SwiftPM renames the entry of an executable; libFuzzer is driven from there.
-@_silgen_name("LLVMFuzzerRunDriver")
-private func runDriver(
-    _ count: UnsafeMutablePointer<CInt>, _ words: UnsafeMutablePointer<UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?>,
-    _ one: @convention(c) (UnsafePointer<UInt8>, Int) -> CInt
-) -> CInt
-
 @_cdecl("FuzzInfo_main")
 public func entry(_ count: CInt, _ words: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?) -> CInt {
-    var count = count
-    var words = words
-    return runDriver(&count, &words) { fuzzInfo($0, $1) }
+    runFuzzer(count, words) { fuzzInfo($0, $1) }
 }
