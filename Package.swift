@@ -33,8 +33,12 @@ let package = Package(
     name: "apus",
     products: [
         .executable(name: "apus", targets: ["apus"]),
-        .library(name: "Storage", targets: ["Storage"]),
-        .library(name: "Node", targets: ["Node"]),
+        // For those who write a backend: the contract, the kit that tests it, and a server with it in the list.
+        .library(name: "Storage", targets: ["Storage", "Base"]),
+        .library(name: "StorageConformance", targets: ["StorageConformance"]),
+        .library(name: "Device", targets: ["Device"]),
+        .library(name: "Foreign", targets: ["Foreign"]),
+        .library(name: "Commands", targets: ["Commands"]),
         .library(name: "Builtin", targets: ["Builtin"]),
     ],
     dependencies: [
@@ -51,6 +55,11 @@ let package = Package(
         // Backends
         target("Storage", in: "Backends", ["Base"]),
         target("Memory", in: "Backends", ["Base", "CBase", "Storage"]),
+        target("Device", in: "Backends", ["Base"]),
+        target("Mount", in: "Backends", ["Base", "CBase", "Storage"]),
+        target("StorageConformance", in: "Backends", ["Base", "Storage", "Mount"]),
+        cTarget("CBackend", in: "Backends"),
+        target("Foreign", in: "Backends", ["Base", "CBackend", "Storage"]),
         target("Builtin", in: "Backends", ["Storage", "Memory"]),
         // Client
         .systemLibrary(
@@ -69,17 +78,18 @@ let package = Package(
         target(
             "Node", in: "Node",
             [
-                "Base", "CBase", "Wire", "Index", "Engine", "Storage", "Reactor", "CReactor", "Logging",
+                "Base", "CBase", "Wire", "Index", "Engine", "Storage", "Mount", "Foreign", "Reactor", "CReactor", "Logging",
                 "Configuration", "Assembly",
             ]),
         target("Bench", in: "Node", ["Base", "CBase", "Wire", "Client", "CReactor"]),
-        .executableTarget(
-            name: "apus",
-            dependencies: [
-                "Client", "Bench", "Node", "Builtin",
+        target(
+            "Commands", in: "Node",
+            [
+                "Client", "Bench", "Node", "Storage",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
-            ],
-            path: "Sources/Node/apus", swiftSettings: settings,
+            ]),
+        .executableTarget(
+            name: "apus", dependencies: ["Commands", "Builtin"], path: "Sources/Node/apus", swiftSettings: settings,
             linkerSettings: [.linkedLibrary("jemalloc")]),
         // Measurements
         .executableTarget(
@@ -87,6 +97,8 @@ let package = Package(
             swiftSettings: settings),
         // Tests
         .target(name: "TestSupport", dependencies: ["Base"], path: "Tests/TestSupport", swiftSettings: settings),
+        .target(
+            name: "ReferenceLog", dependencies: ["Base", "Storage", "Device"], path: "Tests/ReferenceLog", swiftSettings: settings),
         .executableTarget(
             name: "TestNode", dependencies: ["Base", "Storage", "Memory", "Builtin", "Node"], path: "Tests/TestNode",
             swiftSettings: settings),
@@ -97,6 +109,12 @@ let package = Package(
         tests("AssemblyTests", ["Base", "Assembly", "TestSupport"]),
         tests("ClientTests", ["Base", "Wire", "Client", "TestSupport"]),
         tests("MemoryTests", ["Base", "Storage", "Memory", "TestSupport"]),
+        tests("DeviceTests", ["Base", "Device", "TestSupport"]),
+        tests("MountTests", ["Base", "Storage", "Mount", "TestSupport"]),
+        tests("ForeignTests", ["Base", "Storage", "CBackend", "Foreign", "TestSupport"]),
+        tests(
+            "ConformanceTests",
+            ["Base", "Storage", "StorageConformance", "Memory", "Device", "ReferenceLog", "TestSupport"]),
         tests("ConfigurationTests", ["Base", "Storage", "Memory", "Logging", "Configuration", "TestSupport"]),
         tests("EngineTests", ["Base", "Wire", "Record", "Index", "Engine", "Storage", "Memory", "TestSupport"]),
     ]

@@ -7,7 +7,7 @@ import TestSupport
 import Testing
 
 @Suite struct ConfigurationTests {
-    private let registry = BackendRegistry([Memory.descriptor])
+    private let registry = try! BackendRegistry([Memory.descriptor])
 
     private func parse(_ text: String) throws(ConfigurationError) -> NodeConfiguration {
         try ConfigurationParser.parse(Array(text.utf8), fileName: "a.conf", registry: registry, processors: 3)
@@ -154,5 +154,78 @@ import Testing
         let configuration = try NodeConfiguration.development(workDirectory: "./var", registry: registry, processors: 2)
         #expect(configuration.network.service.bindAddresses == ["127.0.0.1"] && configuration.network.service.port == 3000)
         #expect(configuration.network.admin.port == 3003 && configuration.namespaces.map(\.name) == ["test"])
+    }
+
+    // ---- Backends that work over others, plugins ----
+
+    private func withParts() throws -> BackendRegistry {
+        let cold = BackendDescriptor(
+            name: "cold-one", contract: .current, formats: 1...1, capabilities: [.keyed, .blocking, .durableAtCommit],
+            limits: BackendLimits(imageSizeMax: 1 << 20, locationBits: 44, atomicWriteSize: 0), medium: .directory,
+            settings: [SettingSchema("cache", .size(0...1 << 30), default: "1M", help: "")],
+            open: { (_) throws(StorageError) in throw .closed })
+        let pair = BackendDescriptor(
+            name: "pair", contract: .current, formats: 1...1, capabilities: [],
+            limits: cold.limits, medium: .none,
+            settings: [SettingSchema("hot", .size(0...1 << 30), default: "2M", help: ""), SettingSchema("part", .backend, help: "")],
+            composition: Composition(setting: "part") { (capabilities, limits) in (capabilities, limits) },
+            open: { (_) throws(StorageError) in throw .closed })
+        return try BackendRegistry([Memory.descriptor, cold, pair])
+    }
+
+    private func parse(_ text: String, _ registry: BackendRegistry) throws(ConfigurationError) -> NodeConfiguration {
+        try ConfigurationParser.parse(Array(text.utf8), fileName: "a.conf", registry: registry, processors: 3)
+    }
+
+    @Test func aBackendOverAnotherOne() throws {
+        let configuration = try parse("""
+            namespace one {
+                storage-engine pair {
+                    hot 4M
+                    part cold-one {
+                        cache 8K
+                        storage-threads 2
+                        commit-to-device true
+                    }
+                }
+            }
+            """, try withParts())
+        let settings = configuration.namespaces[0].storageSettings
+        #expect(settings.number("hot") == 4 << 20 && settings.text("part") == "cold-one")
+        let part = settings.part("part")
+        #expect(part.number("cache") == 8192 && part.number("storage-threads") == 2 && part.number("storage-queue-max") == 4096)
+        #expect(part.flag("commit-to-device") && part.text("directory") == nil && part.text("hot") == nil)
+        #expect(configuration.values(namespace: "one").contains { $0 == ("storage-engine.part.cache", "8192") })
+    }
+
+    @Test func problemsInsideAPart() throws {
+        let registry = try withParts()
+        func problems(_ part: String) -> String {
+            do {
+                _ = try parse("namespace one {\n storage-engine pair {\n \(part)\n }\n}\n", registry)
+                return "none"
+            } catch { return error.problems.joined(separator: "\n") }
+        }
+        #expect(problems("part cold-on { }").contains("a.conf:3: there is no storage-engine 'cold-on'; did you mean 'cold-one'?"))
+        #expect(problems("part cold-one { cach 1M\n }").contains("did you mean 'cache'?"))
+        #expect(problems("part cold-one { cache 1T\n }").contains("cache: '1T' is out of bounds"))
+        #expect(problems("part").contains("takes the name of one storage-engine"))
+        #expect(problems("part cold-one\n part memory").contains("was set already, in line 3"))
+        #expect(problems("part cold-one") == "none")
+    }
+
+    /// What every backend of a kind can be told, without its author's doing.
+    @Test func standardSettings() throws {
+        let configuration = try parse("namespace one {\n storage-engine cold-one { commit-to-device true\n }\n}\n", try withParts())
+        #expect(configuration.namespaces[0].commitToDevice)
+        #expect(configuration.namespaces[0].storageSettings.number("stop-writes-used-pct") == 70)
+        #expect(problems("namespace one {\n storage-engine memory { storage-threads 2\n }\n}\n").count == 1)
+    }
+
+    @Test func pluginPaths() throws {
+        let text = "plugin {\n path /a.so\n path b.so # relative\n}\nnamespace x { storage-engine not-known-yet\n}\n"
+        let paths = try ConfigurationParser.pluginPaths(Array(text.utf8), fileName: "a.conf")
+        #expect(paths.map(\.path) == ["/a.so", "b.so"] && paths.map(\.line) == [2, 3])
+        #expect(throws: ConfigurationError.self) { try ConfigurationParser.pluginPaths(Array("plugin {".utf8), fileName: "a.conf") }
     }
 }

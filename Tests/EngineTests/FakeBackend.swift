@@ -17,7 +17,7 @@ final class FakeBackend: Backend, @unchecked Sendable {
     init(seed: UInt64) { random = SeededRandom(seed: seed) }
 
     func chance(_ percent: Int) -> Bool { Int.random(in: 0..<100, using: &random) < percent }
-    func makeShard(index: Int, of count: Int) throws(StorageError) -> any BackendShard {
+    func makeShard(_ request: ShardRequest) throws(StorageError) -> any BackendShard {
         let shard = FakeShard(self)
         shards.append(shard)
         return shard
@@ -87,7 +87,7 @@ final class FakeShard: BackendShard {
         #expect(image.count <= byteCount && Envelope.digest(at: Array(image).withUnsafeBytes { $0.baseAddress! }) == digest)
     }
 
-    func commit(tag: Storage.Tag) throws(StorageError) -> CommitAnswer {
+    func commit(_ digest: Digest, tag: Storage.Tag) throws(StorageError) -> DoneAnswer {
         guard backend.chance(backend.latePercent) else { return .done }
         late.append((tag, .committed))
         return .pending
@@ -105,7 +105,7 @@ final class FakeShard: BackendShard {
             case .placed(let location): receive(Completion(tag: tag, result: .placed(Location(rawValue: location))))
             case .read(let image):
                 image.withUnsafeBytes { receive(Completion(tag: tag, result: .read($0))) }
-            case .committed: receive(Completion(tag: tag, result: .committed))
+            case .committed: receive(Completion(tag: tag, result: .done))
             case .failed(let error): receive(Completion(tag: tag, result: .failed(error)))
             }
         }

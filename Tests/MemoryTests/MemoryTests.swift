@@ -30,7 +30,7 @@ private struct World {
             settings: BackendSettings([("data-size", "\(dataSize)"), ("defrag-lwm-pct", "\(livePercent)")]),
             agreement: Agreement(backend: "memory", format: 1, capabilities: .volatile), log: { _ in }))
         compaction = backend.compaction!
-        for number in 0..<count { shards.append(try backend.makeShard(index: number, of: count)) }
+        for number in 0..<count { shards.append(try backend.makeShard(ShardRequest(index: number, count: count, wake: {}))) }
         turn()
     }
 

@@ -14,14 +14,14 @@ private func renamed(
     let memory = Memory.descriptor
     return BackendDescriptor(
         name: name, contract: memory.contract, formats: memory.formats, capabilities: memory.capabilities,
-        limits: memory.limits, settings: memory.settings, open: open)
+        limits: memory.limits, medium: .none, settings: memory.settings, open: open)
 }
 
 private final class TrapBackend: Backend {
     private let inner: any Backend
     init(_ inner: any Backend) { self.inner = inner }
-    func makeShard(index: Int, of count: Int) throws(StorageError) -> any BackendShard {
-        TrapShard(try inner.makeShard(index: index, of: count))
+    func makeShard(_ request: ShardRequest) throws(StorageError) -> any BackendShard {
+        TrapShard(try inner.makeShard(request))
     }
     func scan(segment: Int, of count: Int, _ visit: (ScannedImage) -> ScanDecision) throws(StorageError) {
         try inner.scan(segment: segment, of: count, visit)
@@ -53,7 +53,7 @@ private final class TrapShard: BackendShard {
     func release(_ digest: Digest, at location: Location, byteCount: Int) {
         inner.release(digest, at: location, byteCount: byteCount)
     }
-    func commit(tag: Tag) throws(StorageError) -> CommitAnswer { try inner.commit(tag: tag) }
+    func commit(_ digest: Digest, tag: Tag) throws(StorageError) -> DoneAnswer { try inner.commit(digest, tag: tag) }
     func poll(_ receive: (borrowing Completion) -> Void) { inner.poll(receive) }
     func turnEnded(sleeping: Bool) { inner.turnEnded(sleeping: sleeping) }
 }

@@ -30,7 +30,8 @@ final class MemoryBackend: Backend, Compacting, @unchecked Sendable {
 
     // ---- Control plane ----
 
-    func makeShard(index: Int, of count: Int) throws(StorageError) -> any BackendShard {
+    func makeShard(_ request: ShardRequest) throws(StorageError) -> any BackendShard {
+        let count = request.count
         let reserve = 2 * count + 2
         guard blocks.count >= 2 * reserve else {
             throw .settings("data-size \(dataSize) is too small for \(count) service-threads: at least"
@@ -107,7 +108,7 @@ public enum Memory {
     /// What the operator writes as `storage-engine memory`.
     public static let descriptor = BackendDescriptor(
         name: "memory", contract: .current, formats: 1...1, capabilities: [.volatile],
-        limits: BackendLimits(imageSizeMax: 8 << 20, locationBits: 44, atomicWriteSize: 0),
+        limits: BackendLimits(imageSizeMax: 8 << 20, locationBits: 44, atomicWriteSize: 0), medium: .none,
         settings: settings,
         open: { (request) throws(StorageError) -> any Backend in try MemoryBackend(request) })
 
@@ -116,10 +117,6 @@ public enum Memory {
             help: "limit of the data in bytes; memory is taken as it is needed and given back"),
         SettingSchema("defrag-lwm-pct", .integer(1...99), default: "95",
             help: "a block is compacted only if less than this percentage of it is live"),
-        SettingSchema("stop-writes-used-pct", .integer(0...100), default: "70",
-            help: "writes answer 8 above this percentage of data-size"),
-        SettingSchema("stop-writes-avail-pct", .integer(0...100), default: "5",
-            help: "writes answer 8 if less than this percentage of data-size is in free blocks"),
         SettingSchema("evict-used-pct", .integer(0...100), default: "0", hasEffect: false, help: "no eviction yet"),
         SettingSchema("commit-to-device", .boolean, default: "false", hasEffect: false, help: "no backing device yet"),
         SettingSchema("compression", .word(["none", "lz4", "snappy", "zstd"]), default: "none", hasEffect: false,

@@ -75,7 +75,7 @@ final class MemoryShard: BackendShard {
         count(0, -size)
     }
 
-    func commit(tag: Tag) throws(StorageError) -> CommitAnswer { .done }
+    func commit(_ digest: Digest, tag: Tag) throws(StorageError) -> DoneAnswer { .done }
 
     func poll(_ receive: (borrowing Completion) -> Void) { blocks.turnBegan(number) }
 

@@ -1,19 +1,32 @@
-// The storage contract, version 1 in the making. Two planes: the data plane never blocks and is called on one
-// reactor only; the control plane may block and is never called on a reactor.
+// The storage contract, version 1. Two planes: the data plane never blocks and is called on one reactor only; the control
+// plane may block and is never called on a reactor. A backend that cannot keep the first promise says `blocking`: then the node runs
+// its shards on threads of their own, and "reactor" below reads "storage thread".
+//
+// Two kinds of backends. An *addressed* one (a log, an arena) gives each image a location of its own and is told by `release`
+// which images nobody wants any more. A *keyed* one (an LSM tree, a B-tree, a directory; `Capabilities.keyed`) keeps one image
+// for each digest: `append` replaces it, `remove` deletes it, the location is only a version, and `release` is never called.
+//
+// What the engine promises: it never has two appends or removes of one digest under way at a time, it starts none before the one before
+// has answered, and it never asks for a location that no `append` or `scan` of this backend has given it.
 public import Base
 
-/// The data plane: one object per reactor, called on that reactor's thread only and never re-entered. Every
-/// call returns at once. What one shard appended, every other shard can read and release at once.
+/// The data plane: one object for each reactor, called on that reactor's thread only and never re-entered. Every
+/// call returns at once. What one shard appended, every other shard can read, release and remove at once.
+///
+/// After a crash a backend may have lost whatever `commit` did not confirm, wholly or in part, image by image; it never gives
+/// bytes that were not appended for that digest.
 public protocol BackendShard: AnyObject {
-    /// Stores `image`, an envelope (`Envelope`) with its payload; the bytes are copied before the call
-    /// returns.
-    /// - Throws: `outOfSpace`, `overloaded`, `tooLarge`, `device`.
+    /// Stores `image`, an envelope (`Envelope`) with its payload, at most `BackendLimits.imageSizeMax` bytes. The bytes are
+    /// copied before the call returns. `pending` ends with `placed` or `failed`; the image is visible to readers from
+    /// then on at the latest.
+    /// - Throws: `outOfSpace`, `overloaded`, `tooLarge`, `device`. Nothing has changed then: a keyed backend still has the image before.
     func append(
         _ digest: Digest, _ image: UnsafeRawBufferPointer, stream: Stream, tag: Tag
     ) throws(StorageError) -> AppendAnswer
 
-    /// The image of `byteCount` bytes at `location`, as appended. A keyed backend may give the newest image
-    /// of `digest`.
+    /// The image at `location`, as appended; `byteCount` is what it was appended with, rounded up to whole units of 16. The bytes are lent
+    /// until the end of this turn, and belong to the backend. A keyed backend may give a newer image of `digest`. `pending`
+    /// ends with `read`, `absent` or `failed`.
     /// - Throws: `device`, `corrupt`, `overloaded`.
     func read(
         _ digest: Digest, at location: Location, byteCount: Int, tag: Tag
@@ -22,67 +35,126 @@ public protocol BackendShard: AnyObject {
     /// Starts fetching what a `read` of this location will touch. A hint: may do nothing, changes nothing.
     func prefetch(at location: Location, byteCount: Int)
 
-    /// The index no longer points at this image. Its space may be reused once every shard has ended the turn
-    /// it is in.
+    /// Addressed backends: the index no longer points at this image. Its space may be reused once every shard has ended
+    /// the turn it is in. Cannot fail. It need not last: after a crash a `scan` may show the image again, unless the
+    /// backend promises `deletesLast`.
     func release(_ digest: Digest, at location: Location, byteCount: Int)
 
-    /// Makes what this shard appended so far durable, as far as the backend promises
-    /// (`Capabilities.durableAtCommit`).
-    /// - Throws: `device`, `overloaded`.
-    func commit(tag: Tag) throws(StorageError) -> CommitAnswer
+    /// Keyed backends: deletes the image of `digest`; it is no error if there is none. `pending` ends with `done` or `failed`.
+    /// - Throws: `device`, `overloaded`, `outOfSpace`. The image is still there then.
+    func remove(_ digest: Digest, at location: Location, tag: Tag) throws(StorageError) -> DoneAnswer
 
-    /// Hands over the operations that have ended since. Called once at the start of every turn; never blocks.
+    /// Makes durable what this shard has appended, released and removed of `digest` so far, as far as the backend promises
+    /// (`durableAtCommit`); more may become durable with it. `pending` ends with `done` or `failed`; after a failure it is
+    /// unknown what lasts.
+    /// - Throws: `device`, `overloaded`.
+    func commit(_ digest: Digest, tag: Tag) throws(StorageError) -> DoneAnswer
+
+    /// Hands over the operations that have ended since, each once, in any order. Called at the start of every turn.
     func poll(_ receive: (borrowing Completion) -> Void)
 
-    /// The reactor has ended a turn: nothing lent to it is used any more. `sleeping` is true if it now waits
-    /// for events, and then it counts as having passed every turn until its next `poll`.
+    /// The reactor has ended a turn: nothing lent to it is used any more. `sleeping` is true if it may now wait for long;
+    /// a shard that has operations under way calls `ShardRequest.wake` when one has ended meanwhile.
     func turnEnded(sleeping: Bool)
+
+    /// How close this shard is to refusing work. Asked before every write of a backend that is not volatile: cheap.
+    var pressure: Pressure { get }
 }
 
-/// The control plane: one object per namespace. May block; never called on a reactor, except `statistics`.
-public protocol Backend: AnyObject, Sendable {
-    /// The shard of reactor `index` of `count`. Called once for each, before the namespace serves.
-    /// - Throws: `device`, `closed`.
-    func makeShard(index: Int, of count: Int) throws(StorageError) -> any BackendShard
+extension BackendShard {
+    /// Fetches nothing.
+    public func prefetch(at location: Location, byteCount: Int) {}
+    /// A keyed backend has nothing to release.
+    public func release(_ digest: Digest, at location: Location, byteCount: Int) {}
+    /// An addressed backend is told by `release`.
+    public func remove(_ digest: Digest, at location: Location, tag: Tag) throws(StorageError) -> DoneAnswer {
+        throw .unsupported("remove: the backend is not keyed")
+    }
+    /// Everything was answered at once.
+    public func poll(_ receive: (borrowing Completion) -> Void) {}
+    /// Lends nothing that a turn's end would take back.
+    public func turnEnded(sleeping: Bool) {}
+    /// Never pressed.
+    public var pressure: Pressure { .none }
+}
 
-    /// Visits what the medium holds, for a cold start: part `segment` of `count`, each on a helper thread of
-    /// its own. The order of two images of one digest is told by `ScannedImage.sequence`, the higher one is
-    /// newer. The bytes are lent for the call.
+/// What a shard is made with.
+public struct ShardRequest: Sendable {
+    /// Which shard, from 0.
+    public let index: Int
+    /// How many there will be.
+    public let count: Int
+    /// Has the shard polled soon, also if its reactor sleeps. Any thread; cheap if called often.
+    public let wake: @Sendable () -> Void
+
+    /// Joins the parts.
+    public init(index: Int, count: Int, wake: @escaping @Sendable () -> Void) {
+        self.index = index
+        self.count = count
+        self.wake = wake
+    }
+}
+
+/// The control plane: one object for each namespace. May block; never called on a reactor, except `statistics`. Calls come from
+/// several threads, but only `scan` overlaps with others.
+public protocol Backend: AnyObject, Sendable {
+    /// One shard of the data plane. Called once for each, before the namespace serves. Shards are let go before `close`.
+    /// - Throws: `device`, `closed`, `settings`.
+    func makeShard(_ request: ShardRequest) throws(StorageError) -> any BackendShard
+
+    /// Visits what the medium holds: part `segment` of `count`, each on a thread of its own. Every image that is there during
+    /// the whole scan of all segments is visited exactly once; images that come or go meanwhile may be. Images that were
+    /// overwritten or released may be visited too if the backend is addressed: the one with the highest `ScannedImage.sequence` is the
+    /// newest of its digest. Damaged images are skipped and logged, never visited. A volatile backend visits nothing.
+    ///
+    /// At a cold start the decisions tell an addressed backend what lives; in a scan later they mean nothing.
     /// - Throws: `device`, `closed`.
     func scan(segment: Int, of count: Int, _ visit: (ScannedImage) -> ScanDecision) throws(StorageError)
 
     /// The namespace's blob as last stored; empty if there is none.
+    /// - Throws: `device`, `closed`.
     func loadNamespaceBlob() throws(StorageError) -> [UInt8]
 
-    /// Replaces the namespace's blob, at most 1 MiB, durable when the call returns.
+    /// Replaces the namespace's blob, at most 1 MiB: after a crash it is the old or the new one; durable when the call
+    /// returns if the backend is durable at all.
+    /// - Throws: `device`, `outOfSpace`, `tooLarge`, `closed`.
     func storeNamespaceBlob(_ bytes: [UInt8]) throws(StorageError)
 
     /// Metadata of all partitions as last stored, by partition number; empty if there is none.
+    /// - Throws: `device`, `closed`.
     func loadPartitionMetadata() throws(StorageError) -> [[UInt8]]
 
-    /// Replaces the metadata of all partitions, each at most 256 bytes, in one step that is atomic and
-    /// durable when the call returns.
+    /// Replaces the metadata of all partitions, each at most 256 bytes, in one step: after a crash all are old or all are
+    /// new; durable when the call returns if the backend is durable at all.
+    /// - Throws: `device`, `outOfSpace`, `tooLarge`, `closed`.
     func storePartitionMetadata(_ metadata: [[UInt8]]) throws(StorageError)
 
-    /// Figures of now. Any thread; never blocks.
+    /// Figures of now. Any thread, reactors too; never blocks.
     var statistics: BackendStatistics { get }
 
-    /// The object that compacts, if this backend needs it.
+    /// Facet: the object that compacts, if this backend needs it.
     var compaction: (any Compacting)? { get }
 
-    /// Writes out what is under way and lets the medium go. Nothing is called afterwards.
+    /// Writes out what is under way and lets the medium go. Everything that was placed is there at the next start. Nothing
+    /// is called afterwards.
+    /// - Throws: `device`: something may be lost.
     func close() throws(StorageError)
+}
+
+extension Backend {
+    /// Needs no compaction, or does its own.
+    public var compaction: (any Compacting)? { nil }
 }
 
 /// One image met by a scan.
 public struct ScannedImage {
     /// Whose it is.
     public let digest: Digest
-    /// Where it is.
+    /// Where it is, or its version.
     public let location: Location
     /// Envelope and payload, lent for the call.
     public let image: UnsafeRawBufferPointer
-    /// Order of writing by this backend; images that compaction moved keep theirs.
+    /// Order of writing by this backend; images that compaction moved keep theirs. A keyed backend may say 0.
     public let sequence: UInt64
 
     /// Joins the parts.
@@ -98,43 +170,11 @@ public struct ScannedImage {
 public enum ScanDecision: Sendable {
     /// The index points at it now.
     case live
-    /// Older than what the index has: its space is free.
+    /// The index points at it now, and no longer at the image of `byteCount` bytes at `location`, which an earlier visit
+    /// was told to be live.
+    case replaces(Location, byteCount: Int)
+    /// Nobody wants it: its space is free, a keyed backend deletes it.
     case stale
     /// Stop scanning.
     case stop
-}
-
-/// Facet: a backend that must move live images to win space back. The engine runs it as a job, on reactors.
-public protocol Compacting: AnyObject {
-    /// How many bytes the next call to `compact` should look at: 0 if there is nothing to do, more the
-    /// further space has fallen behind. While requests come in, compaction gets a tenth of the reactors' time;
-    /// from `CompactionUrgency.pressingBytes` on, half of it. Cheap; any thread.
-    var wantedBytes: Int { get }
-
-    /// Moves at most about `byteBudget` bytes through `shard`, asking `arbiter` for each image. Called on the
-    /// reactor that owns `shard`; several reactors may be inside at once, on different blocks.
-    /// - Returns: bytes looked at; 0 if there was nothing to do.
-    func compact(
-        on shard: any BackendShard, byteBudget: Int, arbiter: any LivenessArbiter
-    ) throws(StorageError) -> Int
-}
-
-/// When compaction stops being polite.
-public enum CompactionUrgency {
-    /// A backend whose `wantedBytes` is so much falls behind its writers, who have to pay now.
-    public static let pressingBytes = 128 << 10
-}
-
-/// The engine's side of compaction: the engine owns liveness, the backend owns space.
-public protocol LivenessArbiter: AnyObject {
-    /// Starts fetching what a question about `digest` will touch: stage 0 first, stage 1 when that should have arrived. A
-    /// hint: compaction asks about many images in a row, and each answer alone would be two cache misses.
-    func prefetch(_ digest: Digest, stage: Int)
-
-    /// Points the index entry of `digest` at `to`, if and only if it still says `from`. False: the image is
-    /// dead, and the copy at `to` is the backend's to take back.
-    func relocate(_ digest: Digest, from: Location, to: Location) -> Bool
-
-    /// Whether the index entry of `digest` says `location` now. A hint that saves the copy of a dead image.
-    func isLive(_ digest: Digest, at location: Location) -> Bool
 }

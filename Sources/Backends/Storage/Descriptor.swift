@@ -15,89 +15,28 @@ public struct ContractVersion: Sendable, Equatable {
     public static let current = ContractVersion(major: 1, minor: 0)
 }
 
-/// One setting of a backend's own, as it appears in `storage-engine <name> { ... }`.
-public struct SettingSchema: Sendable {
-    /// What the operator writes.
-    public let name: String
-    /// How its value is read.
-    public let kind: Kind
-    /// Value if it is left out, as text; empty for none.
-    public let defaultText: String
-    /// One line for the operator, unit included.
-    public let help: String
-    /// False if the backend knows the setting but does nothing with it yet: the node logs a note.
-    public let hasEffect: Bool
-
-    /// How a value is read.
-    public enum Kind: Sendable, Equatable {
-        /// `true` or `false`.
-        case boolean
-        /// Whole number within bounds.
-        case integer(ClosedRange<UInt64>)
-        /// Bytes, with K, M, G, T suffixes, within bounds.
-        case size(ClosedRange<UInt64>)
-        /// Seconds, or with s, m, h, d suffixes.
-        case seconds(ClosedRange<UInt64>)
-        /// Milliseconds, or with s, m, h, d suffixes.
-        case milliseconds(ClosedRange<UInt64>)
-        /// One of these words.
-        case word([String])
-        /// Any text.
-        case text
-        /// Any text, and the setting may appear several times.
-        case list
-    }
-
-    /// Describes one setting.
-    public init(
-        _ name: String, _ kind: Kind, default defaultText: String = "", hasEffect: Bool = true, help: String
-    ) {
-        self.hasEffect = hasEffect
-        self.name = name
-        self.kind = kind
-        self.defaultText = defaultText
-        self.help = help
-    }
-}
-
-/// Settings as parsed by the backend's schema: each value in its plain form (bytes, milliseconds, `true`,
-/// text).
-public struct BackendSettings: Sendable {
-    /// Values by name, in the order they were written; defaults are filled in.
-    public let values: [(name: String, value: String)]
-
-    /// Wraps parsed values.
-    public init(_ values: [(name: String, value: String)]) { self.values = values }
-
-    /// The last value of `name`, if there is one and it is not empty.
-    public func text(_ name: String) -> String? {
-        values.last { $0.name == name && !$0.value.isEmpty }?.value
-    }
-
-    /// The value of `name` as a number; nil if it is absent or no number.
-    public func number(_ name: String) -> UInt64? { text(name).flatMap { UInt64($0) } }
-
-    /// All values of a list setting.
-    public func list(_ name: String) -> [String] { values.filter { $0.name == name }.map(\.value) }
-}
-
 /// What a namespace asks of its backend; negotiated against the descriptor before anything is opened.
 public struct Requirements: Sendable {
-    /// Promises it cannot do without.
-    public var capabilities: Capabilities
+    /// Promises it cannot do without, each with the setting that asks for it.
+    public var needs: [(capability: Capabilities, because: String)]
+    /// Promises it cannot live with, each with the setting that forbids it.
+    public var excludes: [(capability: Capabilities, because: String)]
     /// Largest image it will append, in bytes, envelope included.
     public var imageSizeMax: Int
 
     /// Joins the needs.
-    public init(capabilities: Capabilities, imageSizeMax: Int) {
-        self.capabilities = capabilities
+    public init(
+        needs: [(capability: Capabilities, because: String)] = [],
+        excludes: [(capability: Capabilities, because: String)] = [], imageSizeMax: Int
+    ) {
+        self.needs = needs
+        self.excludes = excludes
         self.imageSizeMax = imageSizeMax
     }
 }
 
-/// What was agreed for one namespace; a backend with a medium writes it there and checks it at the next
-/// start.
-public struct Agreement: Sendable {
+/// What was agreed for one namespace. It is written on the medium (`MediumIdentity`) and checked at the next start.
+public struct Agreement: Sendable, Equatable {
     /// Name of the backend.
     public let backend: String
     /// Format of the medium.
@@ -113,6 +52,17 @@ public struct Agreement: Sendable {
     }
 }
 
+/// Where a backend keeps what outlives the process.
+public enum Medium: String, Sendable {
+    /// Nowhere.
+    case none
+    /// In files of its own in one directory. The node makes the directory, locks it, writes the identity into it and checks that
+    /// at every start; `OpenRequest.directory` says where.
+    case directory
+    /// Somewhere else: the backend does all that itself, with `MediumIdentity`.
+    case own
+}
+
 /// Everything a backend gets to open one namespace.
 public struct OpenRequest: Sendable {
     /// Whose data it is.
@@ -121,17 +71,28 @@ public struct OpenRequest: Sendable {
     public let settings: BackendSettings
     /// What was negotiated.
     public let agreement: Agreement
-    /// Writes a line to the node's log: an operator reads it.
+    /// With `Medium.directory`: an existing directory for nothing but this backend's files. Empty otherwise.
+    public let directory: String
+    /// Writes a line to the node's log: an operator reads it. Any thread.
     public let log: @Sendable (String) -> Void
+    /// Opens the backend that the setting of this name, a `SettingSchema.Kind.backend`, has picked: ready to use, on storage threads if it is
+    /// blocking. The caller owns it and closes it.
+    public let openPart: @Sendable (String) throws(StorageError) -> any Backend
 
     /// Joins the parts.
     public init(
-        namespace: String, settings: BackendSettings, agreement: Agreement, log: @escaping @Sendable (String) -> Void
+        namespace: String, settings: BackendSettings, agreement: Agreement, directory: String = "",
+        log: @escaping @Sendable (String) -> Void,
+        openPart: @escaping @Sendable (String) throws(StorageError) -> any Backend = { (name) throws(StorageError) in
+            throw .unsupported("no setting '\(name)' picks a backend")
+        }
     ) {
         self.namespace = namespace
         self.settings = settings
         self.agreement = agreement
+        self.directory = directory
         self.log = log
+        self.openPart = openPart
     }
 }
 
@@ -141,21 +102,25 @@ public struct BackendDescriptor: Sendable {
     public let name: String
     /// Contract it was written for.
     public let contract: ContractVersion
-    /// Formats of the medium it can read.
+    /// Formats of the medium it can read; it writes the highest.
     public let formats: ClosedRange<Int>
-    /// What it promises.
+    /// What it promises. A backend with a part promises what this and the part's descriptor say (`Composition`).
     public let capabilities: Capabilities
     /// What it can hold.
     public let limits: BackendLimits
+    /// Where it keeps its data.
+    public let medium: Medium
     /// Its settings.
     public let settings: [SettingSchema]
+    /// How it depends on the backend that one of its settings picks; nil for most.
+    public let composition: Composition?
     /// Opens one namespace. May block; called on a helper thread.
     public let open: @Sendable (OpenRequest) throws(StorageError) -> any Backend
 
     /// Describes a backend.
     public init(
         name: String, contract: ContractVersion, formats: ClosedRange<Int>, capabilities: Capabilities,
-        limits: BackendLimits, settings: [SettingSchema],
+        limits: BackendLimits, medium: Medium, settings: [SettingSchema], composition: Composition? = nil,
         open: @escaping @Sendable (OpenRequest) throws(StorageError) -> any Backend
     ) {
         self.name = name
@@ -163,7 +128,32 @@ public struct BackendDescriptor: Sendable {
         self.formats = formats
         self.capabilities = capabilities
         self.limits = limits
+        self.medium = medium
         self.settings = settings
+        self.composition = composition
         self.open = open
+    }
+
+    /// Its own settings, and those that the node gives to every backend of its kind.
+    public var allSettings: [SettingSchema] {
+        let own = settings.map(\.name)
+        return settings + StandardSettings.settings(capabilities, medium).filter { !own.contains($0.name) }
+    }
+}
+
+/// A backend that works over another one, picked by a setting.
+public struct Composition: Sendable {
+    /// The setting, of kind `backend`.
+    public let setting: String
+    /// What the whole promises over a part with these promises and limits.
+    public let combine: @Sendable (Capabilities, BackendLimits) -> (Capabilities, BackendLimits)
+
+    /// Joins the parts.
+    public init(
+        setting: String,
+        combine: @escaping @Sendable (Capabilities, BackendLimits) -> (Capabilities, BackendLimits)
+    ) {
+        self.setting = setting
+        self.combine = combine
     }
 }

@@ -4,12 +4,21 @@ public struct BackendRegistry: Sendable {
     public let descriptors: [BackendDescriptor]
 
     /// Freezes the list.
-    /// - Precondition: no two share a name.
-    public init(_ descriptors: [BackendDescriptor]) {
-        let names = descriptors.map(\.name).sorted()
-        for (name, next) in zip(names, names.dropFirst()) {
-            precondition(name != next, "two storage backends are called '\(name)'")
+    /// - Throws: `NegotiationError` if two share a name, or one has a name that cannot stand in a configuration.
+    public init(_ descriptors: [BackendDescriptor]) throws(NegotiationError) {
+        var problems: [String] = []
+        for (number, descriptor) in descriptors.enumerated() {
+            let name = descriptor.name
+            if descriptors[..<number].contains(where: { $0.name == name }) {
+                problems.append("two storage backends are called '\(name)'")
+            }
+            let isWord = !name.isEmpty && name.utf8.allSatisfy { byte in
+                (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte) || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte)
+                    || byte == UInt8(ascii: "-")
+            }
+            if !isWord { problems.append("'\(name)' is no name for a storage backend: use a-z, 0-9 and -") }
         }
+        guard problems.isEmpty else { throw NegotiationError(problems: problems) }
         self.descriptors = descriptors
     }
 
@@ -19,31 +28,67 @@ public struct BackendRegistry: Sendable {
     /// Checks what a namespace needs against what a backend declares, and reports every problem, not the
     /// first.
     /// - Throws: `NegotiationError` with one sentence per problem.
-    public func negotiate(_ name: String, _ needs: Requirements) throws(NegotiationError) -> Agreement {
+    public func negotiate(
+        _ name: String, _ settings: BackendSettings, _ requirements: Requirements
+    ) throws(NegotiationError) -> Agreement {
         guard let backend = descriptor(named: name) else {
-            let known = descriptors.map(\.name).joined(separator: ", ")
-            throw NegotiationError(problems: ["there is no storage-engine '\(name)'; this node has: \(known)"])
+            throw NegotiationError(problems: [unknownEngineText(name)])
         }
-        var problems: [String] = []
-        let contract = ContractVersion.current
-        if backend.contract.major != contract.major || backend.contract.minor > contract.minor {
-            let theirs = "\(backend.contract.major).\(backend.contract.minor)"
-            problems.append("it was built for contract \(theirs), this node speaks \(contract.major).\(contract.minor)")
+        var problems = contractProblems(backend)
+        let (capabilities, limits) = promises(of: backend, settings, &problems)
+        for (needed, because) in requirements.needs where !capabilities.contains(needed) {
+            let missing = needed.subtracting(capabilities).names.joined(separator: ", ")
+            problems.append("it does not promise \(missing), which \(because) needs")
         }
-        let missing = needs.capabilities.subtracting(backend.capabilities)
-        if !missing.isEmpty { problems.append("it does not promise: \(missing.names.joined(separator: ", "))") }
-        if backend.limits.imageSizeMax < needs.imageSizeMax {
-            problems.append("it holds records up to \(backend.limits.imageSizeMax) bytes, needed are \(needs.imageSizeMax):"
+        for (excluded, because) in requirements.excludes where !capabilities.isDisjoint(with: excluded) {
+            let present = capabilities.intersection(excluded).names.joined(separator: ", ")
+            problems.append("it is \(present), which \(because) does not allow")
+        }
+        if limits.imageSizeMax < requirements.imageSizeMax {
+            problems.append("it holds records up to \(limits.imageSizeMax) bytes, needed are \(requirements.imageSizeMax):"
                 + " lower max-record-size")
         }
-        if backend.limits.locationBits > Location.bitCount {
-            problems.append("it needs \(backend.limits.locationBits) location bits, the index has \(Location.bitCount)")
+        if limits.locationBits > Location.bitCount {
+            problems.append("it needs \(limits.locationBits) location bits, the index has \(Location.bitCount)")
         }
         guard problems.isEmpty else {
             throw NegotiationError(problems: problems.map { "storage-engine '\(name)': \($0)" })
         }
-        return Agreement(backend: name, format: backend.formats.upperBound, capabilities: backend.capabilities)
+        return Agreement(backend: name, format: backend.formats.upperBound, capabilities: capabilities)
     }
+
+    private func unknownEngineText(_ name: String) -> String {
+        "there is no storage-engine '\(name)'; this node has: \(descriptors.map(\.name).joined(separator: ", "))"
+    }
+
+    private func contractProblems(_ backend: BackendDescriptor) -> [String] {
+        let contract = ContractVersion.current
+        guard backend.contract.major != contract.major || backend.contract.minor > contract.minor else { return [] }
+        return ["it was built for contract \(backend.contract.text), this node speaks \(contract.text)"]
+    }
+
+    /// What a backend promises with these settings: its own promises, or those of a composition with its part.
+    private func promises(
+        of backend: BackendDescriptor, _ settings: BackendSettings, _ problems: inout [String]
+    ) -> (Capabilities, BackendLimits) {
+        guard let composition = backend.composition else { return (backend.capabilities, backend.limits) }
+        guard let partName = settings.text(composition.setting) else {
+            problems.append("'\(composition.setting)' must pick a storage-engine: \(composition.setting) <name> { ... }")
+            return (backend.capabilities, backend.limits)
+        }
+        guard let part = descriptor(named: partName) else {
+            problems.append("\(composition.setting): \(unknownEngineText(partName))")
+            return (backend.capabilities, backend.limits)
+        }
+        problems += contractProblems(part).map { "\(composition.setting) '\(partName)': \($0)" }
+        let promised = promises(of: part, settings.part(composition.setting), &problems)
+        return composition.combine(promised.0, promised.1)
+    }
+}
+
+extension ContractVersion {
+    /// As it is written: `1.0`.
+    public var text: String { "\(major).\(minor)" }
 }
 
 extension Capabilities {
@@ -61,4 +106,7 @@ extension Capabilities {
 public struct NegotiationError: Error, Sendable {
     /// One sentence each.
     public let problems: [String]
+
+    /// Wraps the sentences.
+    public init(problems: [String]) { self.problems = problems }
 }

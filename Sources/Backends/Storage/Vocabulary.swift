@@ -1,4 +1,5 @@
 // The words of the storage contract. A backend author imports this module and Base, nothing else of Apus.
+internal import Synchronization
 
 /// Where a backend keeps one image: 44 bits that only the backend understands. The index stores it; the
 /// engine compares it for equality and nothing else. *Addressed* backends give each image a location of its
@@ -54,6 +55,10 @@ public enum StorageError: Error, Hashable, Sendable {
     case closed
     /// The settings do not make sense; one sentence for the operator.
     case settings(String)
+    /// The medium holds something else than what was asked for; one sentence for the operator.
+    case medium(String)
+    /// The backend cannot do this and does not say that it can.
+    case unsupported(String)
 }
 
 /// Answer of `BackendShard.append`.
@@ -68,13 +73,16 @@ public enum AppendAnswer: Sendable, BitwiseCopyable {
 public enum ReadAnswer {
     /// The image, lent until the end of this reactor turn.
     case here(UnsafeRawBufferPointer)
+    /// There is nothing of this digest. Right after a concurrent delete that is the truth; otherwise the engine counts the
+    /// record as damaged.
+    case absent
     /// Comes by `poll`.
     case pending
 }
 
-/// Answer of `BackendShard.commit`.
-public enum CommitAnswer: Sendable, BitwiseCopyable {
-    /// Everything this shard appended before is as durable as this backend promises.
+/// Answer of `BackendShard.commit` and `BackendShard.remove`.
+public enum DoneAnswer: Sendable, BitwiseCopyable {
+    /// It is done.
     case done
     /// Comes by `poll`.
     case pending
@@ -93,8 +101,10 @@ public struct Completion {
         case placed(Location)
         /// A read: the image, lent until the end of this reactor turn.
         case read(UnsafeRawBufferPointer)
-        /// A commit.
-        case committed
+        /// A read: there is nothing of this digest.
+        case absent
+        /// A commit or a remove.
+        case done
         /// Any of them.
         case failed(StorageError)
     }
@@ -116,11 +126,12 @@ public struct Capabilities: OptionSet, Sendable {
 
     /// What `commit` has confirmed survives a crash of process and machine.
     public static let durableAtCommit = Capabilities(rawValue: 1 << 0)
-    /// A released image never comes back in a later `scan`.
+    /// A released or removed image never comes back in a later `scan`: not after `close`, and if the backend is also durable
+    /// at commit, not after a crash once a commit has covered it.
     public static let deletesLast = Capabilities(rawValue: 1 << 1)
     /// Keeps one image per digest; a location is a version (LSM trees, B-trees).
     public static let keyed = Capabilities(rawValue: 1 << 2)
-    /// Its calls may block; the node runs them on `storage-threads`, never on a reactor.
+    /// Its calls may block; the node runs them on `storage-threads`, one shard each, never on a reactor.
     public static let blocking = Capabilities(rawValue: 1 << 3)
     /// Everything lives in ordinary memory: reads answer `here` and appends `placed`, never `pending`; images
     /// are read without checking the checksum, and are gone with the process.
@@ -146,13 +157,14 @@ public struct BackendLimits: Sendable, Equatable {
     }
 }
 
-/// How close a backend is to its limits; the engine delays writers from `high` on and answers 18 at `full`.
+/// How close a backend is to its limits. The engine lets writers wait from `high` on, for a bounded time; what the
+/// backend then still refuses with `overloaded` answers 18.
 public enum Pressure: UInt8, Sendable, Comparable {
     /// Nothing to report.
     case none
     /// Writers should slow down.
     case high
-    /// New writes are refused.
+    /// New operations are refused.
     case full
 
     /// Less pressing first.
@@ -176,7 +188,38 @@ public struct BackendStatistics: Sendable {
     public var compactedBlocks: UInt64 = 0
     /// How pressed it is now.
     public var pressure: Pressure = .none
+    /// Figures of the backend's own, shown in `namespace/<ns>` under `backend.<name>`.
+    public var details: [(name: String, value: String)] = []
 
     /// All zero.
     public init() {}
+}
+
+/// Versions for keyed backends: each call gives a location that was not given before in this process. Any thread.
+public final class VersionCounter: Sendable {
+    private let last = Atomic<UInt64>(0)
+
+    /// Starts at 1.
+    public init() {}
+
+    /// The next version.
+    public func next() -> Location {
+        Location(rawValue: last.wrappingAdd(1, ordering: .relaxed).newValue & (1 << UInt64(Location.bitCount) - 1))
+    }
+}
+
+extension StorageError {
+    /// For logs and messages: what happened, in words.
+    public var text: String {
+        switch self {
+        case .outOfSpace: "out of space"
+        case .overloaded: "too much is under way"
+        case .tooLarge(let limit): "larger than \(limit) bytes"
+        case .corrupt(let location): "what is stored at location \(location.rawValue) is not what was written"
+        case .device(let errno, let operation): "\(operation) failed with error \(errno)"
+        case .closed: "the backend is closed"
+        case .settings(let sentence), .medium(let sentence): sentence
+        case .unsupported(let what): "not supported: \(what)"
+        }
+    }
 }

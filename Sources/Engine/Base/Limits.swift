@@ -47,6 +47,10 @@ public enum Limits {
     @inlinable public static var infoAnswerSizeMax: Int { 4 << 20 }
     /// Largest image in bytes that is built and copied while a partition lock is held (ours).
     @inlinable public static var lockedCopySizeMax: Int { 4096 }
+    /// How long in milliseconds a request waits for a backend that is under pressure before it is refused (ours).
+    @inlinable public static var overloadDelayMilliseconds: UInt64 { 100 }
+    /// How often a read looks a record up again that has changed under it (ours).
+    @inlinable public static var readAttemptsMax: Int { 8 }
     /// Images are measured and addressed in units of this many bytes (ours).
     @inlinable public static var imageUnitSize: Int { 16 }
 }

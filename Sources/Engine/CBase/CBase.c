@@ -3,8 +3,11 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <pthread.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 #if defined(__x86_64__)
 #include <nmmintrin.h>
@@ -36,6 +39,27 @@ void apus_lock_slow(uint32_t *word) {
 }
 
 void apus_unlock_slow(uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0); }
+
+// ---- Bell ----
+
+void apus_bell_ring(uint32_t *word) {
+    if (__atomic_exchange_n(word, 1, __ATOMIC_RELEASE) == 0) syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+void apus_bell_wait(uint32_t *word, int milliseconds) {
+    struct timespec limit = {milliseconds / 1000, milliseconds % 1000 * 1000000L};
+    while (__atomic_load_n(word, __ATOMIC_ACQUIRE) == 0) {
+        long reason = syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, 0, milliseconds < 0 ? NULL : &limit, NULL, 0);
+        if (reason != 0 && errno == ETIMEDOUT) break;
+    }
+    __atomic_store_n(word, 0, __ATOMIC_RELEASE);
+}
+
+void apus_background_thread(const char *name, int niceness) {
+    pthread_setname_np(pthread_self(), name);
+    // On Linux this is the calling thread's; a failure only costs politeness.
+    (void)setpriority(PRIO_PROCESS, 0, niceness);
+}
 
 // ---- CRC32C ----
 

@@ -11,7 +11,7 @@ package enum NamespaceCounter: Int, CaseIterable, Sendable {
     case readTouchSuccess, readTouchError, readTouchSkip
     case failKeyBusy, failGeneration, failRecordTooBig, deletedLastBin
     case ttlReductionsIgnored, ttlReductionsApplied
-    case recordsUnreadable
+    case recordsUnreadable, requestsDelayed
 
     /// As printed: `clientReadSuccess` is `client_read_success`.
     package var statisticName: String {

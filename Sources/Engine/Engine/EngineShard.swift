@@ -69,6 +69,17 @@ package final class EngineShard {
         for shard in namespaces {
             shard.backend.poll { completion in complete(completion, shard) }
         }
+        if !scratch.delayed.isEmpty { retryDelayed() }
+    }
+
+    /// What a backend under pressure has put off begins again, oldest first.
+    private func retryDelayed() {
+        let slots = scratch.delayed
+        scratch.delayed = []
+        for slot in slots {
+            openOutput(slot)
+            close(slot, namespaces[slot.pointee.namespace].retry(slot, now))
+        }
     }
 
     /// The turn is over; nothing lent by a backend is used any more.

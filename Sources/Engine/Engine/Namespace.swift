@@ -70,12 +70,13 @@ package final class Namespace: @unchecked Sendable {
     /// `previous`.
     func issueTime(wall: RecordTime, previous: UInt64) -> UInt64 {
         let issued = apus_load_relaxed_u64(words)
-        if wall.milliseconds > issued { raiseClock(to: wall.milliseconds, from: issued) }
+        if wall.milliseconds > issued { raiseClock(to: wall.milliseconds) }
         return max(wall.milliseconds, max(issued, previous))
     }
 
-    private func raiseClock(to time: UInt64, from seen: UInt64) {
-        var expected = seen
+    /// No time below `time` is issued from now on.
+    func raiseClock(to time: UInt64) {
+        var expected = apus_load_relaxed_u64(words)
         while expected < time, !apus_compare_exchange_u64(words, expected, time) {
             expected = apus_load_relaxed_u64(words)
         }

@@ -27,6 +27,12 @@ package final class NamespaceShard {
     /// Backend answers at once and nobody else must agree: a small write runs in one hold of the lock.
     let writesAtOnce: Bool
     let checksChecksums: Bool
+    /// One image per digest: `append` replaces, `remove` deletes, nothing is released.
+    let isKeyed: Bool
+    /// A commit makes releases last: deletes wait for it.
+    let releasesLast: Bool
+    /// Reports pressure that writers wait for.
+    let hasPressure: Bool
     let number: Int
     let log: @Sendable (String) -> Void
     private let nameBytes: UnsafeRawBufferPointer
@@ -50,6 +56,9 @@ package final class NamespaceShard {
         partitions = namespace.partitions
         let isVolatile = namespace.agreement.capabilities.contains(.volatile)
         checksChecksums = !isVolatile
+        isKeyed = namespace.agreement.capabilities.contains(.keyed)
+        hasPressure = !isVolatile
+        releasesLast = namespace.agreement.capabilities.isSuperset(of: [.durableAtCommit, .deletesLast])
         writesAtOnce = isVolatile && cluster.isAlone && !namespace.settings.commitBeforeAnswer
     }
 
@@ -72,20 +81,21 @@ package final class NamespaceShard {
         return reference
     }
 
-    /// The payload of an image as the backend gave it; nil if it is not what was written. Counted and logged.
-    func payload(of image: UnsafeRawBufferPointer, _ entry: IndexEntry, _ digest: Digest) -> ImageView? {
+    /// The payload of an image as the backend gave it; nil if it is not what was written.
+    func payload(of image: UnsafeRawBufferPointer, _ digest: Digest) -> ImageView? {
         let bytes = image.count >= 4 ? Envelope.byteCount(at: image.baseAddress!) : 0
-        if bytes >= Envelope.byteCount, bytes <= image.count {
-            let whole = UnsafeRawBufferPointer(rebasing: image[..<bytes])
-            if Envelope.fits(whole, digest: digest), !checksChecksums || Envelope.checksumFits(whole),
-                let view = ImageView(UnsafeRawBufferPointer(rebasing: whole[Envelope.byteCount...])) {
-                return view
-            }
-        }
+        guard bytes >= Envelope.byteCount, bytes <= image.count else { return nil }
+        let whole = UnsafeRawBufferPointer(rebasing: image[..<bytes])
+        guard Envelope.fits(whole, digest: digest), !checksChecksums || Envelope.checksumFits(whole) else { return nil }
+        return ImageView(UnsafeRawBufferPointer(rebasing: whole[Envelope.byteCount...]))
+    }
+
+    /// The image that `entry` points at is not there or not what was written: counted and logged, never served.
+    func damaged(_ entry: IndexEntry, _ digest: Digest) -> ResultCode {
         counters.count(.recordsUnreadable)
         log("record \(digest) of namespace \(namespace.settings.name) at location \(entry.location) is damaged: "
             + "answering 1; restore it from another copy or delete it")
-        return nil
+        return .unknown
     }
 
     /// The result code for what a backend reports; a failing medium is logged.
@@ -94,8 +104,8 @@ package final class NamespaceShard {
         case .outOfSpace: return .outOfSpace
         case .overloaded: return .deviceOverload
         case .tooLarge: return .recordTooBig
-        case .corrupt, .device, .closed, .settings:
-            log("namespace \(namespace.settings.name): storage failed: \(error)")
+        case .corrupt, .device, .closed, .settings, .medium, .unsupported:
+            log("namespace \(namespace.settings.name): storage failed: \(error.text)")
             return .unknown
         }
     }
@@ -135,17 +145,38 @@ extension NamespaceShard {
             if slot.pointee.isRead { return finishRead(slot, image, now) }
             slot.pointee.phase = .read
             return advance(slot, image: image, now: now)
+        case .absent:
+            if slot.pointee.isRead { return readAgain(slot, now) }
+            return finish(slot, damaged(slot.pointee.previous, slot.pointee.digest))
         case .placed(let location):
             slot.pointee.next.location = location.rawValue
             slot.pointee.phase = .appended
             return advance(slot, image: nil, now: now)
-        case .committed:
-            slot.pointee.phase = .committed
-            return advance(slot, image: nil, now: now)
-        case .failed(let error):
-            let code = resultCode(error)
-            if slot.pointee.isRead { return end(slot, code) }
-            return slot.pointee.phase == .appended ? abandon(slot, code) : finish(slot, code)
+        case .done: return stepDone(slot, now)
+        case .failed(let error): return failed(slot, error, now)
+        }
+    }
+
+    /// A remove or a commit has ended.
+    private func stepDone(_ slot: SlotPointer, _ now: TurnTime) -> Progress {
+        switch slot.pointee.phase {
+        case .applied: slot.pointee.phase = .appended
+        case .appended: slot.pointee.phase = .committed
+        case .published: slot.pointee.phase = .settled
+        case .abandoned: return finish(slot, slot.pointee.result)
+        default: preconditionFailure("nothing is under way in \(slot.pointee.phase)")
+        }
+        return advance(slot, image: nil, now: now)
+    }
+
+    private func failed(_ slot: SlotPointer, _ error: StorageError, _ now: TurnTime) -> Progress {
+        if error == .overloaded, slot.pointee.phase < .appended, delay(slot, now) { return .suspended }
+        let code = resultCode(error)
+        if slot.pointee.isRead { return end(slot, code) }
+        switch slot.pointee.phase {
+        case .appended: return commitFailed(slot, code)
+        case .abandoned: return finish(slot, slot.pointee.result)
+        default: return finish(slot, code)
         }
     }
 

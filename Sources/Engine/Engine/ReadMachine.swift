@@ -25,17 +25,43 @@ extension NamespaceShard {
             let answer = try backend.read(
                 digest, at: Location(rawValue: entry.location), byteCount: entry.byteCount,
                 tag: Tag(rawValue: UInt64(UInt(bitPattern: slot))))
-            guard case .here(let image) = answer else { return .suspended }
-            return finishRead(slot, image, now)
+            switch answer {
+            case .here(let image): return finishRead(slot, image, now)
+            case .absent: return readAgain(slot, now)
+            case .pending: return .suspended
+            }
         } catch {
+            if error == .overloaded, delay(slot, now) { return .suspended }
             return end(slot, resultCode(error))
         }
     }
 
+    /// The image was not where the entry said. If the entry has changed since, the record is read again; if a delete is under
+    /// way, it is gone; otherwise it is damaged.
+    func readAgain(_ slot: SlotPointer, _ now: TurnTime) -> Progress {
+        let digest = slot.pointee.digest
+        partitions.lock(digest.partition)
+        let reference = index.find(digest)
+        let location = reference.map { index.entry($0).location }
+        let isClaimed = partitions.owner(of: digest) != nil
+        partitions.unlock(digest.partition)
+        guard let location else { return end(slot, .notFound) }
+        if location == slot.pointee.previous.location {
+            return end(slot, isClaimed && isKeyed ? .notFound : damaged(slot.pointee.previous, digest))
+        }
+        slot.pointee.attempts += 1
+        guard slot.pointee.attempts < Limits.readAttemptsMax else { return end(slot, .keyBusy) }
+        return startRead(slot, now: now)
+    }
+
     /// The image is here: answers.
     func finishRead(_ slot: SlotPointer, _ image: UnsafeRawBufferPointer, _ now: TurnTime) -> Progress {
-        guard let view = payload(of: image, slot.pointee.previous, slot.pointee.digest) else {
-            return end(slot, .unknown)
+        guard let view = payload(of: image, slot.pointee.digest) else { return readAgain(slot, now) }
+        if isKeyed {
+            // It may be a newer image than the entry's: the answer is all of one version.
+            slot.pointee.previous.generation = view.generation
+            slot.pointee.previous.voidTime = view.voidTime
+            slot.pointee.previous.lastUpdate = view.lastUpdate
         }
         let keyResult = checkKey(slot.pointee.request, view)
         guard keyResult == .ok else { return end(slot, keyResult) }

@@ -4,7 +4,7 @@ package import Wire
 
 /// Where a write stands. A request moves downwards only; each step may wait for an effect, and nothing about
 /// it is kept on a stack meanwhile.
-package enum Phase: UInt8, BitwiseCopyable {
+package enum Phase: UInt8, BitwiseCopyable, Comparable {
     /// The slot is not in use.
     case free
     /// In the queue of somebody else's claim.
@@ -25,8 +25,15 @@ package enum Phase: UInt8, BitwiseCopyable {
     case replicated
     /// In the index: readers see it.
     case published
+    /// What the backend was told by publishing is as durable as the namespace asks.
+    case settled
+    /// Stored but refused by the index: the backend takes it back, then the client gets `result`.
+    case abandoned
     /// The answer is written.
     case answered
+
+    /// Earlier steps first.
+    package static func < (left: Phase, right: Phase) -> Bool { left.rawValue < right.rawValue }
 }
 
 /// One request under way. Lives in the arena of its reactor's `EngineShard`, at a fixed address for the life
@@ -72,6 +79,10 @@ package struct RequestSlot: BitwiseCopyable {
     var isDelete: Bool
     /// Carries a touch operation: the record must exist.
     var hasTouch: Bool
+    /// Reads: how often the record was looked up.
+    var attempts: UInt8
+    /// Where this slot is in `SlotPool.suspended`.
+    var suspendedAt: Int
     var previous: IndexEntry
     var next: IndexEntry
     var result: ResultCode
@@ -97,6 +108,8 @@ package struct RequestSlot: BitwiseCopyable {
         isReplaced = false
         isDelete = false
         hasTouch = false
+        attempts = 0
+        suspendedAt = -1
         previous = IndexEntry(digest: digest)
         next = previous
         result = .ok
@@ -124,6 +137,7 @@ extension RequestSlot {
         isRead = false
         isDelete = false
         hasTouch = false
+        attempts = 0
         phase = .free
     }
 }

@@ -30,6 +30,8 @@ final class Scratch {
     let shell: any EngineShell
     let slots: SlotPool
     let touchTemplate = TouchTemplate()
+    /// Requests that a backend under pressure has put off.
+    var delayed: [SlotPointer] = []
     private let idleOutput = OutputBuffer(capacity: 64)
     private static let imageRoom = Limits.recordSizeCeiling + (64 << 10)
 

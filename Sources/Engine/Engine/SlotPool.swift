@@ -14,7 +14,7 @@ final class SlotPool {
     private static let bodyKeptMax = 64 << 10
     private let reactor: Int
     private var free: [SlotPointer] = []
-    /// Slots that wait for something, oldest first; looked through for deadlines.
+    /// Slots that wait for something, in no order; looked through for deadlines.
     private(set) var suspended: [SlotPointer] = []
 
     init(reactor: Int) {
@@ -51,6 +51,7 @@ final class SlotPool {
     /// The request has to wait: copies its bytes into memory of its own and remembers it.
     func keepBody(_ slot: SlotPointer) {
         slot.pointee.isLate = true
+        slot.pointee.suspendedAt = suspended.count
         suspended.append(slot)
         let bytes = slot.pointee.request.pointee.bytes
         let wanted = SlotPool.viewRoom + bytes.count
@@ -70,10 +71,14 @@ final class SlotPool {
 
     /// A suspended request has ended.
     func resumed(_ slot: SlotPointer) {
-        guard let position = suspended.firstIndex(of: slot) else {
-            preconditionFailure("only a suspended request is resumed")
+        let position = slot.pointee.suspendedAt
+        precondition(position >= 0 && suspended[position] == slot, "only a suspended request is resumed")
+        let last = suspended.removeLast()
+        if last != slot {
+            suspended[position] = last
+            last.pointee.suspendedAt = position
         }
-        suspended.remove(at: position)
+        slot.pointee.suspendedAt = -1
         giveBack(slot)
     }
 }

@@ -41,8 +41,8 @@ extension NamespaceShard {
         guard refusal == .ok else { return refusal }
         var view: ImageView?
         if exists, let image {
-            view = payload(of: image, previous, slot.pointee.digest)
-            if view == nil { return .unknown }
+            view = payload(of: image, slot.pointee.digest)
+            if view == nil { return damaged(previous, slot.pointee.digest) }
         }
         let keyResult = checkKey(request, view)
         guard keyResult == .ok else { return keyResult }

@@ -1,6 +1,6 @@
-// The write machine: claimed, resolved, read, applied, appended, committed, replicated, published, answered.
-// Deletes take the same way without an image. A lone node on a backend that answers at once runs all of it in
-// one hold of the lock.
+// The write machine: claimed, resolved, read, applied, appended, committed, replicated, published, settled, answered.
+// Deletes take the same way without an image: a keyed backend removes where others append, an addressed one is told by
+// publishing. A lone node on a backend that answers at once runs all of it in one hold of the lock.
 internal import Base
 internal import Index
 internal import Record
@@ -12,6 +12,7 @@ extension NamespaceShard {
     func startWrite(_ slot: SlotPointer, now: TurnTime) -> Progress {
         let refusal = checkBeforeRecord(slot)
         guard refusal == .ok else { return end(slot, refusal) }
+        if hasPressure, backend.pressure >= .high, delay(slot, now) { return .suspended }
         let partition = slot.pointee.digest.partition
         partitions.lock(partition)
         if let owner = partitions.owner(of: slot.pointee.digest) {
@@ -52,7 +53,7 @@ extension NamespaceShard {
             case .claimed:
                 if let progress = passed(cluster.resolve(slot), slot, .resolved) { return progress }
             case .resolved:
-                switch readPrevious(slot, &image) {
+                switch readPrevious(slot, &image, now) {
                 case .done: slot.pointee.phase = .read
                 case .pending: return .suspended
                 case .refused(let result): return finish(slot, result)
@@ -62,16 +63,16 @@ extension NamespaceShard {
                 guard result == .ok else { return finish(slot, result) }
                 slot.pointee.phase = .applied
             case .applied:
-                switch append(slot) {
+                switch store(slot, now) {
                 case .done: slot.pointee.phase = .appended
                 case .pending: return .suspended
                 case .refused(let result): return finish(slot, result)
                 }
             case .appended:
-                switch commit(slot) {
+                switch commit(slot, isWanted: isKeyed || !slot.pointee.isDelete) {
                 case .done: slot.pointee.phase = .committed
                 case .pending: return .suspended
-                case .refused(let result): return abandon(slot, result)
+                case .refused(let result): return commitFailed(slot, result)
                 }
             case .committed:
                 let answer = cluster.replicate(slot)
@@ -81,8 +82,14 @@ extension NamespaceShard {
                 let result = publishClaimed(slot)
                 guard result == .ok else { return abandon(slot, result) }
                 slot.pointee.phase = .published
-            case .published: return finish(slot, .ok)
-            case .free, .waiting, .answered: preconditionFailure("no step from \(slot.pointee.phase)")
+            case .published:
+                switch commit(slot, isWanted: slot.pointee.isDelete && !isKeyed && releasesLast) {
+                case .done: slot.pointee.phase = .settled
+                case .pending: return .suspended
+                case .refused(let result): return finish(slot, result)
+                }
+            case .settled: return finish(slot, .ok)
+            case .free, .waiting, .abandoned, .answered: preconditionFailure("no step from \(slot.pointee.phase)")
             }
         }
     }
@@ -97,10 +104,44 @@ extension NamespaceShard {
         }
     }
 
-    /// An image that was appended and will not be published goes back to the backend.
+    /// An image that was appended and will not be published goes back to the backend. A keyed one has lost the image
+    /// before it, so only a new record can be taken back; for others the client learns that its write is in doubt.
     func abandon(_ slot: SlotPointer, _ result: ResultCode) -> Progress {
-        if !slot.pointee.isDelete { releaseNext(slot) }
+        guard !slot.pointee.isDelete, !(isKeyed && slot.pointee.hasPrevious) else { return finish(slot, result) }
+        guard isKeyed else {
+            releaseNext(slot)
+            return finish(slot, result)
+        }
+        slot.pointee.phase = .abandoned
+        slot.pointee.result = result
+        if case .pending = remove(slot, at: slot.pointee.next.location, nil) { return .suspended }
         return finish(slot, result)
+    }
+
+    /// The image is stored and perhaps not durable. A keyed backend has no other one: it is published.
+    func commitFailed(_ slot: SlotPointer, _ result: ResultCode) -> Progress {
+        guard isKeyed else { return abandon(slot, result) }
+        _ = publishClaimed(slot)
+        return finish(slot, result)
+    }
+
+    /// The backend is under pressure: the request begins again in a later turn. False if it has waited long enough.
+    func delay(_ slot: SlotPointer, _ now: TurnTime) -> Bool {
+        guard hasPressure, now.monotonic.nanoseconds(since: slot.pointee.started)
+            < Limits.overloadDelayMilliseconds * 1_000_000
+        else { return false }
+        scratch.resetResults()
+        if slot.pointee.phase != .free { slot.pointee.phase = .claimed }
+        slot.pointee.isDelete = !slot.pointee.isRead && slot.pointee.request.pointee.header.info2.contains(.delete)
+        scratch.delayed.append(slot)
+        counters.count(.requestsDelayed)
+        return true
+    }
+
+    /// Begins a request again that `delay` has put off.
+    func retry(_ slot: SlotPointer, _ now: TurnTime) -> Progress {
+        if slot.pointee.isRead { return startRead(slot, now: now) }
+        return slot.pointee.phase == .claimed ? advance(slot, image: nil, now: now) : startWrite(slot, now: now)
     }
 
     func releaseNext(_ slot: SlotPointer) {
@@ -126,37 +167,50 @@ extension NamespaceShard {
     /// The whole machine in one hold of the lock; the backend answers at once by its promise to be volatile.
     private func runLocked(_ slot: SlotPointer, _ reference: IndexReference?, _ now: TurnTime) -> ResultCode {
         var image: UnsafeRawBufferPointer?
-        switch readPrevious(slot, &image) {
+        switch readPrevious(slot, &image, now) {
         case .done: break
         case .pending: preconditionFailure("a volatile backend answers reads at once")
         case .refused(let result): return result
         }
         let result = apply(slot, image, now)
         guard result == .ok else { return result }
-        switch append(slot) {
+        switch store(slot, now) {
         case .done: break
         case .pending: preconditionFailure("a volatile backend places at once")
         case .refused(let result): return result
         }
         let published = publish(slot, reference)
-        if published != .ok, !slot.pointee.isDelete { releaseNext(slot) }
+        guard published != .ok, !slot.pointee.isDelete else { return published }
+        if isKeyed { _ = remove(slot, at: slot.pointee.next.location, nil) } else { releaseNext(slot) }
         return published
     }
 
     /// Gets the previous image if applying needs it.
-    private func readPrevious(_ slot: SlotPointer, _ image: inout UnsafeRawBufferPointer?) -> EffectAnswer {
+    private func readPrevious(
+        _ slot: SlotPointer, _ image: inout UnsafeRawBufferPointer?, _ now: TurnTime
+    ) -> EffectAnswer {
         guard image == nil, needsPreviousImage(slot) else { return .done }
         let entry = slot.pointee.previous
         do throws(StorageError) {
             let answer = try backend.read(
                 slot.pointee.digest, at: Location(rawValue: entry.location), byteCount: entry.byteCount,
                 tag: Tag(rawValue: UInt64(UInt(bitPattern: slot))))
-            guard case .here(let bytes) = answer else { return .pending }
-            image = bytes
-            return .done
+            switch answer {
+            case .pending: return .pending
+            case .absent: return .refused(damaged(entry, slot.pointee.digest))
+            case .here(let bytes):
+                image = bytes
+                return .done
+            }
         } catch {
-            return .refused(resultCode(error))
+            return refusal(error, slot, now)
         }
+    }
+
+    /// What an error of the backend means for the request: later, or never.
+    private func refusal(_ error: StorageError, _ slot: SlotPointer, _ now: TurnTime?) -> EffectAnswer {
+        if error == .overloaded, let now, delay(slot, now) { return .pending }
+        return .refused(resultCode(error))
     }
 
     /// A replace of a record without a stored key needs no look at the old image, a delete only to compare keys.
@@ -166,8 +220,24 @@ extension NamespaceShard {
         return !slot.pointee.isReplaced || slot.pointee.previous.isKeyStored
     }
 
-    private func append(_ slot: SlotPointer) -> EffectAnswer {
-        if slot.pointee.isDelete { return .done }
+    /// Gives the backend the new image, or has a keyed one remove the old.
+    private func store(_ slot: SlotPointer, _ now: TurnTime) -> EffectAnswer {
+        guard slot.pointee.isDelete else { return append(slot, now) }
+        return isKeyed && slot.pointee.hasPrevious ? remove(slot, at: slot.pointee.previous.location, now) : .done
+    }
+
+    private func remove(_ slot: SlotPointer, at location: UInt64, _ now: TurnTime?) -> EffectAnswer {
+        do throws(StorageError) {
+            let answer = try backend.remove(
+                slot.pointee.digest, at: Location(rawValue: location), tag: Tag(rawValue: UInt64(UInt(bitPattern: slot))))
+            guard case .done = answer else { return .pending }
+            return .done
+        } catch {
+            return refusal(error, slot, now)
+        }
+    }
+
+    private func append(_ slot: SlotPointer, _ now: TurnTime) -> EffectAnswer {
         let image = UnsafeRawBufferPointer(start: scratch.image, count: slot.pointee.next.byteCount)
         do throws(StorageError) {
             let answer = try backend.append(
@@ -176,14 +246,14 @@ extension NamespaceShard {
             slot.pointee.next.location = location.rawValue
             return .done
         } catch {
-            return .refused(resultCode(error))
+            return refusal(error, slot, now)
         }
     }
 
-    private func commit(_ slot: SlotPointer) -> EffectAnswer {
-        guard namespace.settings.commitBeforeAnswer else { return .done }
+    private func commit(_ slot: SlotPointer, isWanted: Bool) -> EffectAnswer {
+        guard isWanted, namespace.settings.commitBeforeAnswer else { return .done }
         do throws(StorageError) {
-            let answer = try backend.commit(tag: Tag(rawValue: UInt64(UInt(bitPattern: slot))))
+            let answer = try backend.commit(slot.pointee.digest, tag: Tag(rawValue: UInt64(UInt(bitPattern: slot))))
             guard case .done = answer else { return .pending }
             return .done
         } catch {
@@ -211,8 +281,10 @@ extension NamespaceShard {
                         reference, with: slot.pointee.next, partition: slot.pointee.digest.partition)
                 } catch { return .outOfSpace }
             }
-            backend.release(
-                slot.pointee.digest, at: Location(rawValue: held.location), byteCount: held.byteCount)
+            if !isKeyed {
+                backend.release(
+                    slot.pointee.digest, at: Location(rawValue: held.location), byteCount: held.byteCount)
+            }
             counters.changeSet(held.setID, objects: -1, bytes: -held.byteCount)
         } else if !isDelete {
             do throws(IndexError) {

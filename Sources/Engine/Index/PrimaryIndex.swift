@@ -197,6 +197,9 @@ package final class PrimaryIndex: @unchecked Sendable {
     /// A copy of the entry.
     package func entry(_ reference: IndexReference) -> IndexEntry { entryAddress(reference.handle.pointee).pointee }
 
+    /// Which entry of the arena it is now, from 0: another one after each `replace`.
+    package func number(_ reference: IndexReference) -> Int { Int(reference.handle.pointee) - 1 }
+
     // ---- Changes ----
 
     /// Adds the entry of a digest that is not there.

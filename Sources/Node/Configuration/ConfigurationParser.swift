@@ -21,6 +21,22 @@ package enum ConfigurationParser {
     }
 }
 
+extension ConfigurationParser {
+    /// The shared objects that a configuration's `plugin` blocks name, with their lines. Nothing else of the file is
+    /// looked at: which names it may use is known only when they are loaded.
+    package static func pluginPaths(
+        _ bytes: [UInt8], fileName: String
+    ) throws(ConfigurationError) -> [(path: String, line: Int)] {
+        var paths: [(path: String, line: Int)] = []
+        for statement in try StatementReader.read(bytes, fileName: fileName) where statement.words == ["plugin"] {
+            for inner in statement.block ?? [] where inner.words.count == 2 && inner.words[0] == "path" {
+                paths.append((inner.words[1], inner.line))
+            }
+        }
+        return paths
+    }
+}
+
 /// Checks statements against schemas.
 struct BlockReader {
     private static let problemsMax = 20
@@ -51,6 +67,8 @@ struct BlockReader {
             if let blockSchema = schema.blocks.first(where: { $0.word == word }),
                 inner.block != nil || blockSchema.argument == .choice {
                 if let child = readBlock(inner, blockSchema, in: block) { block.blocks.append(child) }
+            } else if let setting = settings.first(where: { $0.name == word }), setting.kind == .backend {
+                readPart(inner, setting, &block)
             } else if let setting = settings.first(where: { $0.name == word }), inner.block == nil {
                 readSetting(inner, setting, &block)
             } else {
@@ -83,7 +101,7 @@ struct BlockReader {
                 reportUnknownEngine(statement.line, argument)
                 return nil
             }
-            settings = backend.settings
+            settings = backend.allSettings
         } else if schema.word == "index-type" || schema.word == "sindex-type" {
             guard ["shmem", "pmem", "flash"].contains(argument) else {
                 report(statement.line, "'\(schema.word) \(argument)': the types are shmem, pmem, flash")
@@ -120,6 +138,24 @@ struct BlockReader {
             block.written.append((setting.name, value, statement.line))
             if !setting.hasEffect { note(statement.line, "'\(setting.name)' is known but has no effect yet") }
         }
+    }
+
+    /// A setting that picks another backend: `cold rocksdb { ... }`. Its settings become `cold.<setting>` of the owner.
+    private mutating func readPart(_ statement: Statement, _ setting: SettingSchema, _ block: inout ConfiguredBlock) {
+        guard statement.words.count == 2 else {
+            return report(statement.line, "'\(setting.name)' takes the name of one storage-engine before its {")
+        }
+        if let earlier = block.written.first(where: { $0.name == setting.name }) {
+            return report(statement.line, "'\(setting.name)' was set already, in line \(earlier.line)")
+        }
+        let name = statement.words[1]
+        guard let backend = registry.descriptor(named: name) else {
+            return reportUnknownEngine(statement.line, name)
+        }
+        block.written.append((setting.name, name, statement.line))
+        let schema = BlockSchema("\(block.word) \(block.argument) \(setting.name) \(name)", .none, backend.allSettings)
+        let part = read(statement, as: schema, argument: name, settings: backend.allSettings)
+        block.parts += part.values.map { (name: "\(setting.name).\($0.name)", value: $0.value) }
     }
 
     private mutating func note(_ line: Int, _ text: String) { notes.append("\(fileName):\(line): \(text)") }

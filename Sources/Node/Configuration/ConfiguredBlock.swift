@@ -10,6 +10,8 @@ struct ConfiguredBlock: Sendable {
     /// What was written, in plain form, in order.
     var written: [(name: String, value: String, line: Int)] = []
     var blocks: [ConfiguredBlock] = []
+    /// Settings of backends that settings of this block have picked, named `<setting>.<name>`.
+    var parts: [(name: String, value: String)] = []
 
     /// The value of a setting: the last one written, else the default; nil if there is neither.
     func text(_ name: String) -> String? {
@@ -39,6 +41,6 @@ struct ConfiguredBlock: Sendable {
                 return values.isEmpty ? [(setting.name, "")] : values.map { (setting.name, $0) }
             }
             return [(setting.name, text(setting.name) ?? "")]
-        }
+        } + parts
     }
 }

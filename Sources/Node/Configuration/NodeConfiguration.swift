@@ -127,6 +127,9 @@ package struct NamespaceConfiguration: Sendable {
     /// 0 for no limit.
     package let transactionPendingLimit: Int
     package let disallowNullSetname: Bool
+    /// Answers wait until a write is durable.
+    package let commitToDevice: Bool
+    package let strongConsistency: Bool
     let line: Int
 
     init(_ block: ConfiguredBlock, _ report: (Int, String) -> Void) {
@@ -142,6 +145,8 @@ package struct NamespaceConfiguration: Sendable {
         if engine == nil { report(line, "namespace '\(name)' has no valid storage-engine; add: storage-engine memory") }
         storageEngine = engine?.argument ?? ""
         storageSettings = BackendSettings(engine?.values ?? [])
+        commitToDevice = storageSettings.flag(StandardSettings.commitToDevice)
+        strongConsistency = block.flag("strong-consistency")
         func number(_ name: String) -> UInt64 { block.number(name) ?? 0 }
         maxRecordSize = Int(number("max-record-size"))
         indexesMemoryBudget = number("indexes-memory-budget")

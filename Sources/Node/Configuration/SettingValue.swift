@@ -27,7 +27,7 @@ enum SettingValue {
                 return .wrong("'\(text)' is not one of: \(words.joined(separator: ", "))")
             }
             return .value(text)
-        case .text, .list: return .value(text)
+        case .text, .list, .backend: return .value(text)
         }
     }
 

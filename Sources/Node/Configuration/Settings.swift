@@ -76,6 +76,7 @@ extension BlockSchema {
                     BlockSchema("tls", .name, Settings.tls),
                 ]),
             namespace,
+            BlockSchema("plugin", .none, plugin),
             BlockSchema("mod-lua", .none, Settings.modLua),
             BlockSchema(
                 "security", .none, Settings.security,
@@ -87,6 +88,10 @@ extension BlockSchema {
                         "dc", .name, Settings.dc, [BlockSchema("namespace", .name, Settings.dcNamespace)])
                 ]),
         ])
+
+    private static let plugin = [
+        SettingSchema("path", .list, help: "a storage backend as a shared object; several lines load several")
+    ]
 
     private static let namespace = BlockSchema(
         "namespace", .name, Settings.namespace,

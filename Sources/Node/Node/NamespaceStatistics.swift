@@ -38,7 +38,8 @@ enum NamespaceStatistics {
             ("defrag_moved_records", "\(figures.movedImages)"), ("defrag_blocks", "\(figures.compactedBlocks)"),
             ("backend", namespace.agreement.backend), ("backend_format", "\(namespace.agreement.format)"),
             ("backend_capabilities", namespace.agreement.capabilities.names.joined(separator: ",")),
-        ]
+            ("backend_pressure", "\(figures.pressure)"),
+        ] + figures.details.map { ("backend.\($0.name)", $0.value) }
     }
 
     private static func counters(_ namespace: Namespace) -> [(String, String)] {

@@ -6,6 +6,7 @@ internal import Engine
 internal import Glibc
 internal import Index
 internal import Logging
+internal import Mount
 internal import Reactor
 public import Storage
 
@@ -34,8 +35,7 @@ public enum Node {
     /// process, on the main thread, before any other thread exists.
     /// - Returns: an `ExitCode`.
     public static func run(_ source: Source, backends: [BackendDescriptor]) -> Int32 {
-        let registry = BackendRegistry(backends)
-        guard let configuration = load(source, registry) else { return ExitCode.badConfiguration }
+        guard let (configuration, registry) = load(source, backends) else { return ExitCode.badConfiguration }
         let signals = SignalSet.block()
         do throws(StartError) {
             let node = try RunningNode(configuration, registry)
@@ -52,48 +52,65 @@ public enum Node {
     /// Reads a configuration and prints its problems or, if there are none, its notes; nothing is started.
     /// - Returns: an `ExitCode`: `stopped` if the file is good.
     public static func check(file: String, backends: [BackendDescriptor]) -> Int32 {
-        let registry = BackendRegistry(backends)
-        guard let configuration = load(.file(file), registry) else { return ExitCode.badConfiguration }
+        guard let (configuration, registry) = load(.file(file), backends) else { return ExitCode.badConfiguration }
         for note in configuration.notes { print("note: \(note)") }
-        let problems = negotiationProblems(configuration, registry)
+        let problems = Mount(registry).problems(MountRequests.all(configuration))
         for problem in problems { printError(problem) }
         guard problems.isEmpty else { return ExitCode.badConfiguration }
         print("\(file) is good: namespaces \(configuration.namespaces.map(\.name).joined(separator: ", "))")
         return ExitCode.stopped
     }
 
+    /// Prints what the registry holds: all backends, or everything about the one called `name`; with the plugins that the
+    /// file `configuration` loads.
+    /// - Returns: an `ExitCode`.
+    public static func listBackends(
+        named name: String?, configuration: String?, backends: [BackendDescriptor]
+    ) -> Int32 {
+        do throws(ConfigurationError) {
+            let bytes = try configuration.map { (path) throws(ConfigurationError) in try ConfigurationFile.read(path) }
+            let registry = try Plugins.registry(backends, bytes, fileName: configuration ?? "")
+            guard let name else {
+                print(BackendListing.summary(registry))
+                return ExitCode.stopped
+            }
+            guard let descriptor = registry.descriptor(named: name) else {
+                let known = registry.descriptors.map(\.name).joined(separator: ", ")
+                throw ConfigurationError(problems: ["there is no storage-engine '\(name)'; this node has: \(known)"])
+            }
+            print(BackendListing.details(descriptor))
+            return ExitCode.stopped
+        } catch {
+            for problem in error.problems { printError(problem) }
+            return ExitCode.badConfiguration
+        }
+    }
+
     /// One line: the version of Apus and of the protocol.
     public static var versionText: String { "apus \(Product.version), protocol \(Product.build)" }
 
-    private static func load(_ source: Source, _ registry: BackendRegistry) -> NodeConfiguration? {
+    /// The configuration, and the registry with the plugins it loads; nil after printing what is wrong.
+    private static func load(
+        _ source: Source, _ backends: [BackendDescriptor]
+    ) -> (NodeConfiguration, BackendRegistry)? {
         do throws(ConfigurationError) {
             switch source {
             case .development:
-                return try NodeConfiguration.development(
+                let registry = try Plugins.registry(backends, nil, fileName: "--dev")
+                let configuration = try NodeConfiguration.development(
                     workDirectory: "./var", registry: registry, processors: Processors.allowed.count)
+                return (configuration, registry)
             case .file(let path):
-                return try ConfigurationFile.load(path, registry)
+                let bytes = try ConfigurationFile.read(path)
+                let registry = try Plugins.registry(backends, bytes, fileName: path)
+                let configuration = try ConfigurationParser.parse(
+                    bytes, fileName: path, registry: registry, processors: Processors.allowed.count)
+                return (configuration, registry)
             }
         } catch {
             for problem in error.problems { printError(problem) }
             return nil
         }
-    }
-
-    /// What each namespace needs that its backend does not have: all problems of all namespaces.
-    static func negotiationProblems(_ configuration: NodeConfiguration, _ registry: BackendRegistry) -> [String] {
-        configuration.namespaces.flatMap { namespace -> [String] in
-            do throws(NegotiationError) {
-                _ = try registry.negotiate(namespace.storageEngine, requirements(namespace))
-                return []
-            } catch {
-                return error.problems.map { "namespace \(namespace.name): \($0)" }
-            }
-        }
-    }
-
-    static func requirements(_ namespace: NamespaceConfiguration) -> Requirements {
-        Requirements(capabilities: [], imageSizeMax: namespace.maxRecordSize)
     }
 
     static func printError(_ message: String) {

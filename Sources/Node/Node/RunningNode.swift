@@ -7,6 +7,7 @@ internal import Engine
 internal import Glibc
 internal import Index
 internal import Logging
+internal import Mount
 internal import Reactor
 internal import Storage
 
@@ -54,11 +55,14 @@ final class RunningNode {
 
     /// Opens everything; the node serves when this returns.
     func open() throws(StartError) {
-        let problems = Node.negotiationProblems(configuration, registry)
+        let requests = MountRequests.all(configuration, log: { [log] in log.info(.storage, $0) })
+        let problems = Mount(registry).problems(requests)
         guard problems.isEmpty else { throw StartError(problems.joined(separator: "\napus: ")) }
         try startReactors()
         var namespaces: [Namespace] = []
-        for settings in configuration.namespaces { namespaces.append(try openNamespace(settings)) }
+        for (settings, request) in zip(configuration.namespaces, requests) {
+            namespaces.append(try openNamespace(settings, request))
+        }
         try installEngines(namespaces)
         state.serve(namespaces)
         let endpoints = state.serviceEndpoints.map(\.text).joined(separator: ", ")
@@ -116,24 +120,26 @@ final class RunningNode {
         }
     }
 
-    private func openNamespace(_ settings: NamespaceConfiguration) throws(StartError) -> Namespace {
+    private func openNamespace(
+        _ settings: NamespaceConfiguration, _ request: MountRequest
+    ) throws(StartError) -> Namespace {
+        let namespace: Namespace
         do {
-            let agreement = try registry.negotiate(settings.storageEngine, Node.requirements(settings))
-            guard let descriptor = registry.descriptor(named: settings.storageEngine) else {
-                throw StartError("namespace \(settings.name): no storage-engine '\(settings.storageEngine)'")
-            }
-            let backend = try descriptor.open(
-                OpenRequest(
-                    namespace: settings.name, settings: settings.storageSettings, agreement: agreement,
-                    log: { [log] in log.info(.storage, $0) }))
+            let (backend, agreement) = try Mount(registry).open(request)
             backends.append(backend)
-            return Namespace(
+            namespace = Namespace(
                 settings: RunningNode.engineSettings(settings), agreement: agreement, backend: backend,
                 index: try PrimaryIndex(heapFor: RunningNode.recordsMax),
                 epoch: Epoch(regime: 1, viewKey: state.clusterKey), reactors: configuration.service.serviceThreads)
         } catch {
-            throw StartError("namespace \(settings.name) does not open: \(error)")
+            let reason = (error as? StorageError)?.text ?? "\(error)"
+            throw StartError("namespace \(settings.name) does not open: \(reason)")
         }
+        if !namespace.agreement.capabilities.contains(.volatile) {
+            try ColdStartRun.run(
+                namespace, recordsMax: RunningNode.recordsMax, threads: configuration.service.serviceThreads, log)
+        }
+        return namespace
     }
 
     private static func engineSettings(_ configured: NamespaceConfiguration) -> NamespaceSettings {
@@ -146,6 +152,7 @@ final class RunningNode {
         settings.recordSizeMax = configured.maxRecordSize
         settings.pendingLimit = configured.transactionPendingLimit
         settings.disallowNullSetName = configured.disallowNullSetname
+        settings.commitBeforeAnswer = configured.commitToDevice
         return settings
     }
 
@@ -170,11 +177,13 @@ final class RunningNode {
         _ namespaces: [Namespace], _ number: Int, of count: Int
     ) throws(StartError) -> [any BackendShard] {
         var shards: [any BackendShard] = []
+        let reactor = state.reactors.all[number]
         for namespace in namespaces {
             do throws(StorageError) {
-                shards.append(try namespace.backend.makeShard(index: number, of: count))
+                shards.append(
+                    try namespace.backend.makeShard(ShardRequest(index: number, count: count, wake: { reactor.wakeUp() })))
             } catch {
-                throw StartError("namespace \(namespace.settings.name) does not open: \(error)")
+                throw StartError("namespace \(namespace.settings.name) does not open: \(error.text)")
             }
         }
         return shards
@@ -205,7 +214,7 @@ final class RunningNode {
         for reactor in state.reactors.all { reactor.stop() }
         for reactor in state.reactors.all { reactor.join() }
         for backend in backends {
-            do throws(StorageError) { try backend.close() } catch { log.warning(.storage, "closing: \(error)") }
+            do throws(StorageError) { try backend.close() } catch { log.warning(.storage, "closing: \(error.text)") }
         }
         log.info(.as, "stopped")
     }

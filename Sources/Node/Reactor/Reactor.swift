@@ -99,6 +99,9 @@ package final class Reactor: @unchecked Sendable {
         _ = eventfd_write(wake, 1)
     }
 
+    /// Has a turn begin soon, also if the loop sleeps. Any thread.
+    package func wakeUp() { _ = eventfd_write(wake, 1) }
+
     /// Waits for the loop's end. Once, after `stop`.
     package func join() { pthread_join(thread, nil) }
 

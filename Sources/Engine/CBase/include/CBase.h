@@ -88,6 +88,15 @@ static inline void apus_unlock(uint32_t *word) {
     if (__atomic_exchange_n(word, 0, __ATOMIC_RELEASE) == 2) apus_unlock_slow(word);
 }
 
+// ---- Bell: one 32-bit word; 0 silent, 1 rung. One thread waits, any thread rings. ----
+
+void apus_bell_ring(uint32_t *word);
+// Returns when the bell has rung, or after `milliseconds` (negative: no limit), and silences it.
+void apus_bell_wait(uint32_t *word, int milliseconds);
+
+// Names the calling thread and lets others go first: `niceness` 0 to 19.
+void apus_background_thread(const char *name, int niceness);
+
 // ---- CRC32C (Castagnoli). `seed` 0 to start; pass a result to go on. ----
 
 uint32_t apus_crc32c(uint32_t seed, const void *bytes, size_t count);

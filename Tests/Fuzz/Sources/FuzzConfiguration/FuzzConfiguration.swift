@@ -4,7 +4,7 @@ import FuzzDriver
 import Memory
 import Storage
 
-private let registry = BackendRegistry([Memory.descriptor])
+private let registry = try! BackendRegistry([Memory.descriptor])
 
 private func fuzzConfiguration(_ data: UnsafePointer<UInt8>, _ count: Int) -> CInt {
     let bytes = Array(UnsafeRawBufferPointer(start: data, count: count))

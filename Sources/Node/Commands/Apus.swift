@@ -1,11 +1,27 @@
 internal import ArgumentParser
-internal import Builtin
 internal import Glibc
 internal import Node
+public import Storage
+internal import Synchronization
+
+/// The `apus` program: `Apus.run(backends: Apus.backends + [Mine.descriptor])` is all that a server with a backend of its own needs.
+public enum Apus {
+    private static let backendList = Mutex<[BackendDescriptor]>([])
+
+    /// What the commands of this process know.
+    static var backends: [BackendDescriptor] { backendList.withLock { $0 } }
+
+    /// Does what the process's arguments say with these storage backends, and ends the process. Main thread, before any other
+    /// thread exists.
+    public static func run(backends: [BackendDescriptor]) -> Never {
+        backendList.withLock { $0 = backends }
+        ApusCommand.main()
+        exit(0)
+    }
+}
 
 /// The `apus` command.
-@main
-struct Apus: ParsableCommand {
+struct ApusCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "apus",
         abstract: "A record database that speaks the Aerospike client protocol.",
@@ -17,7 +33,8 @@ struct Apus: ParsableCommand {
             Exit codes: 0 done, 1 failed, 2 the configuration has problems or nothing answered, 64 wrong usage.
             """,
         subcommands: [
-            ServeCommand.self, ConfigCommand.self, InfoCommand.self, BenchCommand.self, VersionCommand.self,
+            ServeCommand.self, ConfigCommand.self, BackendsCommand.self, InfoCommand.self, BenchCommand.self,
+            VersionCommand.self,
         ])
 }
 
@@ -42,7 +59,7 @@ struct ServeCommand: ParsableCommand {
     }
 
     func run() throws {
-        let code = Node.run(source, backends: Builtin.descriptors)
+        let code = Node.run(source, backends: Apus.backends)
         guard code == Node.ExitCode.stopped else { throw ExitCode(code) }
     }
 
@@ -68,7 +85,7 @@ struct ConfigCommand: ParsableCommand {
         var file: String
 
         func run() throws {
-            let code = Node.check(file: file, backends: Builtin.descriptors)
+            let code = Node.check(file: file, backends: Apus.backends)
             guard code == Node.ExitCode.stopped else { throw ExitCode(code) }
         }
     }

@@ -1,0 +1,131 @@
+// The control plane: opening, scanning, metadata, figures.
+internal import Base
+internal import CRocksDB
+internal import Storage
+
+/// One namespace in one database. Several threads use it; calls may block, `statistics` never does.
+final class RocksBackend: Backend {
+    private let database: RocksDatabase
+    private let versions = VersionCounter()
+    private let dataSize: Int
+    private let log: @Sendable (String) -> Void
+
+    private static let blobKey = "namespace-blob"
+    private static let metadataKey = "partition-metadata"
+    private static let blobSizeMax = 1 << 20
+    private static let metadataSizeMax = 256
+
+    init(_ request: OpenRequest) throws(StorageError) {
+        dataSize = Int(request.settings.number("data-size") ?? 0)
+        log = request.log
+        database = try RocksDatabase(request.directory, request.settings)
+    }
+
+    func makeShard(_ request: ShardRequest) throws(StorageError) -> any BackendShard {
+        RocksShard(database, versions, dataSize: dataSize, wake: request.wake)
+    }
+
+    func close() throws(StorageError) {
+        defer { database.close() }
+        try database.syncAll()
+    }
+
+    var statistics: BackendStatistics {
+        var figures = BackendStatistics()
+        figures.totalBytes = UInt64(dataSize)
+        figures.usedBytes = UInt64(max(database.liveBytes, 0))
+        figures.availableBytes = figures.totalBytes - min(figures.usedBytes, figures.totalBytes)
+        figures.allocatedBytes = database.allocatedBytes
+        figures.pressure = database.isWriteDelayed ? .high : .none
+        return figures
+    }
+
+    // ---- Scan: digests in order, each segment a range of their first two bytes ----
+
+    func scan(segment: Int, of count: Int, _ visit: (ScannedImage) -> ScanDecision) throws(StorageError) {
+        precondition(segment >= 0 && segment < count)
+        let iterator = database.iterator()
+        defer { rocksdb_iter_destroy(iterator) }
+        let first = (segment << 16 + count - 1) / count
+        let start = [UInt8(first >> 8 & 0xFF), UInt8(first & 0xFF)]
+        guard first < 1 << 16 else { return }
+        start.withUnsafeBytes {
+            rocksdb_iter_seek(iterator, $0.baseAddress?.assumingMemoryBound(to: CChar.self), $0.count)
+        }
+        while rocksdb_iter_valid(iterator) != 0 {
+            let key = RocksBackend.part(iterator, rocksdb_iter_key)
+            guard (Int(key[0]) << 8 | Int(key[1])) * count >> 16 == segment else { break }
+            if key.count == Digest.byteCount {
+                guard try show(Digest(key.baseAddress!), RocksBackend.part(iterator, rocksdb_iter_value), visit) else { break }
+            }
+            rocksdb_iter_next(iterator)
+        }
+        var text: UnsafeMutablePointer<CChar>?
+        rocksdb_iter_get_error(iterator, &text)
+        if text != nil { throw RocksDatabase.error(text, "scan") }
+    }
+
+    /// Key or value under the iterator.
+    private static func part(
+        _ iterator: OpaquePointer, _ get: (OpaquePointer?, UnsafeMutablePointer<Int>?) -> UnsafePointer<CChar>?
+    ) -> UnsafeRawBufferPointer {
+        var count = 0
+        let start = get(iterator, &count)
+        return UnsafeRawBufferPointer(start: start, count: count)
+    }
+
+    /// Shows one image. False: stop.
+    private func show(
+        _ digest: Digest, _ image: UnsafeRawBufferPointer, _ visit: (ScannedImage) -> ScanDecision
+    ) throws(StorageError) -> Bool {
+        guard Envelope.fits(image, digest: digest) else {
+            log("rocksdb: the image of \(digest) is damaged, it is left out")
+            return true
+        }
+        switch visit(ScannedImage(digest: digest, location: versions.next(), image: image, sequence: 0)) {
+        case .live, .replaces: return true
+        case .stop: return false
+        case .stale:
+            try delete(digest, Envelope.storedByteCount(image.count))
+            return true
+        }
+    }
+
+    private func delete(_ digest: Digest, _ storedByteCount: Int) throws(StorageError) {
+        let batch: OpaquePointer = rocksdb_writebatch_create()
+        defer { rocksdb_writebatch_destroy(batch) }
+        withUnsafeTemporaryAllocation(byteCount: Digest.byteCount, alignment: 8) { key in
+            digest.store(to: key.baseAddress!)
+            rocksdb_writebatch_delete(batch, key.baseAddress!.assumingMemoryBound(to: CChar.self), key.count)
+        }
+        _ = try database.write(batch, grown: -storedByteCount)
+    }
+
+    // ---- Metadata ----
+
+    func loadNamespaceBlob() throws(StorageError) -> [UInt8] { try database.value(RocksBackend.blobKey) }
+
+    func storeNamespaceBlob(_ bytes: [UInt8]) throws(StorageError) {
+        guard bytes.count <= RocksBackend.blobSizeMax else { throw .tooLarge(limitBytes: RocksBackend.blobSizeMax) }
+        try database.store(RocksBackend.blobKey, bytes)
+    }
+
+    func loadPartitionMetadata() throws(StorageError) -> [[UInt8]] {
+        var rest = try database.value(RocksBackend.metadataKey)[...]
+        var metadata: [[UInt8]] = []
+        while rest.count >= 2 {
+            let size = Int(rest.removeFirst()) | Int(rest.removeFirst()) << 8
+            metadata.append(Array(rest.prefix(size)))
+            rest = rest.dropFirst(size)
+        }
+        return metadata
+    }
+
+    /// One value for all: each metadata behind its size in two bytes, the low one first.
+    func storePartitionMetadata(_ metadata: [[UInt8]]) throws(StorageError) {
+        let limit = RocksBackend.metadataSizeMax
+        guard metadata.allSatisfy({ $0.count <= limit }) else { throw .tooLarge(limitBytes: limit) }
+        try database.store(
+            RocksBackend.metadataKey, metadata.flatMap { [UInt8($0.count & 0xFF), UInt8($0.count >> 8)] + $0 })
+    }
+}

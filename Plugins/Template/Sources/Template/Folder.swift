@@ -1,0 +1,100 @@
+// The store behind the template: one directory of files. Every call may block; any thread.
+//
+// Invariant: a name without `.new` is a whole file as far as the process goes; `.new` is a write that never ended.
+internal import Glibc
+internal import Storage
+
+/// Files in one directory, by name.
+struct Folder {
+    private let handle: Int32
+
+    init(_ path: String) throws(StorageError) {
+        handle = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard handle >= 0 else { throw Folder.failure("open \(path)") }
+        for name in try names() where name.hasSuffix(".new") { try remove(name) }
+    }
+
+    func close() { _ = Glibc.close(handle) }
+
+    private static func failure(_ operation: String) -> StorageError {
+        errno == ENOSPC || errno == EDQUOT ? .outOfSpace : .device(errno: errno, operation: operation)
+    }
+
+    func names() throws(StorageError) -> [String] {
+        let own = openat(handle, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard own >= 0, let listing = fdopendir(own) else { throw Folder.failure("list the directory") }
+        defer { closedir(listing) }
+        var names: [String] = []
+        while let entry = readdir(listing) {
+            names.append(withUnsafeBytes(of: entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) })
+        }
+        return names
+    }
+
+    /// Bytes of a file; nil if there is none.
+    func size(_ name: String) throws(StorageError) -> Int? {
+        var status = stat()
+        if fstatat(handle, name, &status, 0) == 0 { return Int(status.st_size) }
+        guard errno == ENOENT else { throw Folder.failure("look at \(name)") }
+        return nil
+    }
+
+    /// What a file holds, to be deallocated by the caller; nil if there is none.
+    func read(_ name: String) throws(StorageError) -> UnsafeMutableRawBufferPointer? {
+        let file = openat(handle, name, O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else {
+            guard errno == ENOENT else { throw Folder.failure("open \(name)") }
+            return nil
+        }
+        defer { _ = Glibc.close(file) }
+        let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: Int(lseek(file, 0, SEEK_END)), alignment: 16)
+        guard pread(file, bytes.baseAddress, bytes.count, 0) == bytes.count else {
+            bytes.deallocate()
+            throw Folder.failure("read \(name)")
+        }
+        return bytes
+    }
+
+    /// Puts `bytes` in the place of what the file held, in one step; `durably`: the new bytes are on the medium before the old are gone.
+    func replace(_ name: String, _ bytes: UnsafeRawBufferPointer, durably: Bool) throws(StorageError) {
+        let fresh = name + ".new"
+        let file = openat(handle, fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+        guard file >= 0 else { throw Folder.failure("open \(fresh)") }
+        errno = ENOSPC  // A short write sets no errno: the medium is full.
+        let isWritten = write(file, bytes.baseAddress, bytes.count) == bytes.count && (!durably || fdatasync(file) == 0)
+        let problem = isWritten ? nil : Folder.failure("write \(fresh)")
+        _ = Glibc.close(file)
+        if problem == nil, renameat(handle, fresh, handle, name) == 0 { return }
+        let reason = problem ?? Folder.failure("rename \(fresh)")
+        unlinkat(handle, fresh, 0)
+        throw reason
+    }
+
+    func remove(_ name: String) throws(StorageError) {
+        guard unlinkat(handle, name, 0) == 0 || errno == ENOENT else { throw Folder.failure("remove \(name)") }
+    }
+
+    /// What has been done to this file is on the medium.
+    func sync(_ name: String) throws(StorageError) {
+        let file = openat(handle, name, O_RDONLY | O_CLOEXEC)
+        guard file >= 0 || errno == ENOENT else { throw Folder.failure("open \(name)") }
+        defer { if file >= 0 { _ = Glibc.close(file) } }
+        guard file < 0 || fdatasync(file) == 0, fsync(handle) == 0 else { throw Folder.failure("sync \(name)") }
+    }
+
+    // ---- Small files of the backend's own: old or new after a crash, durable at once ----
+
+    func load(_ name: String) throws(StorageError) -> [UInt8] {
+        guard let bytes = try read(name) else { return [] }
+        defer { bytes.deallocate() }
+        return Array(bytes)
+    }
+
+    func store(_ name: String, _ bytes: [UInt8]) throws(StorageError) {
+        let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 16)
+        defer { copy.deallocate() }
+        copy.copyBytes(from: bytes)
+        try replace(name, UnsafeRawBufferPointer(copy), durably: true)
+        guard fsync(handle) == 0 else { throw Folder.failure("sync the directory") }
+    }
+}

@@ -1,0 +1,164 @@
+// The directory of a backend that keeps its data in files. Invariants:
+// 1. A directory is written to only under its lock, and only if its identity fits or it was empty.
+// 2. `apus-medium` is replaced in one step: it is never half written.
+internal import Glibc
+public import Storage
+
+/// One directory, locked and identified:
+///
+///     apus-medium        whose it is (`MediumIdentity`)
+///     apus-medium.lock   locked while a process has it open; its process id in decimal
+///     data/              the backend's own files
+///
+/// May block; any thread, one at a time.
+public final class MediumDirectory: Sendable {
+    /// For the backend's files alone.
+    public let dataPath: String
+    /// What is on the medium now.
+    public let identity: MediumIdentity
+    private let lock: Int32
+
+    private static let identityName = "apus-medium"
+    private static let lockName = "apus-medium.lock"
+    private static let identitySizeMax = 4096
+
+    // ---- Looking, without touching ----
+
+    /// Why `path` cannot be opened for `namespace` with `wanted`: every reason, each naming the path. Changes nothing.
+    public static func problems(
+        path: String, namespace: String, wanted: Agreement, formats: ClosedRange<Int>
+    ) -> [String] {
+        var status = stat()
+        guard stat(path, &status) == 0 else {
+            return errno == ENOENT ? [] : ["cannot look into directory \(path): \(errnoText())"]
+        }
+        guard status.st_mode & S_IFMT == S_IFDIR else { return ["\(path) is not a directory"] }
+        if let owner = lockOwner(path) {
+            return ["directory \(path) is in use by process \(owner): stop it, or set another directory"]
+        }
+        do throws(StorageError) {
+            guard let identity = try readIdentity(path) else { return foreignFiles(path) }
+            return identity.problems(namespace: namespace, wanted: wanted, formats: formats)
+                .map { "directory \(path): \($0)" }
+        } catch {
+            return ["directory \(path): \(error.text)"]
+        }
+    }
+
+    /// The name of a process that holds the lock; nil if none does.
+    private static func lockOwner(_ path: String) -> String? {
+        let file = path + "/" + lockName
+        let descriptor = open(file, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return nil }
+        defer { Glibc.close(descriptor) }
+        if flock(descriptor, LOCK_SH | LOCK_NB) == 0 { return nil }
+        let text = String(decoding: readAll(descriptor), as: UTF8.self)
+        return text.split(separator: "\n").first.map { String($0) } ?? "unknown"
+    }
+
+    /// The identity, nil if there is none.
+    private static func readIdentity(_ path: String) throws(StorageError) -> MediumIdentity? {
+        let descriptor = open(path + "/" + identityName, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else {
+            if errno == ENOENT { return nil }
+            throw .device(errno: errno, operation: "open \(path)/\(identityName)")
+        }
+        defer { Glibc.close(descriptor) }
+        return try MediumIdentity(parsing: readAll(descriptor))
+    }
+
+    private static func readAll(_ descriptor: Int32) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: identitySizeMax)
+        let got = bytes.withUnsafeMutableBytes { read(descriptor, $0.baseAddress, $0.count) }
+        return Array(bytes.prefix(max(got, 0)))
+    }
+
+    /// A directory without identity must be empty, but for what a start that was interrupted has left.
+    private static func foreignFiles(_ path: String) -> [String] {
+        guard let directory = opendir(path) else { return ["cannot look into directory \(path): \(errnoText())"] }
+        defer { closedir(directory) }
+        while let entry = readdir(directory) {
+            let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
+                pointer.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+            }
+            guard [".", "..", lockName, identityName + ".new"].contains(name) else {
+                return ["directory \(path) holds files that Apus did not write ('\(name)' is one): give it an empty directory"]
+            }
+        }
+        return []
+    }
+
+    // ---- Opening ----
+
+    /// Makes the directory if it is missing, locks it, checks its identity and writes the new one, one session later.
+    /// - Throws: `medium` with every reason; `device`.
+    public init(
+        path: String, namespace: String, wanted: Agreement, formats: ClosedRange<Int>
+    ) throws(StorageError) {
+        let problems = MediumDirectory.problems(path: path, namespace: namespace, wanted: wanted, formats: formats)
+        guard problems.isEmpty else { throw .medium(problems.joined(separator: "; ")) }
+        try MediumDirectory.make(path)
+        lock = try MediumDirectory.takeLock(path)
+        do throws(StorageError) {
+            let stored = try MediumDirectory.readIdentity(path)
+            identity = MediumIdentity(namespace: namespace, agreement: wanted, session: (stored?.session ?? 0) + 1)
+            dataPath = path + "/data"
+            try MediumDirectory.make(dataPath)
+            try MediumDirectory.writeIdentity(identity, path)
+        } catch {
+            Glibc.close(lock)
+            throw error
+        }
+    }
+
+    /// Gives the lock back. Once.
+    public func close() { Glibc.close(lock) }
+
+    private static func make(_ path: String) throws(StorageError) {
+        var partial = path.hasPrefix("/") ? "/" : ""
+        for part in path.split(separator: "/") {
+            partial += part + "/"
+            guard mkdir(partial, 0o755) == 0 || errno == EEXIST else {
+                throw .device(errno: errno, operation: "make directory \(partial)")
+            }
+        }
+    }
+
+    private static func takeLock(_ path: String) throws(StorageError) -> Int32 {
+        let file = path + "/" + lockName
+        let descriptor = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
+        guard descriptor >= 0 else { throw .device(errno: errno, operation: "open \(file)") }
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+            Glibc.close(descriptor)
+            throw .medium("directory \(path) is in use by another process")
+        }
+        let text = "\(getpid())\n"
+        guard ftruncate(descriptor, 0) == 0, write(descriptor, text, text.utf8.count) == text.utf8.count else {
+            let reason = errno
+            Glibc.close(descriptor)
+            throw .device(errno: reason, operation: "write \(file)")
+        }
+        return descriptor
+    }
+
+    private static func writeIdentity(_ identity: MediumIdentity, _ path: String) throws(StorageError) {
+        let fresh = path + "/" + identityName + ".new"
+        let bytes = identity.encoded
+        let descriptor = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+        guard descriptor >= 0 else { throw .device(errno: errno, operation: "open \(fresh)") }
+        let isWritten = write(descriptor, bytes, bytes.count) == bytes.count && fsync(descriptor) == 0
+        let reason = errno
+        Glibc.close(descriptor)
+        guard isWritten else { throw .device(errno: reason, operation: "write \(fresh)") }
+        guard rename(fresh, path + "/" + identityName) == 0 else {
+            throw .device(errno: errno, operation: "rename \(fresh)")
+        }
+        let directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard directory >= 0 else { throw .device(errno: errno, operation: "open \(path)") }
+        defer { Glibc.close(directory) }
+        guard fsync(directory) == 0 else { throw .device(errno: errno, operation: "sync \(path)") }
+    }
+}
+
+/// What the last failed system call said.
+func errnoText() -> String { String(cString: strerror(errno)) }

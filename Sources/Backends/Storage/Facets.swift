@@ -1,0 +1,39 @@
+// Facets: what only some backends can do. Each is an optional property of `Backend` whose default is nil, so that a later version of
+// the contract can add one without breaking a backend.
+public import Base
+
+/// Facet: a backend that must move live images to win space back. The engine runs it as a job, on reactors.
+public protocol Compacting: AnyObject {
+    /// How many bytes the next call to `compact` should look at: 0 if there is nothing to do, more the
+    /// further space has fallen behind. While requests come in, compaction gets a tenth of the reactors' time;
+    /// from `CompactionUrgency.pressingBytes` on, half of it. Cheap; any thread.
+    var wantedBytes: Int { get }
+
+    /// Moves at most about `byteBudget` bytes through `shard`, asking `arbiter` for each image. Called on the
+    /// reactor that owns `shard`; several reactors may be inside at once, on different blocks.
+    /// - Returns: bytes looked at; 0 if there was nothing to do.
+    /// - Throws: `outOfSpace`, `device`; the images that were not moved are where they were.
+    func compact(
+        on shard: any BackendShard, byteBudget: Int, arbiter: any LivenessArbiter
+    ) throws(StorageError) -> Int
+}
+
+/// When compaction stops being polite.
+public enum CompactionUrgency {
+    /// A backend whose `wantedBytes` is so much falls behind its writers, who have to pay now.
+    public static let pressingBytes = 128 << 10
+}
+
+/// The engine's side of compaction: the engine owns liveness, the backend owns space. Any reactor.
+public protocol LivenessArbiter: AnyObject {
+    /// Starts fetching what a question about `digest` will touch: stage 0 first, stage 1 when that should have arrived. A
+    /// hint: compaction asks about many images in a row, and each answer alone would be two cache misses.
+    func prefetch(_ digest: Digest, stage: Int)
+
+    /// Points the index entry of `digest` at `to`, if and only if it still says `from`. False: the image is
+    /// dead, and the copy at `to` is the backend's to take back.
+    func relocate(_ digest: Digest, from: Location, to: Location) -> Bool
+
+    /// Whether the index entry of `digest` says `location` now. A hint that saves the copy of a dead image.
+    func isLive(_ digest: Digest, at location: Location) -> Bool
+}

@@ -1,0 +1,129 @@
+// From what the medium holds to an index, before the namespace serves. Invariants:
+// 1. Of several images of one digest the one that was written last wins, whatever its times say.
+// 2. The record clock ends at or above every last-update time that was seen.
+package import Base
+internal import CBase
+package import Index
+internal import Record
+package import Storage
+
+/// Fills the index of one namespace. `visit` on several threads at once, each with a worker number of its own.
+package final class ColdStart: @unchecked Sendable {
+    private let namespace: Namespace
+    private let now: RecordTime
+    private let isKeyed: Bool
+    /// Order of writing of the image behind each entry; address space, pages come with the first touch.
+    private let sequences: UnsafeMutablePointer<UInt64>
+    private let sequencesByteCount: Int
+    private let figures: UnsafeMutablePointer<UInt64>
+    private let log: @Sendable (String) -> Void
+    private enum Figure: Int, CaseIterable { case visited, bytes, damaged, expired, refused }
+
+    /// Prepares for `recordsMax` records; `now` decides what has expired.
+    package init(
+        _ namespace: Namespace, recordsMax: Int, now: RecordTime, log: @escaping @Sendable (String) -> Void
+    ) throws(IndexError) {
+        self.namespace = namespace
+        self.now = now
+        self.log = log
+        isKeyed = namespace.agreement.capabilities.contains(.keyed)
+        sequencesByteCount = 8 * recordsMax
+        guard let pages = apus_pages_reserve(sequencesByteCount, false) else {
+            throw .noAddressSpace(byteCount: sequencesByteCount)
+        }
+        sequences = pages.bindMemory(to: UInt64.self, capacity: recordsMax)
+        figures = .allocate(capacity: Figure.allCases.count)
+        figures.initialize(repeating: 0, count: Figure.allCases.count)
+    }
+
+    deinit {
+        apus_pages_release(sequences, sequencesByteCount)
+        figures.deallocate()
+    }
+
+    private func count(_ figure: Figure, _ amount: Int = 1) {
+        _ = apus_fetch_add_u64(figures + figure.rawValue, UInt64(amount))
+    }
+
+    private func value(_ figure: Figure) -> Int { Int(apus_load_relaxed_u64(figures + figure.rawValue)) }
+
+    /// Images seen so far. Any thread.
+    package var visited: Int { value(.visited) }
+    /// Bytes of the images seen so far. Any thread.
+    package var bytes: Int { value(.bytes) }
+    /// Images that were not what was written; they are not served. Any thread.
+    package var damaged: Int { value(.damaged) }
+    /// Records whose time was up. Any thread.
+    package var expired: Int { value(.expired) }
+    /// Records that the index had no room for. Any thread.
+    package var refused: Int { value(.refused) }
+
+    /// Takes one image in. The bytes are used during the call only.
+    package func visit(_ scanned: ScannedImage, worker: Int) -> ScanDecision {
+        count(.visited)
+        count(.bytes, scanned.image.count)
+        guard let (view, byteCount) = ColdStart.parse(scanned) else {
+            count(.damaged)
+            log("record \(scanned.digest) of namespace \(namespace.settings.name) at location"
+                + " \(scanned.location.rawValue) is damaged: it is left where it is and not served")
+            return .live
+        }
+        namespace.raiseClock(to: view.lastUpdate)
+        // In a log an older image could take the place of an expired one: there, expired records go like all others.
+        if isKeyed, view.voidTime != 0, view.voidTime < now.seconds {
+            count(.expired)
+            return .stale
+        }
+        guard let setID = namespace.sets.makeID(for: view.setName) else {
+            count(.refused)
+            return .live
+        }
+        var entry = IndexEntry(digest: scanned.digest)
+        entry.location = scanned.location.rawValue
+        entry.byteCount = byteCount
+        entry.isKeyStored = !view.key.isEmpty
+        entry.lastUpdate = view.lastUpdate
+        entry.generation = view.generation
+        entry.voidTime = view.voidTime
+        entry.setID = setID
+        return place(entry, scanned, namespace.counters[worker])
+    }
+
+    /// The record in an image and its stored size; nil if it is damaged.
+    private static func parse(_ scanned: ScannedImage) -> (ImageView, byteCount: Int)? {
+        let image = scanned.image
+        guard image.count >= Envelope.byteCount, let base = image.baseAddress else { return nil }
+        let byteCount = Envelope.byteCount(at: base)
+        guard byteCount >= Envelope.byteCount, byteCount <= image.count else { return nil }
+        let whole = UnsafeRawBufferPointer(rebasing: image[..<byteCount])
+        guard Envelope.fits(whole, digest: scanned.digest), Envelope.checksumFits(whole),
+            let view = ImageView(UnsafeRawBufferPointer(rebasing: whole[Envelope.byteCount...]))
+        else { return nil }
+        return (view, Envelope.storedByteCount(byteCount))
+    }
+
+    private func place(_ entry: IndexEntry, _ scanned: ScannedImage, _ counters: ShardCounters) -> ScanDecision {
+        let partition = scanned.digest.partition
+        let index = namespace.index
+        namespace.partitions.lock(partition)
+        defer { namespace.partitions.unlock(partition) }
+        do throws(IndexError) {
+            guard let reference = index.find(scanned.digest) else {
+                try index.insert(scanned.digest, entry)
+                if let made = index.find(scanned.digest) { sequences[index.number(made)] = scanned.sequence }
+                counters.changeSet(entry.setID, objects: 1, bytes: entry.byteCount)
+                return .live
+            }
+            let held = index.entry(reference)
+            guard scanned.sequence > sequences[index.number(reference)] else { return .stale }
+            let replaced = try index.replace(reference, with: entry, partition: partition)
+            sequences[index.number(replaced)] = scanned.sequence
+            counters.changeSet(held.setID, objects: -1, bytes: -held.byteCount)
+            counters.changeSet(entry.setID, objects: 1, bytes: entry.byteCount)
+            return .replaces(Location(rawValue: held.location), byteCount: held.byteCount)
+        } catch {
+            count(.refused)
+            return .live
+        }
+    }
+}

@@ -1,0 +1,115 @@
+// Fills the index of a namespace from its medium, on threads of its own, and says how far it is.
+internal import Base
+internal import CBase
+internal import Engine
+internal import Glibc
+internal import Logging
+internal import Reactor
+internal import Storage
+
+/// One cold start. Main thread; `work` on the threads.
+final class ColdStartRun: @unchecked Sendable {
+    private static let noteMilliseconds: UInt32 = 2000
+    private let start: ColdStart
+    private let namespace: Namespace
+    private let segments: Int
+    private let outcomes: [Outcome]
+    private let log: Logger
+
+    /// What one thread ended with; `error` is read after it was joined.
+    private final class Outcome: @unchecked Sendable {
+        var error: StorageError?
+        private let word = UnsafeMutablePointer<UInt32>.allocate(capacity: 1)
+        init() { word.initialize(to: 0) }
+        deinit { word.deallocate() }
+        var isDone: Bool { apus_load_acquire_u32(word) == 1 }
+        func done() { apus_store_release_u32(word, 1) }
+    }
+
+    private final class Work {
+        let run: ColdStartRun
+        let segment: Int
+        init(_ run: ColdStartRun, _ segment: Int) {
+            self.run = run
+            self.segment = segment
+        }
+    }
+
+    private init(_ start: ColdStart, _ namespace: Namespace, segments: Int, _ log: Logger) {
+        self.start = start
+        self.namespace = namespace
+        self.segments = segments
+        self.log = log
+        outcomes = (0..<segments).map { _ in Outcome() }
+    }
+
+    /// Reads everything; `threads` at most as many as the namespace has reactors. Returns when the namespace can serve.
+    static func run(_ namespace: Namespace, recordsMax: Int, threads: Int, _ log: Logger) throws(StartError) {
+        let name = namespace.settings.name
+        let begun = SystemClock.now()
+        let start: ColdStart
+        do {
+            start = try ColdStart(
+                namespace, recordsMax: recordsMax, now: begun.wall, log: { log.warning(.storage, $0) })
+        } catch {
+            throw StartError("namespace \(name): no address space for a cold start: raise the limit (ulimit -v)")
+        }
+        let run = ColdStartRun(start, namespace, segments: threads, log)
+        try run.workAndWait()
+        let seconds = Double(SystemClock.monotonic().nanoseconds(since: begun.monotonic) / 1_000_000) / 1000
+        log.info(.storage, "{\(name)} cold start: \(namespace.objectCount) records from \(start.visited) images"
+            + " (\(start.bytes >> 20) MB) in \(seconds) s; expired \(start.expired), damaged \(start.damaged)")
+        guard start.refused == 0 else {
+            throw StartError("namespace \(name): \(start.refused) records have no room in the index or too many sets;"
+                + " nothing was changed")
+        }
+    }
+
+    private func workAndWait() throws(StartError) {
+        var threads: [pthread_t] = []
+        for segment in 0..<segments {
+            var thread = pthread_t()
+            let reason = pthread_create(
+                &thread, nil,
+                { pointer in
+                    let work = Unmanaged<Work>.fromOpaque(pointer!).takeRetainedValue()
+                    work.run.scan(work.segment)
+                    return nil
+                }, Unmanaged.passRetained(Work(self, segment)).toOpaque())
+            guard reason == 0 else {
+                for thread in threads { pthread_join(thread, nil) }
+                throw StartError("no thread for a cold start: \(String(cString: strerror(reason)))")
+            }
+            threads.append(thread)
+        }
+        waitWithNotes()
+        for thread in threads { pthread_join(thread, nil) }
+        for error in outcomes.compactMap(\.error) {
+            throw StartError("namespace \(namespace.settings.name) cannot be read: \(error.text)")
+        }
+    }
+
+    /// A line every two seconds until all threads are done.
+    private func waitWithNotes() {
+        var waited: UInt32 = 0
+        var step: UInt32 = 1
+        while !outcomes.allSatisfy(\.isDone) {
+            usleep(step * 1000)
+            waited += step
+            step = min(step * 2, 50)
+            guard waited >= ColdStartRun.noteMilliseconds else { continue }
+            waited = 0
+            log.info(.storage, "{\(namespace.settings.name)} cold start: \(start.visited) images so far,"
+                + " \(start.bytes >> 20) MB")
+        }
+    }
+
+    private func scan(_ segment: Int) {
+        do throws(StorageError) {
+            try namespace.backend.scan(segment: segment, of: segments) { start.visit($0, worker: segment) }
+        } catch {
+            outcomes[segment].error = error
+        }
+        outcomes[segment].done()
+    }
+}

@@ -1,0 +1,4 @@
+internal import Builtin
+internal import Commands
+
+Apus.run(backends: Builtin.descriptors)

@@ -1,0 +1,179 @@
+// Start and end of the reference log, and its figures.
+internal import Base
+internal import Device
+internal import Storage
+
+/// A group as it was found.
+private struct FoundGroup {
+    let header: GroupHeader
+    let block: Int
+    /// In the block.
+    let start: Int
+    let isWhole: Bool
+}
+
+extension LogCore {
+    /// Reads all blocks and learns what lives. The last group may be torn: then it was never confirmed, and is taken off the medium so that
+    /// it does not come back when others have followed it.
+    func recover(_ channel: LogChannel) throws(StorageError) {
+        var groups: [FoundGroup] = []
+        var memory: [Int: LogBuffer] = [:]
+        for block in blocks.indices {
+            let first = try channel.read(layout.offset(ofBlock: block), layout.sectorSize, "read a block")
+            guard first.bytes.contains(where: { $0 != 0 }) else { continue }
+            let buffer = try channel.read(layout.offset(ofBlock: block), LogFormat.blockSize, "read a block")
+            memory[block] = buffer
+            groups += findGroups(block, buffer)
+        }
+        groups.sort { $0.header.number < $1.header.number }
+        if let last = groups.last, !last.isWhole, flaw != .ignoresChecksum {
+            let zeros = LogBuffer(byteCount: layout.sectorSize)
+            try channel.write(zeros, layout.offset(ofBlock: last.block) + last.start, "take a torn group off the medium")
+            groups.removeLast()
+            nextSequence = max(nextSequence, last.header.generation + 1)
+            nextGroup = last.header.number + 1
+        }
+        var noted: [(sequence: UInt64, block: Int)] = []
+        for group in groups { learn(group, memory[group.block]!, &noted) }
+        for note in noted { forget(note.sequence, notedIn: note.block) }
+        durableGroup = nextGroup - 1
+        random = SeededRandom(seed: nextSequence)
+    }
+
+    /// The groups of a block, in order. Its generation is that of the first.
+    private func findGroups(_ block: Int, _ buffer: LogBuffer) -> [FoundGroup] {
+        var groups: [FoundGroup] = []
+        var start = 0
+        while start < LogFormat.blockSize {
+            let bytes = buffer.view(start..<LogFormat.blockSize)
+            let header = GroupHeader(bytes, at: layout.offset(ofBlock: block) + start)
+            guard let header, header.generation == groups.first?.header.generation ?? header.generation else {
+                if start == 0 { return [] }
+                start += layout.sectorSize
+                continue
+            }
+            let entries = UnsafeRawBufferPointer(rebasing: bytes[LogFormat.groupHeaderSize..<header.byteCount])
+            let isWhole = crc32c(entries) == header.entriesChecksum
+            groups.append(FoundGroup(header: header, block: block, start: start, isWhole: isWhole))
+            start += layout.padded(header.byteCount)
+        }
+        return groups
+    }
+
+    /// Takes the entries of a group into the tables.
+    private func learn(
+        _ group: FoundGroup, _ buffer: LogBuffer, _ noted: inout [(sequence: UInt64, block: Int)]
+    ) {
+        let block = group.block
+        if blocks[block].phase == .free {
+            blocks[block].phase = .closed
+            freeCount -= 1
+        }
+        blocks[block].generation = group.header.generation
+        nextGroup = max(nextGroup, group.header.number + 1)
+        nextSequence = max(nextSequence, group.header.generation + 1)
+        var place = group.start + LogFormat.groupHeaderSize
+        let end = group.start + group.header.byteCount
+        blocks[block].fill = layout.padded(end)
+        while place < end {
+            let header = EntryHeader(
+                buffer.view(place..<end), generation: group.header.generation, checking: flaw != .ignoresChecksum)
+            guard let header else { return damagedImages += 1 }
+            nextSequence = max(nextSequence, header.sequence + 1)
+            if header.isNote {
+                blocks[block].notes.append(header.sequence)
+                noted.append((header.sequence, block))
+            } else {
+                let start = place + LogFormat.entryHeaderSize
+                learnImage(header, block, start, buffer.view(start..<(start + header.byteCount)))
+            }
+            place += header.storedByteCount
+        }
+    }
+
+    private func learnImage(_ header: EntryHeader, _ block: Int, _ start: Int, _ bytes: UnsafeRawBufferPointer) {
+        guard bytes.count >= Envelope.byteCount else { return damagedImages += 1 }
+        let digest = Envelope.digest(at: bytes.baseAddress!)
+        let offset = layout.offset(ofBlock: block) + start
+        let isWhole = flaw == .ignoresChecksum || Envelope.fits(bytes, digest: digest) && Envelope.checksumFits(bytes)
+        if !isWhole {
+            damagedImages += 1
+            blocks[block].isDamaged = true
+        }
+        let entry = BlockEntry(sequence: header.sequence, offset: offset, byteCount: header.byteCount)
+        blocks[block].images.append(entry)
+        byOffset[offset] = header.sequence
+        if let known = images[header.sequence] {
+            // Another copy: moved, and the crash came before the block it was moved from was wiped.
+            if !known.copies.contains(block) { images[header.sequence]!.copies.append(block) }
+            guard isWhole, !known.isLive else { return }
+            images[header.sequence]!.offset = offset
+            images[header.sequence]!.isLive = true
+        } else {
+            images[header.sequence] = LogImage(
+                digest: digest, byteCount: header.byteCount, offset: offset, isLive: isWhole, copies: [block])
+        }
+        if isWhole { blocks[block].liveBytes += header.storedByteCount }
+    }
+
+    /// An image was released before the crash.
+    private func forget(_ sequence: UInt64, notedIn block: Int) {
+        guard let image = images[sequence] else { return }
+        images[sequence]!.noteBlock = block
+        guard image.isLive else { return }
+        images[sequence]!.isLive = false
+        blocks[layout.block(at: image.offset)!].liveBytes -= image.storedByteCount
+    }
+
+    // ---- End ----
+
+    /// Writes out what is under way; three failures are the device's last word.
+    func close() throws(StorageError) {
+        locked { failedWrites = 0 }
+        var polls = 0
+        while try !locked({ () throws(StorageError) in try stepToClose() }) {
+            queue.wait()
+            polls += 1
+            guard polls < 1_000_000 else { throw .device(errno: DeviceErrno.inputOutput, operation: "close: no answer") }
+        }
+    }
+
+    /// True: everything is durable and nothing is under way.
+    private func stepToClose() throws(StorageError) -> Bool {
+        guard !isClosed else { throw .closed }
+        isClosing = true
+        placeNotes()
+        sealGroup()
+        harvest()
+        guard failedWrites < 3 else {
+            isClosed = true
+            throw .device(errno: DeviceErrno.inputOutput, operation: "write the last groups")
+        }
+        isClosed = sealed.isEmpty && groupStart == nil && operations.isEmpty && unplacedNotes.isEmpty
+        return isClosed
+    }
+
+    // ---- Figures ----
+
+    var pressure: Pressure {
+        let isOpenFull = open.map { blocks[$0].fill + LogFormat.imageSizeMax > LogFormat.blockSize } ?? true
+        if sealed.count >= LogCore.backlogMax || freeCount <= reserve && isOpenFull { return .full }
+        return sealed.count > LogCore.backlogMax / 2 || freeCount <= reserve + 1 ? .high : .none
+    }
+
+    var statistics: BackendStatistics {
+        var figures = BackendStatistics()
+        let room = LogFormat.blockSize - LogFormat.groupHeaderSize
+        figures.totalBytes = UInt64(blocks.count * LogFormat.blockSize)
+        figures.usedBytes = images.values.reduce(0) {
+            $0 + ($1.isLive ? UInt64(Envelope.storedByteCount($1.byteCount)) : 0)
+        }
+        figures.availableBytes = UInt64(max(0, freeCount - reserve) * room)
+        figures.allocatedBytes = UInt64((blocks.count - freeCount) * LogFormat.blockSize)
+        figures.movedImages = movedImages
+        figures.compactedBlocks = compactedBlocks
+        figures.pressure = pressure
+        figures.details = [("damaged-images", "\(damagedImages)")]
+        return figures
+    }
+}
