@@ -5,12 +5,14 @@ SWIFT_FLAGS := -c release -Xswiftc -cross-module-optimization -Xswiftc -enforce-
 SECONDS_TO_FUZZ ?= 600
 ROUNDS ?= 3
 
-.PHONY: help setup build run test fuzz soak bench bench-index bench-cores clean
+.PHONY: help setup build full kit run test fuzz soak bench bench-index bench-cores clean
 
 help:
-	@echo "make run          build, then start a node on 127.0.0.1:3000 (Ctrl-C stops it)"
+	@echo "make run          build, then start a node on 127.0.0.1:3000 (Ctrl-C stops it): apus-full if librocksdb can be installed"
 	@echo "make test         every check; the last line is 'N passed, N failed, N skipped'"
 	@echo "make build        .build/release/apus"
+	@echo "make full         .build-full/release/apus-full: with the storage plugins under Plugins/"
+	@echo "make kit          the conformance kit against every plugin (KIT_OPTIONS=\"--seed 7\")"
 	@echo "make bench        the benchmark against a bare echo and redis-server (ROUNDS=3)"
 	@echo "make bench-index  the index against dependent random reads"
 	@echo "make bench-cores  throughput with one reactor per processor"
@@ -24,7 +26,13 @@ setup:
 build: setup
 	swift build --product apus $(SWIFT_FLAGS)
 
-run: build
+full: setup
+	scripts/plugins build
+
+kit: setup
+	scripts/plugins kit $(KIT_OPTIONS)
+
+run: setup
 	@scripts/run
 
 test:

@@ -8,10 +8,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
 // Digests of stale images that are deleted in one transaction.
 #define STALE_MAX 4096
-// Half the room held back for deletes and metadata, and its bounds.
+// A disk with less free is full if a write has failed.
+#define DISK_FREE_MIN MIB
+// Part of the map that is held back for deletes and metadata, and its bounds.
 #define HELD_BACK_PART 32
 #define HELD_BACK_MIN (256 * KIB)
 #define HELD_BACK_MAX (64 * MIB)
@@ -101,6 +104,14 @@ static MDB_val text_key(const char *text) {
     return key;
 }
 
+// A file system that fills up in the middle of a write takes part of it, and LMDB calls that EIO.
+static bool is_disk_full(const struct backend *backend) {
+    int file;
+    struct statvfs figures;
+    if (mdb_env_get_fd(backend->env, &file) != 0 || fstatvfs(file, &figures) != 0) return false;
+    return (uint64_t)figures.f_bavail * figures.f_frsize < DISK_FREE_MIN;
+}
+
 int lmdb_begin_write(struct backend *backend, MDB_txn **transaction) {
     pthread_mutex_lock(&backend->write_lock);
     int reason = mdb_txn_begin(backend->env, NULL, 0, transaction);
@@ -122,6 +133,7 @@ int lmdb_end_write(struct backend *backend, MDB_txn *transaction, int reason, in
     } else {
         reason = mdb_txn_commit(transaction);
     }
+    if (reason == EIO && is_disk_full(backend)) reason = ENOSPC;
     if (reason == 0) {
         store_figures(backend, used, records, live);
         __atomic_add_fetch(&backend->written, 1, __ATOMIC_ACQ_REL);
@@ -147,22 +159,13 @@ int lmdb_sync(struct backend *backend) {
 
 // ---- Open and close ----
 
-static int32_t read_settings(
-    struct backend *backend, const struct apus_open_request *request, unsigned *readers, struct apus_error *error) {
-    bool commits_to_device = false;
+static void read_settings(struct backend *backend, const struct apus_open_request *request, unsigned *readers) {
     for (uint32_t number = 0; number < request->setting_count; number++) {
         const char *name = request->settings[number].name;
         const char *value = request->settings[number].value;
         if (strcmp(name, "map-size") == 0) backend->map_size = strtoull(value, NULL, 10);
         if (strcmp(name, "max-readers") == 0) *readers = (unsigned)strtoul(value, NULL, 10);
-        if (strcmp(name, "sync-mode") == 0) backend->is_lazy = strcmp(value, "lazy") == 0;
-        if (strcmp(name, "commit-to-device") == 0) commits_to_device = strcmp(value, "true") == 0;
     }
-    if (backend->is_lazy && commits_to_device)
-        return refuse(APUS_SETTINGS,
-                      "sync-mode lazy cannot keep what commit-to-device promises: set sync-mode safe, or leave"
-                      " commit-to-device out", error);
-    return APUS_DONE;
 }
 
 // Opens the two databases and reads the figures.
@@ -191,7 +194,8 @@ static int open_databases(struct backend *backend) {
 
 static int open_environment(struct backend *backend, const char *directory, unsigned readers) {
     // Reads are scattered, so reading ahead wastes memory; read transactions belong to shards and not to threads.
-    unsigned flags = MDB_NORDAHEAD | MDB_NOTLS | (backend->is_lazy ? MDB_NOSYNC : MDB_NOMETASYNC);
+    // Each batch syncs its pages; the pages that point at them wait for a commit, which is what commits are for.
+    unsigned flags = MDB_NORDAHEAD | MDB_NOTLS | MDB_NOMETASYNC;
     int stale = 0;
     int reason = mdb_env_set_mapsize(backend->env, backend->map_size);
     if (reason == 0) reason = mdb_env_set_maxreaders(backend->env, readers);
@@ -211,9 +215,10 @@ static int32_t backend_open(const struct apus_open_request *request, void **hand
     unsigned readers = 0;
     backend->log = request->log;
     backend->log_context = request->log_context;
-    int32_t status = read_settings(backend, request, &readers, error);
-    int reason = status == APUS_DONE ? mdb_env_create(&backend->env) : 0;
-    if (status == APUS_DONE && reason == 0) {
+    read_settings(backend, request, &readers);
+    int32_t status = APUS_DONE;
+    int reason = mdb_env_create(&backend->env);
+    if (reason == 0) {
         reason = open_environment(backend, request->directory, readers);
         if (reason != 0) mdb_env_close(backend->env);
     }
@@ -228,8 +233,6 @@ static int32_t backend_open(const struct apus_open_request *request, void **hand
     }
     pthread_mutex_init(&backend->write_lock, NULL);
     pthread_mutex_init(&backend->sync_lock, NULL);
-    if (backend->is_lazy)
-        backend->log(backend->log_context, "lmdb: sync-mode lazy: a power failure can damage the whole database");
     *handle = backend;
     return APUS_DONE;
 }
@@ -402,13 +405,10 @@ static int32_t backend_load_metadata(void *handle, apus_sink sink, void *sink_co
 
 // ---- The struct ----
 
-static const char *const sync_modes[] = {"safe", "lazy", NULL};
-
 static const struct apus_setting settings[] = {
-    {.name = "map-size", .kind = APUS_SETTING_SIZE, .default_text = "16G", .minimum = 4 * MIB, .maximum = 64 * KIB * KIB * MIB,
+    {.name = "map-size", .kind = APUS_SETTING_SIZE, .default_text = "16G",
+     .minimum = 4 * MIB, .maximum = 64 * KIB * KIB * MIB,
      .help = "capacity in bytes: the data file grows up to it, pages that come free are used again"},
-    {.name = "sync-mode", .kind = APUS_SETTING_WORD, .default_text = "safe", .words = sync_modes,
-     .help = "safe: a power failure loses at most what was not committed; lazy: it can damage the whole database"},
     {.name = "max-readers", .kind = APUS_SETTING_INTEGER, .default_text = "1024", .minimum = 16, .maximum = 65536,
      .help = "read transactions at a time: two for each storage thread, one for each part of a scan"},
 };

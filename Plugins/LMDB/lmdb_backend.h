@@ -12,7 +12,8 @@
 #define MIB (1024 * KIB)
 
 // One open namespace. Invariants:
-// 1. Every write transaction runs under write_lock, and what it changes in the figures is stored before the lock is given back.
+// 1. Every write transaction runs under write_lock, and what it changes in the figures is stored before the lock is
+//    given back.
 // 2. `written` counts write transactions that have ended well; `synced` is a value of `written` up to which all is durable.
 // 3. live_bytes is what stands under the key "live" in the metadata: it changes in the same transaction as the records.
 struct backend {
@@ -23,7 +24,6 @@ struct backend {
     pthread_mutex_t sync_lock;
     // errno of the first sync that failed; from then on nothing is promised any more. Under sync_lock.
     int sync_failure;
-    bool is_lazy;
     void (*log)(void *log_context, const char *line);
     void *log_context;
     uint64_t map_size;

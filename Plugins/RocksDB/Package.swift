@@ -18,9 +18,12 @@ let package = Package(
     ],
     dependencies: [.package(name: "apus", path: apus)],
     targets: [
-        .systemLibrary(name: "CRocksDB", path: "Sources/CRocksDB", pkgConfig: "rocksdb", providers: [.apt(["librocksdb-dev"])]),
+        .systemLibrary(
+            name: "CRocksDB", path: "Sources/CRocksDB", pkgConfig: "rocksdb",
+            providers: [.apt(["librocksdb-dev"])]),
         .target(
-            name: "RocksDB", dependencies: ["CRocksDB", .product(name: "Storage", package: "apus")], swiftSettings: settings),
+            name: "RocksDB", dependencies: ["CRocksDB", .product(name: "Storage", package: "apus")],
+            swiftSettings: settings),
         .executableTarget(
             name: "RocksDBKit",
             dependencies: ["RocksDB", .product(name: "StorageConformance", package: "apus")], swiftSettings: settings),

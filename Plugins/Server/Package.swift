@@ -1,8 +1,8 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
-// A server with every plugin that is here by source. `scripts/plugins build` builds it with the flags of the Makefile; the kits belong to the
-// plugins' own packages, and `scripts/plugins kit` builds them there.
+// A server with every plugin that is here by source. `scripts/plugins build` builds it with the flags of the Makefile;
+// the kits belong to the plugins' own packages, and `scripts/plugins kit` builds them there.
 
 let apus = Context.environment["APUS_ROOT"] ?? "../.."
 let settings: [SwiftSetting] = [

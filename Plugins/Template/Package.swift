@@ -1,8 +1,8 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
-// A storage backend of your own. Copy this folder, replace the word Template (docs/WRITE-A-BACKEND.md says how), and set APUS_ROOT to
-// the folder where Apus is.
+// A storage backend of your own. Copy this folder, replace the word Template (docs/WRITE-A-BACKEND.md says how), and set
+// APUS_ROOT to the folder where Apus is.
 
 let apus = Context.environment["APUS_ROOT"] ?? "../.."
 let settings: [SwiftSetting] = [

@@ -18,6 +18,12 @@ enum KeyedFlaw: String, CaseIterable, Sendable {
     case spoilsLentBytes
     /// Now and then a completion comes twice.
     case answersTwice
+    /// A commit that the medium has failed answers that it is done.
+    case hidesErrors
+    /// A scan visits every image again at its end.
+    case scansTwice
+    /// A scan does not delete what is called stale.
+    case ignoresStale
     /// An append keeps the caller's buffer and looks at it only in the next poll.
     case copiesLate
 }
@@ -88,7 +94,8 @@ final class KeyedBackend: Backend {
     func makeShard(_ request: ShardRequest) throws(StorageError) -> any BackendShard { KeyedShard(medium, flaw) }
 
     func scan(segment: Int, of count: Int, _ visit: (ScannedImage) -> ScanDecision) throws(StorageError) {
-        let digests = try medium.use { (state) throws(StorageError) in state.states.keys.sorted() }
+        var digests = try medium.use { (state) throws(StorageError) in state.states.keys.sorted() }
+        if flaw == .scansTwice { digests += digests }
         for digest in digests where Int(digest.low % UInt64(count)) == segment {
             let image = try medium.use { (state) throws(StorageError) in state.states[digest]?.last ?? nil }
             guard let image else { continue }
@@ -96,7 +103,7 @@ final class KeyedBackend: Backend {
                 visit(ScannedImage(digest: digest, location: image.location, image: $0, sequence: 0))
             }
             if case .stop = decision { return }
-            if case .stale = decision { try medium.use { (state) throws(StorageError) in state.states[digest]?.append(nil) } }
+            if case .stale = decision, flaw != .ignoresStale { try medium.use { (state) throws(StorageError) in state.states[digest]?.append(nil) } }
         }
     }
 
@@ -203,9 +210,13 @@ private final class KeyedShard: BackendShard {
     }
 
     func commit(_ digest: Digest, tag: Tag) throws(StorageError) -> DoneAnswer {
-        try medium.use { (state) throws(StorageError) in
-            guard let states = state.states[digest], !shows(.forgetsCommit) else { return }
-            state.states[digest] = [states.last ?? nil]
+        do throws(StorageError) {
+            try medium.use { (state) throws(StorageError) in
+                guard let states = state.states[digest], !shows(.forgetsCommit) else { return }
+                state.states[digest] = [states.last ?? nil]
+            }
+        } catch {
+            guard flaw == .hidesErrors else { throw error }
         }
         return isLate(tag, .done) ? .pending : .done
     }

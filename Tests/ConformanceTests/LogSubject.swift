@@ -14,7 +14,10 @@ final class LogSubject: ConformanceSubject {
     private var device: CrashPointDevice
     private var makes: UInt64 = 0
 
-    init(byteCount: Int, seed: UInt64, flaw: Flaw? = nil) {
+    let capabilities: Capabilities
+
+    init(byteCount: Int, seed: UInt64, flaw: Flaw? = nil, promises: Capabilities = ReferenceLogBackend.capabilities) {
+        capabilities = promises
         self.byteCount = byteCount
         self.seed = seed
         self.flaw = flaw
@@ -51,8 +54,8 @@ final class LogSubject: ConformanceSubject {
         return device.inner.fired(.failure) == 0
     }
 
-    func prepareCrash(after operations: Int) -> Bool {
-        device.prepare(after: operations)
+    func prepareCrash(after operations: Int, seed: UInt64) -> Bool {
+        device.prepare(after: operations, seed: seed)
         return true
     }
 
@@ -73,8 +76,8 @@ final class CrashPointDevice: BlockDevice {
     init(_ inner: SimulatedDevice) { self.inner = inner }
 
     /// The next crash comes when `operations` more have been submitted; the one after that is under way then.
-    func prepare(after operations: Int) {
-        point.withLock { $0 = Point(operationsLeft: operations, image: nil, seed: $0.seed &+ 1) }
+    func prepare(after operations: Int, seed: UInt64) {
+        point.withLock { $0 = Point(operationsLeft: operations, image: nil, seed: seed) }
     }
 
     /// What the crash has left: of the prepared moment, if that has come.
@@ -86,7 +89,7 @@ final class CrashPointDevice: BlockDevice {
         point.withLock { point in
             guard let left = point.operationsLeft else { return }
             point.operationsLeft = left > 0 ? left - 1 : nil
-            if left == 0 { point.image = inner.crashed(seed: point.seed &* 1000 &+ UInt64(inner.underWayCount)) }
+            if left == 0 { point.image = inner.crashed(seed: point.seed) }
         }
     }
 

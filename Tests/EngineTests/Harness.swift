@@ -41,7 +41,7 @@ final class FakeShell: EngineShell {
         late.truncate(to: 0)
         return harness.goneConnections.contains(connection) ? nil : late
     }
-    func answered(_ connection: UInt64) {
+    func answered(_ connection: UInt64, isCompressionAsked: Bool) {
         guard !harness.goneConnections.contains(connection) else { return }
         harness.receive(connection, late.bytes)
     }

@@ -359,7 +359,9 @@ private func expectBreach(_ world: World, _ text: String, _ body: () throws -> V
     #expect(world.log.lines.filter { $0.contains("a tag that is not under way") }.count == 1)
     // The slot of the ended operation is used again: the old ticket must not end the new operation.
     _ = try world.shard.commit(digest, tag: tag(12))
-    world.store.ready.insert(first, at: 0)
+    var late = first
+    late.status = APUS_CLOSED
+    world.store.ready.insert(late, at: 0)
     #expect(world.polled() == ["12 done"])
 }
 

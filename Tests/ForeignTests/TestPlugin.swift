@@ -1,5 +1,5 @@
-// A plugin that lives in the test itself: a keyed backend in memory, written as the C functions that a shared object would
-// export, with switches that make it answer late, fail, or break the contract.
+// A plugin that lives in the test itself: a keyed backend in memory, written as the C functions that a shared object
+// would export, with switches that make it answer late, fail, or break the contract.
 import Base
 import CBackend
 import Foreign
@@ -160,12 +160,15 @@ func goodTable() -> apus_backend {
     ]
     table.settings = constant(settings)
     table.setting_count = UInt32(settings.count)
-    fillControlPlane(&table)
-    fillDataPlane(&table)
+    fillLife(&table)
+    fillMetadata(&table)
+    fillScan(&table)
+    fillAppend(&table)
+    fillOthers(&table)
     return table
 }
 
-private func fillControlPlane(_ table: inout apus_backend) {
+private func fillLife(_ table: inout apus_backend) {
     table.open = { request, handle, error in
         let made = TestStore.current.store ?? TestStore()
         if let status = made.forced(error) { return status }
@@ -200,6 +203,9 @@ private func fillControlPlane(_ table: inout apus_backend) {
         ending.takeBack()
         ending.store.events.append("end")
     }
+}
+
+private func fillMetadata(_ table: inout apus_backend) {
     table.load_blob = { handle, sink, context, error in
         let store = store(handle)
         if !store.blob.isEmpty { store.blob.withUnsafeBytes { sink!(context, $0.baseAddress, UInt64($0.count)) } }
@@ -237,6 +243,9 @@ private func fillControlPlane(_ table: inout apus_backend) {
             UnsafeMutableRawBufferPointer(rebasing: bytes[128...]).copyBytes(from: Array("a;b=c".utf8))
         }
     }
+}
+
+private func fillScan(_ table: inout apus_backend) {
     table.scan = { handle, segment, count, visit, context, error in
         let store = store(handle)
         if let status = store.forced(error) { return status }
@@ -262,7 +271,7 @@ private func fillControlPlane(_ table: inout apus_backend) {
     }
 }
 
-private func fillDataPlane(_ table: inout apus_backend) {
+private func fillAppend(_ table: inout apus_backend) {
     table.append = { handle, digest, image, size, stream, tag, location, error in
         let shard = shard(handle)
         let store = shard.store
@@ -275,6 +284,9 @@ private func fillDataPlane(_ table: inout apus_backend) {
         location!.pointee = place
         return APUS_DONE
     }
+}
+
+private func fillOthers(_ table: inout apus_backend) {
     table.read = { handle, digest, location, size, tag, image, error in
         let shard = shard(handle)
         let store = shard.store

@@ -1,4 +1,6 @@
-"""Servers for the tests: the shipped binary, real ports, real processes. The binary is APUS_BIN, else .build/release/apus."""
+"""Servers for the tests: the shipped binary, real ports, real processes. The binary is APUS_BIN, else .build/release/apus.
+
+With APUS_ENGINE=name the namespaces that say nothing but `storage-engine memory` run on that backend, in apus-full."""
 import os
 import re
 import resource
@@ -17,6 +19,26 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 # A node with backends of the tests' own, from the checked build.
 TEST_NODE = os.environ.get("APUS_TEST_NODE", os.path.join(ROOT, ".build-checked", "release", "TestNode"))
 BINARY = os.environ.get("APUS_BIN", os.path.join(ROOT, ".build", "release", "apus"))
+# The server with the plugins by source, and the LMDB plugin as a shared object (scripts/plugins build).
+FULL = os.environ.get("APUS_FULL", os.path.join(ROOT, ".build-full", "release", "apus-full"))
+LMDB = os.environ.get("APUS_LMDB", os.path.join(ROOT, ".build-full", "lmdb", "apus-lmdb.so"))
+ENGINES = {
+    "memory": "storage-engine memory",
+    "rocksdb": "storage-engine rocksdb",
+    "lmdb": "storage-engine lmdb { map-size 1G\n}",
+    "template": "storage-engine template",
+    "tiered": "storage-engine tiered { hot-size 16M\n cold rocksdb\n}",
+}
+ENGINE = os.environ.get("APUS_ENGINE", "memory")
+
+
+def command_of(engine):
+    """The server that has this backend."""
+    return [BINARY if engine == "memory" else FULL, "serve", "--config"]
+
+
+def plugin_block(engine):
+    return f"plugin {{ path {LMDB}\n}}\n" if engine == "lmdb" else ""
 
 THREE_NAMESPACES = """
 namespace test { nsup-period 120
@@ -38,18 +60,23 @@ class Server:
     """One node. `namespaces` is configuration text; `service` and `network` are lines of those sections."""
 
     def __init__(self, namespaces=THREE_NAMESPACES, service="", network=None, environment=None, descriptors=None,
-                 logging="", wait=True, threads=2, command=None):
-        self.directory = tempfile.mkdtemp(prefix="apus-test-")
+                 logging="", wait=True, threads=2, command=None, directory=None):
+        self.directory = directory or tempfile.mkdtemp(prefix="apus-test-")
+        if ENGINE != "memory" and command is None and "storage-engine memory\n" in namespaces:
+            namespaces = plugin_block(ENGINE) + namespaces.replace("storage-engine memory\n", ENGINES[ENGINE] + "\n")
+            command = command_of(ENGINE)
         network = network or "service { address 127.0.0.1\n port 0\n}\n"
         self.configuration = os.path.join(self.directory, "apus.conf")
         with open(self.configuration, "w") as file:
             file.write(f"service {{ work-directory {self.directory}/var\n service-threads {threads}\n{service}\n}}\n"
                        f"{logging}\nnetwork {{\n{network}\n}}\n{namespaces}\n")
-        self.log_path = os.path.join(self.directory, "log")
+        self.command = [*(command or [BINARY, "serve", "--config"]), self.configuration]
+        starts = sum(name.startswith("log") for name in os.listdir(self.directory))
+        self.log_path = os.path.join(self.directory, f"log{starts}")
         limit = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))) if descriptors else None
         with open(self.log_path, "w") as log:
             self.process = subprocess.Popen(
-                [*(command or [BINARY, "serve", "--config"]), self.configuration], stdout=log, stderr=log, preexec_fn=limit,
+                self.command, stdout=log, stderr=log, preexec_fn=limit,
                 env={**os.environ, **(environment or {})}, cwd=self.directory)
         self.endpoints = []
         self.clients = []
@@ -214,6 +241,18 @@ def put(of, value, name=b"a", **more):
 
 def delete(of, **more):
     return message(of, info2=3, **more)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "memory_only: what it tests is a property of the memory backend or of no backend at all")
+
+
+def pytest_collection_modifyitems(config, items):
+    """On another backend only what touches records is worth running again."""
+    if ENGINE != "memory":
+        gone = [item for item in items if item.get_closest_marker("memory_only")]
+        config.hook.pytest_deselected(items=gone)
+        items[:] = [item for item in items if item not in gone]
 
 
 @pytest.fixture(scope="session")

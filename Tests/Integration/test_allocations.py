@@ -8,6 +8,8 @@ import subprocess
 import pytest
 from conftest import delete, digest, get, message, operation
 
+pytestmark = pytest.mark.memory_only
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 KEYS, ROUNDS, DEPTH = 4000, 5, 50
 

@@ -159,6 +159,7 @@ def test_generation_of_a_missing_record_is_0(raw, fresh):
     assert raw.ask(delete(fresh)).result == 0 and raw.ask(get(fresh)).result == 2
 
 
+@pytest.mark.memory_only
 def test_generation_wraps_to_1(raw, fresh):
     request = put(fresh, 1)
     for _ in range(65):

@@ -1,7 +1,7 @@
 """Info commands: grammar, and that what they say is true."""
 import base64
 
-from conftest import delete, digest, get, put
+from conftest import ENGINE, delete, digest, get, put
 
 TEND = ["node", "build", "edition", "features", "cluster-name", "partitions", "partition-generation", "rebalance-generation",
         "peers-generation", "peers-clear-std", "peers-clear-alt", "peers-tls-std", "service-clear-std",
@@ -79,7 +79,7 @@ def test_settings(server):
     service = server.statistics("get-config:context=service")
     assert service["proto-fd-max"] == "15000" and service["service-threads"] == "2"
     namespace = server.statistics("get-config:context=namespace;namespace=small")
-    assert namespace["max-record-size"] == "2048" and namespace["storage-engine"] == "memory"
+    assert namespace["max-record-size"] == "2048" and namespace["storage-engine"] == ENGINE
     assert namespace["disallow-null-setname"] == "true"
     assert server.info("get-config:context=namespace;namespace=nowhere").startswith("ERROR:20")
     assert server.info("get-config:context=nonsense").startswith("ERROR:4")

@@ -51,6 +51,7 @@ def test_stop_writes_by_data(own_server):
     assert "stop-writes-used-pct" in node.log
 
 
+@pytest.mark.memory_only
 def test_stop_writes_by_index(own_server):
     node = own_server("namespace test { indexes-memory-budget 4M\n storage-engine memory\n}\n" + OTHER)
     with node.raw() as raw:

@@ -9,6 +9,8 @@ import time
 import pytest
 from conftest import BINARY, TEST_NODE, RawClient, digest, message, operation, put
 
+pytestmark = pytest.mark.memory_only
+
 
 def apus(*words, **more):
     return subprocess.run([BINARY, *words], capture_output=True, text=True, timeout=20, **more)
@@ -31,7 +33,7 @@ def test_address_that_is_not_here(own_server):
 
 def test_one_node_per_work_directory(own_server):
     first = own_server()
-    second = subprocess.run([BINARY, "serve", "--config", first.configuration], capture_output=True, text=True, timeout=10)
+    second = subprocess.run(first.command, capture_output=True, text=True, timeout=10)
     assert second.returncode == 1 and f"process id {first.process.pid}" in second.stderr
     assert first.info("status") == "ok"
 
@@ -40,7 +42,7 @@ def test_node_id_is_kept(own_server):
     first = own_server()
     name = first.info("node")
     assert first.stop() == 0
-    again = subprocess.Popen([BINARY, "serve", "--config", first.configuration], stderr=subprocess.PIPE, text=True)
+    again = subprocess.Popen(first.command, stderr=subprocess.PIPE, text=True)
     line = next(line for line in again.stderr if "starts as node" in line)
     again.send_signal(signal.SIGTERM)
     assert again.wait(10) == 0 and name in line

@@ -40,7 +40,8 @@ def change(node, command, do):
     do()
     after = numbers(node, command)
     ignored = {"current_time", "uptime", "data_allocated_bytes", "index_used_bytes", "data_used_bytes", "data_avail_pct"}
-    return {name: after[name] - before[name] for name in after if after[name] != before[name] and name not in ignored}
+    return {name: after[name] - before[name] for name in after if after[name] != before[name] and name not in ignored
+            and not name.startswith("backend.")}
 
 
 # ---- Counters ----

@@ -242,6 +242,7 @@ def test_thousands_of_half_open_connections(own_server):
     used.socket.close()
 
 
+@pytest.mark.memory_only
 def test_digests_of_one_bucket(own_server):
     """100,000 chosen digests; another client's latency stays that of a look-up."""
     node = own_server()

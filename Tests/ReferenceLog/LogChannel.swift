@@ -49,6 +49,9 @@ final class LogChannel {
         try run(.write(UnsafeRawBufferPointer(buffer.bytes), offset: offset, durable: true), operation)
     }
 
+    /// Makes everything last that was written before, by whomever.
+    func flush(_ operation: String) throws(StorageError) { try run(.flush, operation) }
+
     private func run(_ operation: DeviceOperation, _ name: String) throws(StorageError) {
         do throws(DeviceError) { try queue.submit(operation, tag: 0) } catch { throw LogChannel.storageError(error, name) }
         for _ in 0..<LogChannel.pollsMax {

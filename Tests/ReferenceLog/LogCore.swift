@@ -100,7 +100,14 @@ final class LogCore: @unchecked Sendable {
         blocks[next].buffer = LogBuffer(byteCount: LogFormat.blockSize)
         nextSequence += 1
         open = next
-        return beginGroup(LogFormat.groupHeaderSize)
+        writeBlockHeader(next)
+        return beginGroup(layout.sectorSize + LogFormat.groupHeaderSize)
+    }
+
+    private func writeBlockHeader(_ number: Int) {
+        let header = UnsafeMutableRawBufferPointer(rebasing: blocks[number].buffer!.bytes[..<LogFormat.blockHeaderSize])
+        header.baseAddress!.storeLittleEndian(blocks[number].generation, at: 8)
+        LogFormat.seal(header, LogFormat.blockMagic)
     }
 
     private func beginGroup(_ entryStart: Int) -> Int {
@@ -152,7 +159,9 @@ final class LogCore: @unchecked Sendable {
             generation: blocks[open].generation, number: nextGroup, offset: layout.offset(ofBlock: open) + start,
             byteCount: used.count, entriesChecksum: crc32c(entries)
         ).write(to: used)
-        sealed.append(SealedGroup(number: nextGroup, block: open, range: start..<end, buffer: buffer))
+        // The first group of a block brings its header along.
+        let writeStart = start == layout.sectorSize ? 0 : start
+        sealed.append(SealedGroup(number: nextGroup, block: open, range: writeStart..<end, buffer: buffer))
         blocks[open].unwrittenGroups += 1
         blocks[open].fill = end
         nextGroup += 1
@@ -313,10 +322,10 @@ final class LogCore: @unchecked Sendable {
                 continue
             }
             guard keepNotes(of: number) else { continue }
-            let zeros = LogBuffer(byteCount: layout.sectorSize)
+            let mark = WipeMark(nextSequence: nextSequence, nextGroup: nextGroup).sector(layout.sectorSize)
             let wipe = DeviceOperation.write(
-                UnsafeRawBufferPointer(zeros.bytes), offset: layout.offset(ofBlock: number), durable: true)
-            if submit(wipe, .wipe(block: number, zeros)) { blocks[number].phase = .wiping }
+                UnsafeRawBufferPointer(mark.bytes), offset: layout.offset(ofBlock: number), durable: true)
+            if submit(wipe, .wipe(block: number, mark)) { blocks[number].phase = .wiping }
         }
     }
 

@@ -2,7 +2,8 @@
 //
 //     superblock   4096 bytes: u32 magic, u32 CRC of what follows, u32 format, u32 block size, u64 size of a metadata area
 //     areas        two for the namespace blob, two for the partition metadata
-//     blocks       32 KiB each: groups, one behind the other, each beginning with a sector
+//     blocks       32 KiB each: a sector of its own with u32 magic, u32 CRC of what follows, u64 generation, zeros (a free block has
+//                  none); then groups, one behind the other, each beginning with a sector
 //
 // A group is what one durable write brings: 64 bytes of header, entries, zeros up to the next sector.
 //
@@ -15,7 +16,11 @@
 //     12 u32 0    16 u64 sequence of the image    24 u64 generation of the block
 //
 // Groups are numbered through and written one at a time: what is on the medium is a beginning of the log, except that the last
-// group may be torn. A block's generation is that of its first group; whatever else is in it is left from an earlier life.
+// group may be torn. What has not the generation of its block is left from an earlier life. The header of a block has a sector of its own
+// because wiping it must not hurt a group: the wipe itself may be torn.
+//
+// A block that was wiped begins with a mark, 64 bytes: u32 magic, u32 CRC of what follows, u64 the next sequence, u64 the next group, zeros.
+// Without it a log of which nothing is left would give the same numbers again, and take what an earlier life left for its own.
 internal import Base
 internal import Device
 internal import Storage
@@ -25,12 +30,15 @@ enum LogFormat {
     static let blockSize = 32 << 10
     static let imageSizeMax = 24 << 10
     static let superblockSize = 4096
+    static let blockHeaderSize = 16
     static let groupHeaderSize = 64
     static let entryHeaderSize = 32
     static let superblockMagic: UInt32 = 0x3147_4C52
+    static let blockMagic: UInt32 = 0x4B42_4C52
     static let groupMagic: UInt32 = 0x5052_4752
     static let imageMagic: UInt32 = 0x474D_4952
     static let noteMagic: UInt32 = 0x4554_4F52
+    static let wipedMagic: UInt32 = 0x4445_5057
     static let areaMagic: UInt32 = 0x4145_5241
     static let areaHeaderSize = 32
     static let blobSizeMax = 1 << 20
@@ -49,6 +57,34 @@ enum LogFormat {
     static func seal(_ bytes: UnsafeMutableRawBufferPointer, _ magic: UInt32) {
         bytes.baseAddress!.storeLittleEndian(magic)
         bytes.baseAddress!.storeLittleEndian(checksum(UnsafeRawBufferPointer(bytes)), at: 4)
+    }
+}
+
+/// What stands where a block or a torn group was wiped.
+struct WipeMark {
+    let nextSequence: UInt64
+    let nextGroup: UInt64
+
+    init(nextSequence: UInt64, nextGroup: UInt64) {
+        self.nextSequence = nextSequence
+        self.nextGroup = nextGroup
+    }
+
+    /// Reads the mark at the start of `bytes`; nil if there is none.
+    init?(_ bytes: UnsafeRawBufferPointer) {
+        let mark = UnsafeRawBufferPointer(rebasing: bytes[..<LogFormat.groupHeaderSize])
+        guard LogFormat.isSealed(mark, LogFormat.wipedMagic), let base = mark.baseAddress else { return nil }
+        self.init(nextSequence: base.littleEndian(UInt64.self, at: 8), nextGroup: base.littleEndian(UInt64.self, at: 16))
+    }
+
+    /// A sector that begins with the mark.
+    func sector(_ sectorSize: Int) -> LogBuffer {
+        let sector = LogBuffer(byteCount: sectorSize)
+        let mark = UnsafeMutableRawBufferPointer(rebasing: sector.bytes[..<LogFormat.groupHeaderSize])
+        mark.baseAddress!.storeLittleEndian(nextSequence, at: 8)
+        mark.baseAddress!.storeLittleEndian(nextGroup, at: 16)
+        LogFormat.seal(mark, LogFormat.wipedMagic)
+        return sector
     }
 }
 

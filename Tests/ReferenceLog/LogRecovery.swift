@@ -19,19 +19,27 @@ extension LogCore {
         var groups: [FoundGroup] = []
         var memory: [Int: LogBuffer] = [:]
         for block in blocks.indices {
-            let first = try channel.read(layout.offset(ofBlock: block), layout.sectorSize, "read a block")
-            guard first.bytes.contains(where: { $0 != 0 }) else { continue }
+            let first = try channel.read(layout.offset(ofBlock: block), 2 * layout.sectorSize, "read a block")
+            avoidGeneration(of: first.view(layout.sectorSize..<layout.sectorSize + LogFormat.groupHeaderSize))
+            if let mark = WipeMark(first.view(0..<layout.sectorSize)) {
+                nextSequence = max(nextSequence, mark.nextSequence)
+                nextGroup = max(nextGroup, mark.nextGroup)
+                continue
+            }
+            let header = first.view(0..<LogFormat.blockHeaderSize)
+            guard LogFormat.isSealed(header, LogFormat.blockMagic) else { continue }
+            let generation = header.baseAddress!.littleEndian(UInt64.self, at: 8)
+            take(block, generation)
             let buffer = try channel.read(layout.offset(ofBlock: block), LogFormat.blockSize, "read a block")
             memory[block] = buffer
-            groups += findGroups(block, buffer)
+            groups += findGroups(block, generation, buffer)
         }
         groups.sort { $0.header.number < $1.header.number }
         if let last = groups.last, !last.isWhole, flaw != .ignoresChecksum {
-            let zeros = LogBuffer(byteCount: layout.sectorSize)
-            try channel.write(zeros, layout.offset(ofBlock: last.block) + last.start, "take a torn group off the medium")
+            nextGroup = max(nextGroup, last.header.number + 1)
+            let mark = WipeMark(nextSequence: nextSequence, nextGroup: nextGroup).sector(layout.sectorSize)
+            try channel.write(mark, layout.offset(ofBlock: last.block) + last.start, "take a torn group off the medium")
             groups.removeLast()
-            nextSequence = max(nextSequence, last.header.generation + 1)
-            nextGroup = last.header.number + 1
         }
         var noted: [(sequence: UInt64, block: Int)] = []
         for group in groups { learn(group, memory[group.block]!, &noted) }
@@ -40,15 +48,29 @@ extension LogCore {
         random = SeededRandom(seed: nextSequence)
     }
 
-    /// The groups of a block, in order. Its generation is that of the first.
-    private func findGroups(_ block: Int, _ buffer: LogBuffer) -> [FoundGroup] {
+    /// A block is in use: its wipe would have taken its header.
+    private func take(_ block: Int, _ generation: UInt64) {
+        blocks[block].phase = .closed
+        blocks[block].generation = generation
+        blocks[block].fill = LogFormat.blockSize
+        freeCount -= 1
+        nextSequence = max(nextSequence, generation + 1)
+    }
+
+    /// A torn first group may have left itself without the header of its block. A new header of the same generation would bring it back.
+    private func avoidGeneration(of group: UnsafeRawBufferPointer) {
+        guard LogFormat.isSealed(group, LogFormat.groupMagic) else { return }
+        nextSequence = max(nextSequence, group.baseAddress!.littleEndian(UInt64.self, at: 8) + 1)
+    }
+
+    /// The groups of a block, in order.
+    private func findGroups(_ block: Int, _ generation: UInt64, _ buffer: LogBuffer) -> [FoundGroup] {
         var groups: [FoundGroup] = []
-        var start = 0
+        var start = layout.sectorSize
         while start < LogFormat.blockSize {
             let bytes = buffer.view(start..<LogFormat.blockSize)
             let header = GroupHeader(bytes, at: layout.offset(ofBlock: block) + start)
-            guard let header, header.generation == groups.first?.header.generation ?? header.generation else {
-                if start == 0 { return [] }
+            guard let header, header.generation == generation else {
                 start += layout.sectorSize
                 continue
             }
@@ -65,16 +87,9 @@ extension LogCore {
         _ group: FoundGroup, _ buffer: LogBuffer, _ noted: inout [(sequence: UInt64, block: Int)]
     ) {
         let block = group.block
-        if blocks[block].phase == .free {
-            blocks[block].phase = .closed
-            freeCount -= 1
-        }
-        blocks[block].generation = group.header.generation
         nextGroup = max(nextGroup, group.header.number + 1)
-        nextSequence = max(nextSequence, group.header.generation + 1)
         var place = group.start + LogFormat.groupHeaderSize
         let end = group.start + group.header.byteCount
-        blocks[block].fill = layout.padded(end)
         while place < end {
             let header = EntryHeader(
                 buffer.view(place..<end), generation: group.header.generation, checking: flaw != .ignoresChecksum)
@@ -163,7 +178,7 @@ extension LogCore {
 
     var statistics: BackendStatistics {
         var figures = BackendStatistics()
-        let room = LogFormat.blockSize - LogFormat.groupHeaderSize
+        let room = LogFormat.blockSize - layout.sectorSize - LogFormat.groupHeaderSize
         figures.totalBytes = UInt64(blocks.count * LogFormat.blockSize)
         figures.usedBytes = images.values.reduce(0) {
             $0 + ($1.isLive ? UInt64(Envelope.storedByteCount($1.byteCount)) : 0)

@@ -43,6 +43,9 @@ public final class ReferenceLogBackend: Backend, Compacting, @unchecked Sendable
     /// - Throws: `device`; `settings` if the device is too small, `medium` if it holds something else.
     public init(device: any BlockDevice, flaw: Flaw? = nil) throws(StorageError) {
         let channel = try LogChannel(device)
+        // A process that died here before may have left writes that can be read but are not durable yet: what recovery
+        // builds on must not vanish later.
+        try channel.flush("flush at the start")
         let layout = try LogSuperblock.open(device, channel)
         core = try LogCore(device, layout, flaw)
         metadata = try LogMetadata(channel, layout, isWrittenInPlace: flaw == .tornMetadata)

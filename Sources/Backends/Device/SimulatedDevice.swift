@@ -258,7 +258,8 @@ public final class SimulatedDevice: BlockDevice, @unchecked Sendable {
     /// The operation takes effect.
     private func perform(_ operation: Pending) -> DeviceCompletion.Outcome {
         if operation.kind == .write, let buffer = operation.buffer {
-            precondition(buffer.elementsEqual(operation.bytes), "the buffer of a write was changed before its completion")
+            let isSame = operation.bytes.withUnsafeBytes { buffer.equals($0) }
+            precondition(isSame, "the buffer of a write was changed before its completion")
         }
         switch operation.fault {
         case .failure, .readError, .writeError, .flushError:

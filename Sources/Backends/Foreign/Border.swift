@@ -1,5 +1,5 @@
-// What crosses the border between Swift and a plugin: errors, locations, images, text. All that a plugin says is checked here; what
-// breaks the contract becomes an error and a line in the log.
+// What crosses the border between Swift and a plugin: errors, locations, images, text. All that a plugin says is
+// checked here; what breaks the contract becomes an error and a line in the log.
 internal import CBackend
 internal import Storage
 internal import Synchronization
@@ -23,7 +23,8 @@ final class Border: Sendable {
         imageSizeMax = Envelope.storedByteCount(limits.imageSizeMax)
     }
 
-    /// The plugin did what the contract does not allow: logged the first time, and the error that the operation ends with.
+    /// The plugin did what the contract does not allow: logged the first time, and the error that the operation ends
+    /// with.
     func breach(_ what: String) -> StorageError {
         let isNew = logged.withLock { logged in
             guard logged.count < Border.breachesMax, !logged.contains(what) else { return false }
@@ -41,7 +42,8 @@ final class Border: Sendable {
         case APUS_OVERLOADED: return .overloaded
         case APUS_TOO_LARGE: return .tooLarge(limitBytes: Int(clamping: failure.limit))
         case APUS_CORRUPT: return .corrupt(Location(rawValue: location))
-        case APUS_DEVICE: return .device(errno: failure.number, operation: Border.text(failure) ?? "\(slot) of plugin '\(name)'")
+        case APUS_DEVICE:
+            return .device(errno: failure.number, operation: Border.text(failure) ?? "\(slot) of plugin '\(name)'")
         case APUS_CLOSED: return .closed
         case APUS_SETTINGS: return .settings(Border.text(failure) ?? "plugin '\(name)' does not accept the settings")
         case APUS_MEDIUM: return .medium(Border.text(failure) ?? "plugin '\(name)' does not accept the medium")

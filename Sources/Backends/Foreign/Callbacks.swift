@@ -1,5 +1,5 @@
-// What a plugin calls back: the visitor of a scan, and the sink of what it loads. Each runs on the thread of the call that it was given to,
-// and works on a struct on that call's stack.
+// What a plugin calls back: the visitor of a scan, and the sink of what it loads. Each runs on the thread of the call
+// that it was given to, and works on a struct on that call's stack.
 internal import Base
 internal import CBackend
 internal import Storage

@@ -47,8 +47,8 @@ public struct PluginError: Error, Sendable, Equatable {
 
 /// Plugins as shared objects.
 public enum Foreign {
-    /// Opens the shared object at `path` and checks what it says about itself. May block (it reads a file, and runs what the
-    /// file runs when it is loaded). Once a descriptor is returned, the shared object stays loaded for good.
+    /// Opens the shared object at `path` and checks what it says about itself. May block (it reads a file, and runs
+    /// what the file runs when it is loaded). Once a descriptor is returned, the shared object stays loaded for good.
     /// - Throws: `PluginError` with one sentence for each reason.
     public static func load(path: String, with loader: PluginLoader) throws(PluginError) -> BackendDescriptor {
         let library: UnsafeMutableRawPointer

@@ -140,7 +140,8 @@ final class ForeignShard: BackendShard, @unchecked Sendable {
     private func isDone(
         _ status: Int32, _ ticket: UInt64, _ slot: String, at location: UInt64 = 0
     ) throws(StorageError) -> Bool {
-        if status == APUS_PENDING, plugin.table.pointee.poll != nil, !border.capabilities.contains(.volatile) { return false }
+        let mayPend = plugin.table.pointee.poll != nil && !border.capabilities.contains(.volatile)
+        if status == APUS_PENDING, mayPend { return false }
         _ = underWay.end(ticket)
         if status == APUS_PENDING { throw border.breach("\(slot) answered APUS_PENDING, which it cannot end") }
         guard status == APUS_DONE else { throw border.error(status, failure.pointee, slot, at: location) }

@@ -1,5 +1,5 @@
-// What a plugin says about itself, checked. Nothing beyond magic, size and version is looked at before these three fit: a file that
-// is something else, or of another version, is refused without touching what may not be there.
+// What a plugin says about itself, checked. Nothing beyond magic, size and version is looked at before these three
+// fit: a file that is something else, or of another version, is refused without touching what may not be there.
 internal import Base
 internal import CBackend
 internal import Storage

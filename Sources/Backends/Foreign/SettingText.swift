@@ -1,5 +1,5 @@
-// Defaults of a plugin's settings are in the words of the operator. They are checked when the plugin is loaded, so that a wrong one
-// is the author's to find and not the operator's.
+// Defaults of a plugin's settings are in the words of the operator. They are checked when the plugin is loaded, so
+// that a wrong one is the author's to find and not the operator's.
 internal import Storage
 
 enum SettingText {

@@ -16,16 +16,16 @@ public import Base
 /// After a crash a backend may have lost whatever `commit` did not confirm, wholly or in part, image by image; it never gives
 /// bytes that were not appended for that digest.
 public protocol BackendShard: AnyObject {
-    /// Stores `image`, an envelope (`Envelope`) with its payload, at most `BackendLimits.imageSizeMax` bytes. The bytes are
-    /// copied before the call returns. `pending` ends with `placed` or `failed`; the image is visible to readers from
+    /// Stores `image`, an envelope (`Envelope`) with its payload, as long as the envelope says and at most
+    /// `BackendLimits.imageSizeMax` bytes. The bytes are copied before the call returns. `pending` ends with `placed` or `failed`; the image is visible to readers from
     /// then on at the latest.
     /// - Throws: `outOfSpace`, `overloaded`, `tooLarge`, `device`. Nothing has changed then: a keyed backend still has the image before.
     func append(
         _ digest: Digest, _ image: UnsafeRawBufferPointer, stream: Stream, tag: Tag
     ) throws(StorageError) -> AppendAnswer
 
-    /// The image at `location`, as appended; `byteCount` is what it was appended with, rounded up to whole units of 16. The bytes are lent
-    /// until the end of this turn, and belong to the backend. A keyed backend may give a newer image of `digest`. `pending`
+    /// The image at `location`, as appended, perhaps with more bytes behind it; `byteCount` is what it was appended with, rounded up to whole units
+    /// of 16. The bytes need no alignment; they are lent until the end of this turn, and belong to the backend. A keyed backend may give a newer image of `digest`. `pending`
     /// ends with `read`, `absent` or `failed`.
     /// - Throws: `device`, `corrupt`, `overloaded`.
     func read(
@@ -50,7 +50,8 @@ public protocol BackendShard: AnyObject {
     /// - Throws: `device`, `overloaded`.
     func commit(_ digest: Digest, tag: Tag) throws(StorageError) -> DoneAnswer
 
-    /// Hands over the operations that have ended since, each once, in any order. Called at the start of every turn.
+    /// Hands over the operations that have ended since, each once, in any order. Called at the start of every turn in
+    /// which operations are under way, and as often as one likes.
     func poll(_ receive: (borrowing Completion) -> Void)
 
     /// The reactor has ended a turn: nothing lent to it is used any more. `sleeping` is true if it may now wait for long;
@@ -107,7 +108,8 @@ public protocol Backend: AnyObject, Sendable {
     /// overwritten or released may be visited too if the backend is addressed: the one with the highest `ScannedImage.sequence` is the
     /// newest of its digest. Damaged images are skipped and logged, never visited. A volatile backend visits nothing.
     ///
-    /// At a cold start the decisions tell an addressed backend what lives; in a scan later they mean nothing.
+    /// At a cold start the decisions tell an addressed backend what lives. Later scans are told `live` for every image, or
+    /// by a keyed backend's node also `stale`, which deletes an image if it is still the one that was visited.
     /// - Throws: `device`, `closed`.
     func scan(segment: Int, of count: Int, _ visit: (ScannedImage) -> ScanDecision) throws(StorageError)
 

@@ -16,6 +16,11 @@ public struct BackendRegistry: Sendable {
                 (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte) || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte)
                     || byte == UInt8(ascii: "-")
             }
+            let promises = descriptor.capabilities
+            if promises.contains(.volatile), !promises.isDisjoint(with: [.blocking, .durableAtCommit]) {
+                problems.append("storage backend '\(name)' says volatile and at the same time"
+                    + " \(promises.intersection([.blocking, .durableAtCommit]).names.joined(separator: ", "))")
+            }
             if !isWord { problems.append("'\(name)' is no name for a storage backend: use a-z, 0-9 and -") }
         }
         guard problems.isEmpty else { throw NegotiationError(problems: problems) }

@@ -1,4 +1,5 @@
-// The list of all cases, in the order in which they run: the simple ones first, so that the first failure is the easiest to understand.
+// The list of all cases, in the order in which they run: the simple ones first, so that the first failure is the
+// easiest to understand.
 internal import Storage
 
 /// One thing that is tested.

@@ -57,7 +57,8 @@ enum ContractCases {
             }
             guard session.kept.count == 16 else { throw Failure(text: "two of three images of a digest were replaced") }
             for (number, placed) in session.kept {
-                try session.read(number, at: placed.location, version: placed.version, byteCount: placed.byteCount, shard: number % 2)
+                try session.read(
+                    number, at: placed.location, version: placed.version, byteCount: placed.byteCount, shard: number % 2)
             }
             try session.settle()
             session.releaseKept(shard: 0)
@@ -171,10 +172,16 @@ enum ContractCases {
         }
     }
 
-    /// Shard 1 replaces and deletes what shard 0 reads, and appends enough to use freed space again.
+    /// Shard 1 replaces and deletes what shard 0 reads, and appends enough to use freed space again; shard 0 appends, too,
+    /// in the turn it is in.
     private static func churn(_ session: Session, _ round: Int) throws(Failure) {
+        for number in 0..<8 { try session.append(200 + number, byteCount: 500, shard: 0) }
         for number in 0..<8 {
-            if number % 2 == 0 { try session.append(number, byteCount: 500, shard: 1) } else { try session.delete(number, shard: 1) }
+            if number % 2 == 0 {
+                try session.append(number, byteCount: 500, shard: 1)
+            } else {
+                try session.delete(number, shard: 1)
+            }
         }
         for step in 0..<60 {
             try session.turn(1)
@@ -194,7 +201,9 @@ enum ContractCases {
             session.tolerates = { if case .tooLarge = $0 { true } else { false } }
             try session.append(1, byteCount: limit + 1, shard: 0)
             try session.settle()
-            guard session.refusals == 1 else { throw Failure(text: "an image of \(limit + 1) bytes was taken; the limit is \(limit)") }
+            guard session.refusals == 1 else {
+                throw Failure(text: "an image of \(limit + 1) bytes was taken; the limit is \(limit)")
+            }
             try session.readEverywhere(1)
             try session.append(1, byteCount: 200, shard: 0)
             try session.settle()
@@ -206,7 +215,9 @@ enum ContractCases {
     /// Each shard is an object of its own, and none is pressed when nothing is under way.
     static func shards(_ context: Context) throws(CaseEnd) {
         try context.onSession { (session) throws(Failure) in
-            guard session.shards[0] !== session.shards[1] else { throw Failure(text: "makeShard gave the same object twice") }
+            guard session.shards[0] !== session.shards[1] else {
+                throw Failure(text: "makeShard gave the same object twice")
+            }
             guard session.shards.allSatisfy({ $0.pressure < .full }) else {
                 throw Failure(text: "a shard of an empty backend refuses work")
             }
@@ -225,7 +236,9 @@ enum ContractCases {
                 throw Failure(text: "64 images of 1000 bytes took usedBytes from \(empty.usedBytes) to \(full.usedBytes)")
             }
             guard full.totalBytes == 0 || full.usedBytes <= full.totalBytes && full.availableBytes <= full.totalBytes else {
-                throw Failure(text: "usedBytes \(full.usedBytes) or availableBytes \(full.availableBytes) exceeds totalBytes \(full.totalBytes)")
+                throw Failure(
+                    text: "usedBytes \(full.usedBytes) or availableBytes \(full.availableBytes) exceeds totalBytes"
+                        + " \(full.totalBytes)")
             }
             for number in 0..<64 { try session.delete(number, shard: number % 2) }
             try session.settle()
@@ -235,7 +248,8 @@ enum ContractCases {
                 onThreads(2) { figures[$0] = session.backend.statistics.usedBytes }
             }
             guard after.allSatisfy({ $0 + 32_000 <= full.usedBytes }) else {
-                throw Failure(text: "64 images of 1000 bytes were deleted, and usedBytes went from \(full.usedBytes) to \(after[0])")
+                throw Failure(
+                    text: "64 images of 1000 bytes were deleted, and usedBytes went from \(full.usedBytes) to \(after[0])")
             }
         }
     }
@@ -248,7 +262,9 @@ enum ContractCases {
                 try session.append(number, byteCount: 100 + number, shard: number % 2)
                 try session.readEverywhere(number)
                 try session.commit(number, shard: number % 2)
-                guard session.pending.isEmpty else { throw Failure(text: "a call answered pending; the backend is volatile") }
+                guard session.pending.isEmpty else {
+                    throw Failure(text: "a call answered pending; the backend is volatile")
+                }
             }
         }
     }

@@ -9,6 +9,7 @@ public import Storage
 /// open, as `kill -9` would leave it; the copy is opened. A backend that promises `durableAtCommit` but never syncs is not
 /// found out by that; only a simulated medium can.
 public final class DirectorySubject: ConformanceSubject {
+    /// As it was given.
     public let descriptor: BackendDescriptor
     private let settings: [(name: String, value: String)]
     private let smallSettings: [(name: String, value: String)]?
@@ -31,8 +32,10 @@ public final class DirectorySubject: ConformanceSubject {
         smallSettings = small.map { settings + $0 }
     }
 
+    /// The descriptor's, or what it promises over its part.
     public var capabilities: Capabilities { promises.0 }
 
+    /// The descriptor's, or those over its part.
     public var limits: BackendLimits { promises.1 }
 
     private var promises: (Capabilities, BackendLimits) {
@@ -47,17 +50,20 @@ public final class DirectorySubject: ConformanceSubject {
         descriptor.composition.flatMap { part($0.setting) }?.capabilities.contains(.blocking) ?? false
     }
 
+    /// Opens it in a new directory.
     public func make() throws(StorageError) -> any Backend {
         try freshDirectory()
         return try open(settings)
     }
 
+    /// Opens it with the settings for a small medium, if there are some.
     public func makeSmall() throws(StorageError) -> (any Backend)? {
         guard let smallSettings else { return nil }
         try freshDirectory()
         return try open(smallSettings)
     }
 
+    /// Opens the same directory; after a crash, a copy of it.
     public func reopen(after ending: Ending) throws(StorageError) -> any Backend {
         try closeAbandoned()
         if case .crash = ending {
@@ -69,6 +75,7 @@ public final class DirectorySubject: ConformanceSubject {
         return try open(settings)
     }
 
+    /// Closes what a crash left behind and deletes all directories.
     public func end() {
         // What an abandoned instance cannot write any more is no finding.
         do throws(StorageError) { try closeAbandoned() } catch { abandoned = nil }

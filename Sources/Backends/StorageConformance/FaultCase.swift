@@ -8,8 +8,10 @@ enum FaultCase {
     static func run(_ context: Context) throws(CaseEnd) {
         var struck = 0
         for place in 0..<faultsMax {
-            let wasStruck = try one(context, place)
-            guard let wasStruck else { throw .skipped("the subject cannot inject faults") }
+            guard let wasStruck = try one(context, place, .reopen(segments: 1)) else {
+                throw .skipped("the subject cannot inject faults")
+            }
+            _ = try one(context, place, .crash(seed: UInt64(place), segments: 1))
             // The history was over before the fault: there is no further place for one.
             guard wasStruck else { break }
             struck += 1
@@ -19,7 +21,7 @@ enum FaultCase {
     }
 
     /// One history with one fault; whether it struck, nil if there are no faults.
-    private static func one(_ context: Context, _ place: Int) throws(CaseEnd) -> Bool? {
+    private static func one(_ context: Context, _ place: Int, _ ending: Operation) throws(CaseEnd) -> Bool? {
         do throws(Failure) {
             let session = try Session(context.subject)
             defer { session.abandon() }
@@ -28,19 +30,31 @@ enum FaultCase {
             guard context.subject.injectFault(after: place) else { return nil }
             for operation in history { try session.perform(operation) }
             let wasStruck = !context.subject.endFaults()
-            try finish(session)
+            try finish(session, ending)
+            try whileOpening(session, place)
             return wasStruck
         } catch {
-            throw .failed("with operation \(place) on the medium failing: \(error.text)", history: history.map(\.words))
+            throw .failed("with operation \(place) on the medium failing: \(error.text)", history: (history + [ending]).map(\.words))
         }
     }
 
-    /// Whatever was acknowledged must be there after a restart.
-    private static func finish(_ session: Session) throws(Failure) {
-        try session.perform(.reopen(segments: 1))
+    /// Whatever was acknowledged must be there after a restart, what was committed also after a crash.
+    private static func finish(_ session: Session, _ ending: Operation) throws(Failure) {
+        try session.perform(ending)
         session.refuseNothing()
         try session.scanAndCompare(segments: 1)
         try session.perform(.reopen(segments: 1))
+    }
+
+    /// The same fault while the medium is opened: that may fail, but once the medium is well again everything is there.
+    private static func whileOpening(_ session: Session, _ place: Int) throws(Failure) {
+        if let error = try session.close() { throw Failure(text: "close failed without a fault: \(error)") }
+        _ = session.subject.injectFault(after: place)
+        var opened: (any Backend)?
+        do throws(StorageError) { opened = try session.subject.reopen(after: .close) } catch { opened = nil }
+        _ = session.subject.endFaults()
+        if let opened { try trying("close") { () throws(StorageError) in try opened.close() } }
+        try session.reopen(after: .close, segments: 1)
     }
 
     /// A little of everything, with commits, deletions, metadata, compaction and a restart.

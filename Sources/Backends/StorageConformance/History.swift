@@ -20,7 +20,7 @@ enum Operation {
     case storePartitions(byteCount: Int, salt: UInt64)
     case loadMetadata
     case reopen(segments: Int)
-    case prepareCrash(after: Int)
+    case prepareCrash(after: Int, seed: UInt64)
     case crash(seed: UInt64, segments: Int)
 
     /// The operation as a sentence of a report.
@@ -40,7 +40,7 @@ enum Operation {
         case .storePartitions(let byteCount, _): "store the partitions' metadata, \(byteCount) bytes each"
         case .loadMetadata: "load blob and metadata and compare"
         case .reopen(let segments): "close, open again, scan \(segments) segments"
-        case .prepareCrash(let after): "let the next crash be one after \(after) more operations on the medium"
+        case .prepareCrash(let after, _): "let the next crash be one after \(after) more operations on the medium"
         case .crash(let seed, let segments): "crash (seed \(seed)), open again, scan \(segments) segments"
         }
     }
@@ -65,7 +65,7 @@ extension Session {
             try storePartitions(Session.partitions(salt, byteCount: byteCount))
         case .loadMetadata: try checkMetadata()
         case .reopen(let segments): try closeAndReopen(segments: segments)
-        case .prepareCrash(let after): if subject.prepareCrash(after: after) { isCrashPrepared = true }
+        case .prepareCrash(let after, let seed): if subject.prepareCrash(after: after, seed: seed) { isCrashPrepared = true }
         case .crash(let seed, let segments): try crash(seed: seed, segments: segments)
         }
     }
@@ -159,8 +159,11 @@ struct HistoryPlan {
     /// A crash; every third comes in the middle of a call.
     private mutating func drawCrash() -> [Operation] {
         let crash = Operation.crash(seed: random.next() >> 32, segments: [1, 1, 1, 4].randomElement(using: &random) ?? 1)
-        guard kind == .metadata || Int.random(in: 0..<3, using: &random) == 0 else { return [crash] }
-        var operations: [Operation] = [.prepareCrash(after: Int.random(in: 0..<8, using: &random))]
+        guard Int.random(in: 0..<(kind == .metadata ? 2 : 3), using: &random) == 0 else { return [crash] }
+        let after = Int.random(in: 0..<(kind == .metadata ? 3 : 8), using: &random)
+        var operations: [Operation] = [.prepareCrash(after: after, seed: random.next() >> 32)]
+        // Metadata is stored in few operations on the medium: the crash should be one of them.
+        if kind == .metadata { operations.append(drawMetadata()) }
         for _ in 0..<Int.random(in: 1...4, using: &random) { operations += drawOne() }
         return operations + [crash]
     }

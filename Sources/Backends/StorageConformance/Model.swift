@@ -110,11 +110,6 @@ struct RecordModel {
         deleted()
     }
 
-    /// A cold start told the backend that nobody wants this version, which it had lost the release of.
-    mutating func toldStale(_ version: UInt64) {
-        if versions[version]?.releasedBy == nil { versions[version]?.releasedBy = VersionFacts.anyShard }
-    }
-
     /// What a commit of `shard` covers if it is started now.
     func cover(shard: Int) -> CommitCover {
         let covered = events.indices.filter { events[$0].shard == shard && events[$0].state == .done }
@@ -208,7 +203,10 @@ struct RecordModel {
             forbid(version, "it was gone at a restart")
         }
         let newest = RecordModel.newest(visits)
-        for visit in visits where visit.version != newest?.version { toldStale(visit.version) }
+        // A release that the medium has not noted is forgotten; what the engine does not want it has just said.
+        for version in Array(versions.keys) {
+            versions[version]?.releasedBy = version == newest?.version ? nil : VersionFacts.anyShard
+        }
         current = newest.map { visit in
             Placed(version: visit.version, location: visit.location, byteCount: versions[visit.version]?.byteCount ?? 0)
         }

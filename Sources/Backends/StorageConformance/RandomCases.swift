@@ -16,9 +16,9 @@ enum RandomCases {
         try crashes(context, .crashing, context.settings.crashPoints)
     }
 
-    /// Crashes around blob and partition metadata: old or new, never mixed. Each costs about twenty of the other kind.
+    /// Crashes around blob and partition metadata: old or new, never mixed. Each costs many of the other kind.
     static func crashMetadata(_ context: Context) throws(CaseEnd) {
-        try crashes(context, .metadata, max(context.settings.crashPoints / 50, 10))
+        try crashes(context, .metadata, max(context.settings.crashPoints / 25, 20))
     }
 
     private static func crashes(_ context: Context, _ kind: HistoryPlan.Kind, _ total: Int) throws(CaseEnd) {
@@ -35,7 +35,7 @@ enum RandomCases {
     private static func run(
         _ context: Context, _ number: Int, _ kind: HistoryPlan.Kind, crashes: Int
     ) throws(CaseEnd) {
-        let seed = TestImage.mixed(context.settings.seed &+ UInt64(number) &* 3)
+        let seed = TestImage.mixed(TestImage.mixed(context.settings.seed) &+ UInt64(number))
         var plan = HistoryPlan(seed: seed, kind: kind, promises: context.promises, limits: context.subject.limits)
         let operations = plan.draw(context.settings.operationsPerHistory, crashes: crashes)
         guard let first = attempt(context.subject, operations) else { return }

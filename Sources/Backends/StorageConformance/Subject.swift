@@ -42,9 +42,9 @@ public protocol ConformanceSubject: AnyObject {
     /// Has nothing fail any more; true if the fault last injected had not struck yet.
     func endFaults() -> Bool
 
-    /// Has the next crash be one that came when `operations` more operations had reached the medium: in the middle of a call, that is.
-    /// Should fewer follow, the crash is one at its own time. False if that cannot be simulated.
-    func prepareCrash(after operations: Int) -> Bool
+    /// Has the next crash be one that came when `operations` more operations had reached the medium, in the middle of a call, with a
+    /// seed as in `Ending.crash`. Should fewer follow, the crash is one at its own time. False if that cannot be simulated.
+    func prepareCrash(after operations: Int, seed: UInt64) -> Bool
 
     /// A simulated medium makes progress. Called once in every turn.
     func advance()
@@ -67,7 +67,7 @@ extension ConformanceSubject {
     /// No fault was injected.
     public func endFaults() -> Bool { false }
     /// Crashes come between calls only.
-    public func prepareCrash(after operations: Int) -> Bool { false }
+    public func prepareCrash(after operations: Int, seed: UInt64) -> Bool { false }
     /// A real medium needs no help.
     public func advance() {}
     /// A crash may come at any time.
@@ -76,6 +76,7 @@ extension ConformanceSubject {
 
 /// A subject for a backend with `Medium.none`: nothing is left after its end.
 public final class VolatileSubject: ConformanceSubject {
+    /// As it was given.
     public let descriptor: BackendDescriptor
     private let settings: [(name: String, value: String)]
     private let smallSettings: [(name: String, value: String)]?
@@ -91,10 +92,13 @@ public final class VolatileSubject: ConformanceSubject {
         smallSettings = small.map { settings + $0 }
     }
 
+    /// Opens it anew.
     public func make() throws(StorageError) -> any Backend { try open(settings) }
 
+    /// Opens it anew: nothing is left.
     public func reopen(after ending: Ending) throws(StorageError) -> any Backend { try open(settings) }
 
+    /// Opens it with the settings for a small medium, if there are some.
     public func makeSmall() throws(StorageError) -> (any Backend)? {
         guard let smallSettings else { return nil }
         return try open(smallSettings)

@@ -218,6 +218,7 @@ package final class EngineShard {
         guard progress == .answered else { return scratch.parkResults(slot) }
         let connection = slot.pointee.connection
         let isTouch = slot.pointee.isTouch
+        let isCompressionAsked = slot.pointee.request.pointee.header.info1.contains(.compressResponse)
         if !isTouch {
             namespaces[slot.pointee.namespace].counters.countLatency(
                 slot.pointee.isRead ? .read : .write,
@@ -225,7 +226,7 @@ package final class EngineShard {
         }
         scratch.slots.resumed(slot)
         scratch.discardOutput()
-        if !isTouch { scratch.shell.answered(connection) }
+        if !isTouch { scratch.shell.answered(connection, isCompressionAsked: isCompressionAsked) }
     }
 
     /// Whether `tick` is wanted soon: requests are waiting.

@@ -8,8 +8,8 @@ package protocol EngineShell: AnyObject {
     func post(_ slot: SlotPointer)
     /// Where the late answer of a connection goes; nil if it has closed meanwhile.
     func output(of connection: UInt64) -> OutputBuffer?
-    /// The late answer is complete: send it and go on with the connection.
-    func answered(_ connection: UInt64)
+    /// The late answer is complete: send it, compressed if the client asked for that, and go on with the connection.
+    func answered(_ connection: UInt64, isCompressionAsked: Bool)
 }
 
 /// Reusable memory of one reactor, shared by its namespaces: nothing on the data path allocates. Reactor's

@@ -142,11 +142,9 @@ extension NamespaceShard {
         _ slot: SlotPointer, _ next: inout IndexEntry, _ header: ImageHeader, _ byteCount: Int
     ) {
         scratch.editor.writeImage(header, to: scratch.image + Envelope.byteCount)
-        let rounded = Envelope.storedByteCount(byteCount)
-        (scratch.image + byteCount).initializeMemory(as: UInt8.self, repeating: 0, count: rounded - byteCount)
         Envelope.seal(
             UnsafeMutableRawBufferPointer(start: scratch.image, count: byteCount), digest: slot.pointee.digest)
-        next.byteCount = rounded
+        next.byteCount = Envelope.storedByteCount(byteCount)
         slot.pointee.next = next
     }
 }

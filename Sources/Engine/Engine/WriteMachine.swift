@@ -238,7 +238,7 @@ extension NamespaceShard {
     }
 
     private func append(_ slot: SlotPointer, _ now: TurnTime) -> EffectAnswer {
-        let image = UnsafeRawBufferPointer(start: scratch.image, count: slot.pointee.next.byteCount)
+        let image = UnsafeRawBufferPointer(start: scratch.image, count: Envelope.byteCount(at: scratch.image))
         do throws(StorageError) {
             let answer = try backend.append(
                 slot.pointee.digest, image, stream: .fresh, tag: Tag(rawValue: UInt64(UInt(bitPattern: slot))))

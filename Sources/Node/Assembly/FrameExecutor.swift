@@ -246,6 +246,9 @@ package final class FrameExecutor {
         return .answered
     }
 
+    /// Compresses a late answer, alone in `output`.
+    package func compress(_ output: OutputBuffer) { compression.deflate(output, from: 0) }
+
     private func executeCompressed(
         _ frame: UnsafeMutablePointer<Parsed>, _ body: UnsafeRawBufferPointer, _ connection: UInt64,
         _ arrived: Instant, _ output: OutputBuffer

@@ -29,6 +29,8 @@ final class ReactorShell: ReactorHandler, EngineShell {
     private var engine: EngineShard? { executor.engine }
     private var time = SystemClock.now()
     private var offered: EngineShard?
+    /// Where the late answer at hand is written; nil if its connection has closed.
+    private var lateOutput: OutputBuffer?
 
     init(state: NodeState, number: Int) {
         self.state = state
@@ -111,9 +113,16 @@ final class ReactorShell: ReactorHandler, EngineShell {
         state.reactors.post(slot.pointee.reactor, UnsafeMutableRawPointer(slot).assumingMemoryBound(to: Letter.self))
     }
 
-    func output(of connection: UInt64) -> OutputBuffer? { reactor?.output(of: ConnectionID(rawValue: connection)) }
+    func output(of connection: UInt64) -> OutputBuffer? {
+        lateOutput = reactor?.output(of: ConnectionID(rawValue: connection))
+        return lateOutput
+    }
 
-    func answered(_ connection: UInt64) { reactor?.resume(ConnectionID(rawValue: connection)) }
+    func answered(_ connection: UInt64, isCompressionAsked: Bool) {
+        if isCompressionAsked, let lateOutput { executor.compress(lateOutput) }
+        lateOutput = nil
+        reactor?.resume(ConnectionID(rawValue: connection))
+    }
 
     /// Requests that reached no namespace. Any thread: what was offered does not change once the node serves.
     var refusedRequests: UInt64 { state.phase == .starting ? 0 : offered?.refusedRequests ?? 0 }

@@ -1,5 +1,5 @@
-// `storage-engine tiny`: the smallest whole backend in C, to show the shape. Keyed and volatile: chains of images in ordinary memory
-// under one lock. What is lent is a copy that belongs to the shard until its turn ends.
+// `storage-engine tiny`: the smallest whole backend in C, to show the shape. Keyed and volatile: chains of images in
+// ordinary memory under one lock. What is lent is a copy that belongs to the shard until its turn ends.
 #include <apus_backend.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -17,9 +17,9 @@ struct bytes {
 struct tiny {
     pthread_mutex_t lock;
     struct bytes *chains[CHAINS];
+    // Chains in order: the blob alone, the metadata of each partition.
     struct bytes *blob;
-    struct bytes *metadata[APUS_PARTITIONS];
-    uint32_t partitions;
+    struct bytes *metadata;
     uint64_t versions;
     uint64_t used;
 };
@@ -38,6 +38,14 @@ static struct bytes *copy_of(const uint8_t *digest, const void *content, uint64_
     return copy;
 }
 
+static void free_chain(struct bytes *chain) {
+    while (chain != NULL) {
+        struct bytes *next = chain->next;
+        free(chain);
+        chain = next;
+    }
+}
+
 // Where the image of `digest` hangs, or where it would.
 static struct bytes **find(struct tiny *tiny, const uint8_t *digest) {
     struct bytes **link = &tiny->chains[(digest[2] << 8 | digest[3]) % CHAINS];
@@ -45,18 +53,15 @@ static struct bytes **find(struct tiny *tiny, const uint8_t *digest) {
     return link;
 }
 
-// Hangs `image`, or nothing, where the old image of the digest is; the old one goes.
+// Hangs `image`, or nothing, where the old image of the digest is; the old one goes. Returns a version.
 static uint64_t replace(struct tiny *tiny, const uint8_t *digest, struct bytes *image) {
     pthread_mutex_lock(&tiny->lock);
     struct bytes **link = find(tiny, digest), *old = *link;
-    if (old != NULL) {
-        *link = old->next;
-        tiny->used -= old->size;
-    }
+    tiny->used += (image == NULL ? 0 : image->size) - (old == NULL ? 0 : old->size);
+    if (old != NULL) *link = old->next;
     if (image != NULL) {
         image->next = *link;
         *link = image;
-        tiny->used += image->size;
     }
     uint64_t version = ++tiny->versions;
     pthread_mutex_unlock(&tiny->lock);
@@ -64,47 +69,35 @@ static uint64_t replace(struct tiny *tiny, const uint8_t *digest, struct bytes *
     return version;
 }
 
-static int32_t tiny_open(const struct apus_open_request *request, void **backend, struct apus_error *error) {
-    (void)request, (void)error;
-    struct tiny *tiny = calloc(1, sizeof *tiny);
+// ---- The slots ----
+
+static int32_t open_tiny(const struct apus_open_request *request, void **backend, struct apus_error *error) {
+    struct tiny *tiny = *backend = calloc(1, sizeof *tiny);
     if (tiny == NULL) return APUS_OUT_OF_SPACE;
     pthread_mutex_init(&tiny->lock, NULL);
-    *backend = tiny;
     return APUS_DONE;
 }
 
-static int32_t tiny_close(void *backend, struct apus_error *error) {
-    (void)error;
+static int32_t close_tiny(void *backend, struct apus_error *error) {
     struct tiny *tiny = backend;
-    for (uint32_t chain = 0; chain < CHAINS; chain++)
-        while (tiny->chains[chain] != NULL) {
-            struct bytes *next = tiny->chains[chain]->next;
-            free(tiny->chains[chain]);
-            tiny->chains[chain] = next;
-        }
-    for (uint32_t number = 0; number < tiny->partitions; number++) free(tiny->metadata[number]);
-    free(tiny->blob);
+    for (uint32_t chain = 0; chain < CHAINS; chain++) free_chain(tiny->chains[chain]);
+    free_chain(tiny->blob);
+    free_chain(tiny->metadata);
     free(tiny);
     return APUS_DONE;
 }
 
-static int32_t make_shard(void *backend, const struct apus_shard_request *request, void **made, struct apus_error *error) {
-    (void)request, (void)error;
-    struct shard *shard = calloc(1, sizeof *shard);
+static int32_t make_shard(
+    void *backend, const struct apus_shard_request *request, void **made, struct apus_error *error) {
+    struct shard *shard = *made = calloc(1, sizeof *shard);
     if (shard == NULL) return APUS_OUT_OF_SPACE;
     shard->tiny = backend;
-    *made = shard;
     return APUS_DONE;
 }
 
-static void turn_ended(void *handle, uint32_t sleeping) {
-    (void)sleeping;
-    struct shard *shard = handle;
-    while (shard->lent != NULL) {
-        struct bytes *next = shard->lent->next;
-        free(shard->lent);
-        shard->lent = next;
-    }
+static void turn_ended(void *shard, uint32_t sleeping) {
+    free_chain(((struct shard *)shard)->lent);
+    ((struct shard *)shard)->lent = NULL;
 }
 
 static void end_shard(void *shard) {
@@ -112,95 +105,91 @@ static void end_shard(void *shard) {
     free(shard);
 }
 
-static int32_t append(void *shard, const uint8_t *digest, const void *image, uint64_t size, uint32_t stream, uint64_t tag,
-                      uint64_t *location, struct apus_error *error) {
-    (void)stream, (void)tag, (void)error;
+static int32_t append(
+    void *shard, const uint8_t *digest, const void *image, uint64_t size, uint32_t stream, uint64_t tag,
+    uint64_t *location, struct apus_error *error) {
     struct bytes *copy = copy_of(digest, image, size);
     if (copy == NULL) return APUS_OUT_OF_SPACE;
     *location = replace(((struct shard *)shard)->tiny, digest, copy);
     return APUS_DONE;
 }
 
-static int32_t read_image(void *handle, const uint8_t *digest, uint64_t location, uint64_t size, uint64_t tag,
-                          struct apus_bytes *image, struct apus_error *error) {
-    (void)location, (void)size, (void)tag, (void)error;
+static int32_t read_image(
+    void *handle, const uint8_t *digest, uint64_t location, uint64_t size, uint64_t tag, struct apus_bytes *image,
+    struct apus_error *error) {
     struct shard *shard = handle;
     pthread_mutex_lock(&shard->tiny->lock);
     struct bytes *found = *find(shard->tiny, digest);
     struct bytes *copy = found == NULL ? NULL : copy_of(digest, found->content, found->size);
     pthread_mutex_unlock(&shard->tiny->lock);
-    if (found == NULL) return APUS_ABSENT;
-    if (copy == NULL) return APUS_OVERLOADED;
+    if (copy == NULL) return found == NULL ? APUS_ABSENT : APUS_OVERLOADED;
     copy->next = shard->lent;
     shard->lent = copy;
-    *image = (struct apus_bytes){copy->content, copy->size};
+    image->bytes = copy->content;
+    image->size = copy->size;
     return APUS_DONE;
 }
 
-static int32_t remove_image(void *shard, const uint8_t *digest, uint64_t location, uint64_t tag, struct apus_error *error) {
-    (void)location, (void)tag, (void)error;
+static int32_t remove_image(
+    void *shard, const uint8_t *digest, uint64_t location, uint64_t tag, struct apus_error *error) {
     replace(((struct shard *)shard)->tiny, digest, NULL);
     return APUS_DONE;
 }
 
-static int32_t commit(void *shard, const uint8_t *digest, uint64_t tag, struct apus_error *error) {
-    (void)shard, (void)digest, (void)tag, (void)error;
+static int32_t commit(void *shard, const uint8_t *digest, uint64_t tag, struct apus_error *error) { return APUS_DONE; }
+
+static int32_t scan(
+    void *backend, uint32_t segment, uint32_t count, apus_visit visit, void *context, struct apus_error *error) {
     return APUS_DONE;
 }
 
-static int32_t scan(void *backend, uint32_t segment, uint32_t count, apus_visit visit, void *context, struct apus_error *error) {
-    (void)backend, (void)segment, (void)count, (void)visit, (void)context, (void)error;
+static int32_t load(const struct bytes *kept, apus_sink sink, void *context) {
+    for (; kept != NULL; kept = kept->next) sink(context, kept->content, kept->size);
+    return APUS_DONE;
+}
+
+// All or nothing: the old chain goes when the new one is whole.
+static int32_t store(struct bytes **kept, const struct apus_bytes *parts, uint32_t count) {
+    struct bytes *made = NULL, **end = &made;
+    for (uint32_t number = 0; number < count; number++, end = &(*end)->next)
+        if ((*end = copy_of(NULL, parts[number].bytes, parts[number].size)) == NULL) {
+            free_chain(made);
+            return APUS_OUT_OF_SPACE;
+        }
+    free_chain(*kept);
+    *kept = made;
     return APUS_DONE;
 }
 
 static int32_t load_blob(void *backend, apus_sink sink, void *context, struct apus_error *error) {
-    (void)error;
-    struct tiny *tiny = backend;
-    if (tiny->blob != NULL) sink(context, tiny->blob->content, tiny->blob->size);
-    return APUS_DONE;
+    return load(((struct tiny *)backend)->blob, sink, context);
 }
 
 static int32_t store_blob(void *backend, const void *bytes, uint64_t size, struct apus_error *error) {
-    (void)error;
-    struct tiny *tiny = backend;
-    free(tiny->blob);
-    tiny->blob = copy_of(NULL, bytes, size);
-    return tiny->blob == NULL ? APUS_OUT_OF_SPACE : APUS_DONE;
+    return store(&((struct tiny *)backend)->blob, &(struct apus_bytes){bytes, size}, 1);
 }
 
 static int32_t load_metadata(void *backend, apus_sink sink, void *context, struct apus_error *error) {
-    (void)error;
-    struct tiny *tiny = backend;
-    for (uint32_t number = 0; number < tiny->partitions; number++)
-        sink(context, tiny->metadata[number]->content, tiny->metadata[number]->size);
-    return APUS_DONE;
+    return load(((struct tiny *)backend)->metadata, sink, context);
 }
 
 static int32_t store_metadata(void *backend, const struct apus_bytes *parts, uint32_t count, struct apus_error *error) {
-    (void)error;
-    struct tiny *tiny = backend;
-    while (tiny->partitions > 0) free(tiny->metadata[--tiny->partitions]);
-    for (uint32_t number = 0; number < count; number++) {
-        tiny->metadata[number] = copy_of(NULL, parts[number].bytes, parts[number].size);
-        if (tiny->metadata[number] == NULL) return APUS_OUT_OF_SPACE;
-        tiny->partitions = number + 1;
-    }
-    return APUS_DONE;
+    return store(&((struct tiny *)backend)->metadata, parts, count);
 }
 
 static void statistics(void *backend, struct apus_statistics *figures) {
     figures->used_bytes = __atomic_load_n(&((struct tiny *)backend)->used, __ATOMIC_RELAXED);
-    figures->allocated_bytes = figures->used_bytes;
 }
 
 static const struct apus_backend table = {
     .magic = APUS_BACKEND_MAGIC, .size = sizeof table,
     .version_major = APUS_VERSION_MAJOR, .version_minor = APUS_VERSION_MINOR,
-    .name = "tiny", .format_min = 1, .format_max = 1, .capabilities = APUS_KEYED | APUS_VOLATILE, .medium = APUS_MEDIUM_NONE,
-    .image_size_max = 8 << 20, .location_bits = APUS_LOCATION_BITS,
-    .open = tiny_open, .close = tiny_close, .make_shard = make_shard, .end_shard = end_shard,
+    .name = "tiny", .format_min = 1, .format_max = 1, .capabilities = APUS_KEYED | APUS_VOLATILE,
+    .medium = APUS_MEDIUM_NONE, .image_size_max = 8 << 20, .location_bits = APUS_LOCATION_BITS,
+    .open = open_tiny, .close = close_tiny, .make_shard = make_shard, .end_shard = end_shard,
     .append = append, .read = read_image, .remove = remove_image, .commit = commit, .turn_ended = turn_ended,
     .scan = scan, .load_blob = load_blob, .store_blob = store_blob,
-    .load_metadata = load_metadata, .store_metadata = store_metadata, .statistics = statistics};
+    .load_metadata = load_metadata, .store_metadata = store_metadata, .statistics = statistics,
+};
 
 const struct apus_backend *apus_backend_entry(void) { return &table; }

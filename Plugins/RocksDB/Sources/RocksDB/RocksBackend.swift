@@ -56,7 +56,8 @@ final class RocksBackend: Backend {
             let key = RocksBackend.part(iterator, rocksdb_iter_key)
             guard (Int(key[0]) << 8 | Int(key[1])) * count >> 16 == segment else { break }
             if key.count == Digest.byteCount {
-                guard try show(Digest(key.baseAddress!), RocksBackend.part(iterator, rocksdb_iter_value), visit) else { break }
+                let image = RocksBackend.part(iterator, rocksdb_iter_value)
+                guard try show(Digest(key.baseAddress!), image, visit) else { break }
             }
             rocksdb_iter_next(iterator)
         }

@@ -126,7 +126,8 @@ final class RocksDatabase: @unchecked Sendable {
         return number
     }
 
-    /// Everything up to write `number` is on the medium when it returns. Who waits for another's sync may find its own work done.
+    /// Everything up to write `number` is on the medium when it returns. Who waits for another's sync may find its own
+    /// work done.
     func sync(upTo number: UInt64) throws(StorageError) {
         let failure: StorageError? = synced.withLock { synced in
             if synced >= number { return nil }

@@ -1,5 +1,5 @@
-// The data plane: one shard for each storage thread. The appends and removes of one turn go into one batch, which `poll` writes: one
-// entry in the write-ahead log for all of them.
+// The data plane: one shard for each storage thread. The appends and removes of one turn go into one batch, which `poll`
+// writes: one entry in the write-ahead log for all of them.
 //
 // Invariants:
 // 1. `waiting` names the operations in `batch`, in order; both are empty after `write`.
@@ -65,7 +65,8 @@ final class RocksShard: BackendShard {
         bytes.baseAddress?.assumingMemoryBound(to: CChar.self)
     }
 
-    /// What the image of `digest` takes now, nil if there is none: the count of live bytes wants to know. Leaves the digest in `key`.
+    /// What the image of `digest` takes now, nil if there is none: the count of live bytes wants to know. Leaves the
+    /// digest in `key`.
     private func storedByteCount(_ digest: Digest) throws(StorageError) -> Int? {
         digest.store(to: key.baseAddress!)
         guard let pinned = try database.pinned(UnsafeRawBufferPointer(key)) else { return nil }

@@ -26,7 +26,9 @@ struct Folder {
         defer { closedir(listing) }
         var names: [String] = []
         while let entry = readdir(listing) {
-            names.append(withUnsafeBytes(of: entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) })
+            withUnsafeBytes(of: entry.pointee.d_name) { name in
+                names.append(String(decoding: name.prefix { $0 != 0 }, as: UTF8.self))
+            }
         }
         return names
     }
@@ -55,7 +57,8 @@ struct Folder {
         return bytes
     }
 
-    /// Puts `bytes` in the place of what the file held, in one step; `durably`: the new bytes are on the medium before the old are gone.
+    /// Puts `bytes` in the place of what the file held, in one step; `durably`: the new bytes are on the medium before
+    /// the old are gone.
     func replace(_ name: String, _ bytes: UnsafeRawBufferPointer, durably: Bool) throws(StorageError) {
         let fresh = name + ".new"
         let file = openat(handle, fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)

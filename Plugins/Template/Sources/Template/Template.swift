@@ -1,7 +1,8 @@
-// A whole storage backend, one file for each record: plain and correct, not fast. Copy it, then put your store in the place of `Folder`.
+// A whole storage backend, one file for each record: plain and correct, not fast. Copy it, then put your store in the
+// place of `Folder`.
 //
-// Invariants: 1. A file named by the 40 digits of a digest holds the newest image of that digest. 2. What takes a file's place is durable
-// first, so a crash leaves the one or the other.
+// Invariants: 1. A file named by the 40 digits of a digest holds the newest image of that digest. 2. What takes a file's
+// place is durable first, so a crash leaves the one or the other.
 internal import Base
 public import Storage
 internal import Synchronization
@@ -10,8 +11,9 @@ internal import Synchronization
 public enum Template {
     static let limits = BackendLimits(imageSizeMax: 16 << 20, locationBits: Location.bitCount, atomicWriteSize: 0)
 
-    /// What the operator writes as `storage-engine template { ... }`. Each capability is a promise that the kit tests: calls may block
-    /// (so the node gives them threads), one image for each digest, what a commit has answered survives a crash, deletes too.
+    /// What the operator writes as `storage-engine template { ... }`. Each capability is a promise that the kit tests:
+    /// calls may block (so the node gives them threads), one image for each digest, what a commit has answered survives a
+    /// crash, deletes too.
     public static let descriptor = BackendDescriptor(
         name: "template", contract: .current, formats: 1...1,
         capabilities: [.keyed, .blocking, .durableAtCommit, .deletesLast],

@@ -1,11 +1,12 @@
 // Images in memory, by digest and location, shared by all shards of a namespace. What makes its answers right:
 //
 // 1. An entry holds bytes that the backend below gave, or was given, for exactly this digest and location.
-// 2. A location means other bytes only after an append or a compaction has put an image of the same digest there. Either replaces or drops
-//    the entry of that digest before the engine learns of the location, so no reader can ask in between.
-// 3. A read under way keeps its location from being used again (the backend below pins it), and its bytes are entered before they are
-//    handed on. So what it enters comes before whatever replaces it.
-// 4. Everything of a digest is in one stripe and changes under its lock. `byteCount` of a stripe is the sum of its entries, at most its limit.
+// 2. Whatever makes an entry wrong (an append that is placed, a delete that is done, an image that moves) replaces or drops it
+//    before the engine learns of it, so nobody can ask in between.
+// 3. What a read from below brings is kept only if nothing has replaced or dropped its digest's entry since the read began: it
+//    may be older than that. `changes` tells; digests share counters, which costs an entry now and then and nothing else.
+// 4. Everything of a digest is in one stripe and changes under its lock. A stripe's `byteCount` is the sum of its entries, at
+//    most its limit.
 internal import Base
 internal import Storage
 internal import Synchronization
@@ -23,7 +24,7 @@ final class HotImage: @unchecked Sendable {
     deinit { bytes.deallocate() }
 }
 
-/// The cache. Any thread; waits only for others' look-ups in the same stripe.
+/// The cache. Any thread; waits only for others in the same stripe.
 final class HotCache: Sendable {
     private static let stripesMax = 64
     private static let stripeBytesMin = 16 << 20
@@ -39,14 +40,29 @@ final class HotCache: Sendable {
 
     private func stripe(_ digest: Digest) -> Stripe { stripes[Int(digest.high >> 8) % stripes.count] }
 
+    /// What a look-up came to.
+    enum Found {
+        case image(HotImage)
+        /// With what `fill` wants to know when the image has been read.
+        case nothing(changes: UInt32)
+    }
+
     /// The image of `digest` at `location`, if it is here.
-    func image(_ digest: Digest, at location: Location) -> HotImage? {
+    func find(_ digest: Digest, at location: Location) -> Found {
         stripe(digest).contents.withLock { $0.find(digest, location) }
     }
 
-    /// Keeps this image, and none that was there before of the same digest.
+    /// Keeps an image that was appended, and none that was there before of the same digest.
     func put(_ digest: Digest, at location: Location, _ image: HotImage) {
-        stripe(digest).contents.withLock { $0.put(digest, location, image) }
+        stripe(digest).contents.withLock { contents in
+            contents.drop(digest, nil)
+            contents.insert(digest, location, image)
+        }
+    }
+
+    /// Keeps an image that was read, unless it may be older than what has happened to its digest since.
+    func fill(_ digest: Digest, at location: Location, _ image: HotImage, unlessChangedSince changes: UInt32) {
+        stripe(digest).contents.withLock { $0.fill(digest, location, image, changes) }
     }
 
     /// Forgets the image of `digest`, wherever it is.
@@ -69,8 +85,8 @@ private final class Stripe: Sendable {
     init(byteCountMax: Int) { contents = Mutex(Contents(byteCountMax: byteCountMax)) }
 }
 
-/// One stripe's entries. When there are too many, a hand goes round: it passes over an entry that was used since it came by last, and takes
-/// the first that was not.
+/// One stripe's entries. When there are too many, a hand goes round: it passes over an entry that was used since it came
+/// by last, and takes the first that was not.
 private struct Contents {
     private struct Entry {
         let digest: Digest
@@ -84,6 +100,7 @@ private struct Contents {
     private static let overhead = 128
     /// The hand takes whatever it finds after so many steps: a look-up must not wait for a long walk.
     private static let stepsMax = 64
+    private static let counters = 1024
     private let byteCountMax: Int
     private(set) var byteCount = 0
     private(set) var hits: UInt64 = 0
@@ -91,21 +108,38 @@ private struct Contents {
     private var entries: [Entry] = []
     private var places: [Digest: Int] = [:]
     private var hand = 0
+    private var changes = [UInt32](repeating: 0, count: Contents.counters)
 
     init(byteCountMax: Int) { self.byteCountMax = byteCountMax }
 
-    mutating func find(_ digest: Digest, _ location: Location) -> HotImage? {
+    private func counter(_ digest: Digest) -> Int { Int(digest.middle % UInt64(Contents.counters)) }
+
+    mutating func find(_ digest: Digest, _ location: Location) -> HotCache.Found {
         guard let place = places[digest], entries[place].location == location else {
             misses += 1
-            return nil
+            return .nothing(changes: changes[counter(digest)])
         }
         hits += 1
         entries[place].wasUsed = true
-        return entries[place].image
+        return .image(entries[place].image)
     }
 
-    mutating func put(_ digest: Digest, _ location: Location, _ image: HotImage) {
-        drop(digest, nil)
+    /// Forgets the image of `digest`, if it is that of `location`; nil for any. Either way something has happened to this
+    /// digest.
+    mutating func drop(_ digest: Digest, _ location: Location?) {
+        changes[counter(digest)] &+= 1
+        guard let place = places[digest], location == nil || entries[place].location == location else { return }
+        remove(place)
+    }
+
+    mutating func fill(_ digest: Digest, _ location: Location, _ image: HotImage, _ before: UInt32) {
+        guard changes[counter(digest)] == before else { return }
+        if let place = places[digest] { remove(place) }
+        insert(digest, location, image)
+    }
+
+    mutating func insert(_ digest: Digest, _ location: Location, _ image: HotImage) {
+        assert(places[digest] == nil, "one entry for each digest")
         let entry = Entry(digest: digest, location: location, image: image, wasUsed: true)
         while byteCount + entry.byteCount > byteCountMax, !entries.isEmpty { takeOne() }
         guard byteCount + entry.byteCount <= byteCountMax else { return }
@@ -113,11 +147,6 @@ private struct Contents {
         entries.append(entry)
         byteCount += entry.byteCount
         assert(places.count == entries.count)
-    }
-
-    mutating func drop(_ digest: Digest, _ location: Location?) {
-        guard let place = places[digest], location == nil || entries[place].location == location else { return }
-        remove(place)
     }
 
     private mutating func takeOne() {

@@ -1,5 +1,5 @@
-// `storage-engine tiered { hot-size 1G  cold rocksdb { ... } }`: the records that are used most in memory, all of them in another backend.
-// Nothing lives here alone: what this backend holds can be thrown away at any time.
+// `storage-engine tiered { hot-size 1G  cold rocksdb { ... } }`: the records that are used most in memory, all of them in
+// another backend. Nothing lives here alone: what this backend holds can be thrown away at any time.
 public import Storage
 
 /// Memory over any other backend, as the registry knows it.
@@ -17,8 +17,10 @@ public enum Tiered {
         open: { (request) throws(StorageError) -> any Backend in try TieredBackend(request) })
 
     private static let settings: [SettingSchema] = [
-        SettingSchema("hot-size", .size(1 << 20...1 << 47), default: "1G", help: "memory in bytes for the records that are used most"),
-        SettingSchema(coldSetting, .backend, help: "the backend that holds all records, with its settings: cold rocksdb { ... }"),
+        SettingSchema("hot-size", .size(1 << 20...1 << 47), default: "1G",
+            help: "memory in bytes for the records that are used most"),
+        SettingSchema(coldSetting, .backend,
+            help: "the backend that holds all records, with its settings: cold rocksdb { ... }"),
         // The node offers this one only where the descriptor itself promises it; here the promise comes from below.
         SettingSchema("commit-to-device", .boolean, default: "false",
             help: "answer writes and deletes when they are durable in the backend below"),

@@ -1,8 +1,10 @@
-// The data plane: every call goes on to the shard below, reads only if memory does not have the answer. Tags and answers pass through.
+// The data plane: every call goes on to the shard below, reads only if memory does not have the answer. Tags and answers
+// pass through.
 //
 // Invariants:
-// 1. `underWay` names the appends and reads that the shard below has answered `pending`, until `poll` ends them.
-// 2. `lent` keeps the images alive whose bytes were given out in this turn.
+// 1. `underWay` names the appends, removes and reads that the shard below has answered `pending`, until `poll` ends them.
+// 2. The cache has learned of the end of an operation when the engine does.
+// 3. `lent` keeps the images alive whose bytes were given out in this turn.
 internal import Base
 internal import Storage
 
@@ -17,7 +19,8 @@ final class TieredShard: BackendShard {
     private enum Operation {
         /// With a copy of the image, unless it is too large for the cache.
         case append(Digest, HotImage?)
-        case read(Digest, Location)
+        case remove(Digest)
+        case read(Digest, Location, changes: UInt32)
     }
 
     init(_ cold: any BackendShard, _ cache: HotCache) {
@@ -38,14 +41,16 @@ final class TieredShard: BackendShard {
     }
 
     func read(_ digest: Digest, at location: Location, byteCount: Int, tag: Tag) throws(StorageError) -> ReadAnswer {
-        if let image = cache.image(digest, at: location) {
+        switch cache.find(digest, at: location) {
+        case .image(let image):
             lent.append(image)
             return .here(image.bytes)
+        case .nothing(let changes):
+            let answer = try cold.read(digest, at: location, byteCount: byteCount, tag: tag)
+            // What the backend below answers at once it has in memory itself: that is not kept twice.
+            if case .pending = answer { begin(tag, .read(digest, location, changes: changes)) }
+            return answer
         }
-        let answer = try cold.read(digest, at: location, byteCount: byteCount, tag: tag)
-        // What the backend below answers at once it has in memory itself: that is not kept twice.
-        if case .pending = answer { begin(tag, .read(digest, location)) }
-        return answer
     }
 
     func prefetch(at location: Location, byteCount: Int) { cold.prefetch(at: location, byteCount: byteCount) }
@@ -56,8 +61,12 @@ final class TieredShard: BackendShard {
     }
 
     func remove(_ digest: Digest, at location: Location, tag: Tag) throws(StorageError) -> DoneAnswer {
-        cache.drop(digest)
-        return try cold.remove(digest, at: location, tag: tag)
+        let answer = try cold.remove(digest, at: location, tag: tag)
+        switch answer {
+        case .done: cache.drop(digest)
+        case .pending: begin(tag, .remove(digest))
+        }
+        return answer
     }
 
     func commit(_ digest: Digest, tag: Tag) throws(StorageError) -> DoneAnswer { try cold.commit(digest, tag: tag) }
@@ -93,13 +102,12 @@ final class TieredShard: BackendShard {
         switch (operation, completion.result) {
         case (.append(let digest, let image), .placed(let location)): placed(digest, location, image)
         // What stands below after a failure only the backend below knows.
-        case (.append(let digest, _), _): cache.drop(digest)
-        case (.read(let digest, let location), .read(let image)):
+        case (.append(let digest, _), _), (.remove(let digest), _): cache.drop(digest)
+        case (.read(let digest, let location, let changes), .read(let image)):
             // A damaged image is the engine's to report; kept here, it would stay damaged when the medium has recovered.
-            guard image.count <= cache.imageSizeMax, Envelope.fits(image, digest: digest), Envelope.checksumFits(image) else {
-                return
-            }
-            cache.put(digest, at: location, HotImage(copying: image))
+            guard image.count <= cache.imageSizeMax, Envelope.fits(image, digest: digest), Envelope.checksumFits(image)
+            else { return }
+            cache.fill(digest, at: location, HotImage(copying: image), unlessChangedSince: changes)
         case (.read, _): return
         }
     }

@@ -1,5 +1,6 @@
-// Holds the backend, over another one, to the contract and to the promises of both. Usage: TieredKit rocksdb|template|memory OPTIONS; the
-// options are those of every kit, --help names them. So little is hot that the kit's images do not all fit.
+// Holds the backend, over another one, to the contract and to the promises of both. Usage: TieredKit
+// rocksdb|template|memory OPTIONS; the options are those of every kit, --help names them. So little is hot that the kit's
+// images do not all fit.
 import Builtin
 import Glibc
 import RocksDB

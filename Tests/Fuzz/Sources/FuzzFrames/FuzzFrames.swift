@@ -22,7 +22,7 @@ private final class Info: InfoResponder {
 private final class Shell: EngineShell {
     func post(_ slot: SlotPointer) { fatalError("one reactor never posts") }
     func output(of connection: UInt64) -> OutputBuffer? { nil }
-    func answered(_ connection: UInt64) {}
+    func answered(_ connection: UInt64, isCompressionAsked: Bool) {}
 }
 
 private final class World {
