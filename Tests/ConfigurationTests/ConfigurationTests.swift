@@ -167,7 +167,8 @@ import Testing
         let pair = BackendDescriptor(
             name: "pair", contract: .current, formats: 1...1, capabilities: [],
             limits: cold.limits, medium: .none,
-            settings: [SettingSchema("hot", .size(0...1 << 30), default: "2M", help: ""), SettingSchema("part", .backend, help: "")],
+            settings: [SettingSchema("hot", .size(0...1 << 30), default: "2M", help: ""),
+                SettingSchema("part", .backend, help: "")],
             composition: Composition(setting: "part") { (capabilities, limits) in (capabilities, limits) },
             open: { (_) throws(StorageError) in throw .closed })
         return try BackendRegistry([Memory.descriptor, cold, pair])
@@ -193,7 +194,8 @@ import Testing
         let settings = configuration.namespaces[0].storageSettings
         #expect(settings.number("hot") == 4 << 20 && settings.text("part") == "cold-one")
         let part = settings.part("part")
-        #expect(part.number("cache") == 8192 && part.number("storage-threads") == 2 && part.number("storage-queue-max") == 4096)
+        #expect(part.number("cache") == 8192 && part.number("storage-threads") == 2
+            && part.number("storage-queue-max") == 4096)
         #expect(part.flag("commit-to-device") && part.text("directory") == nil && part.text("hot") == nil)
         #expect(configuration.values(namespace: "one").contains { $0 == ("storage-engine.part.cache", "8192") })
     }
@@ -216,7 +218,8 @@ import Testing
 
     /// What every backend of a kind can be told, without its author's doing.
     @Test func standardSettings() throws {
-        let configuration = try parse("namespace one {\n storage-engine cold-one { commit-to-device true\n }\n}\n", try withParts())
+        let configuration = try parse("namespace one {\n storage-engine cold-one { commit-to-device true\n }\n}\n",
+            try withParts())
         #expect(configuration.namespaces[0].commitToDevice)
         #expect(configuration.namespaces[0].storageSettings.number("stop-writes-used-pct") == 70)
         #expect(problems("namespace one {\n storage-engine memory { storage-threads 2\n }\n}\n").count == 1)
@@ -226,6 +229,7 @@ import Testing
         let text = "plugin {\n path /a.so\n path b.so # relative\n}\nnamespace x { storage-engine not-known-yet\n}\n"
         let paths = try ConfigurationParser.pluginPaths(Array(text.utf8), fileName: "a.conf")
         #expect(paths.map(\.path) == ["/a.so", "b.so"] && paths.map(\.line) == [2, 3])
-        #expect(throws: ConfigurationError.self) { try ConfigurationParser.pluginPaths(Array("plugin {".utf8), fileName: "a.conf") }
+        #expect(throws: ConfigurationError.self) { try ConfigurationParser.pluginPaths(Array("plugin {".utf8),
+            fileName: "a.conf") }
     }
 }

@@ -1,5 +1,6 @@
 // A keyed backend for the kit's own tests: a dictionary with a copy of what was committed, and ways to break it. Invariants:
-// 1. `states[digest]` is what a digest had since it was last committed, oldest first; the first is what must outlast a crash, the last is now.
+// 1. `states[digest]` is what a digest had since it was last committed, oldest first; the first is what must outlast a
+//    crash, the last is now.
 // 2. A crash keeps one state of each digest, drawn by its seed.
 import Base
 import Storage
@@ -62,7 +63,7 @@ final class KeyedMedium: Sendable {
 
     func usedBytes(_ state: borrowing State) -> Int {
         var sum = 0
-        for (_, states) in state.states { if let image = states.last ?? nil { sum += Envelope.storedByteCount(image.bytes.count) } }
+        for (_, states) in state.states { sum += Envelope.storedByteCount((states.last ?? nil)?.bytes.count ?? 0) }
         return sum
     }
 
@@ -103,11 +104,14 @@ final class KeyedBackend: Backend {
                 visit(ScannedImage(digest: digest, location: image.location, image: $0, sequence: 0))
             }
             if case .stop = decision { return }
-            if case .stale = decision, flaw != .ignoresStale { try medium.use { (state) throws(StorageError) in state.states[digest]?.append(nil) } }
+            guard case .stale = decision, flaw != .ignoresStale else { continue }
+            try medium.use { (state) throws(StorageError) in state.states[digest]?.append(nil) }
         }
     }
 
-    func loadNamespaceBlob() throws(StorageError) -> [UInt8] { try medium.use { (state) throws(StorageError) in state.blob } }
+    func loadNamespaceBlob() throws(StorageError) -> [UInt8] {
+        try medium.use { (state) throws(StorageError) in state.blob }
+    }
 
     func storeNamespaceBlob(_ bytes: [UInt8]) throws(StorageError) {
         guard bytes.count <= 1 << 20 else { throw .tooLarge(limitBytes: 1 << 20) }
@@ -166,7 +170,8 @@ private final class KeyedShard: BackendShard {
     func append(
         _ digest: Digest, _ image: UnsafeRawBufferPointer, stream: Stream, tag: Tag
     ) throws(StorageError) -> AppendAnswer {
-        guard image.count <= KeyedSubject.limits.imageSizeMax else { throw .tooLarge(limitBytes: KeyedSubject.limits.imageSizeMax) }
+        let limit = KeyedSubject.limits.imageSizeMax
+        guard image.count <= limit else { throw .tooLarge(limitBytes: limit) }
         let location = medium.versions.next()
         if flaw == .spoilsLentBytes { for bytes in lent { bytes.initializeMemory(as: UInt8.self, repeating: 0) } }
         if flaw == .copiesLate {
@@ -189,7 +194,8 @@ private final class KeyedShard: BackendShard {
 
     func read(_ digest: Digest, at location: Location, byteCount: Int, tag: Tag) throws(StorageError) -> ReadAnswer {
         let found = try medium.use { (state) throws(StorageError) in
-            shows(.returnsStaleBytes) ? state.before[digest] ?? state.states[digest]?.last ?? nil : state.states[digest]?.last ?? nil
+            let now = state.states[digest]?.last ?? nil
+            return shows(.returnsStaleBytes) ? state.before[digest] ?? now : now
         }
         guard let found else { return isLate(tag, .absent) ? .pending : .absent }
         let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: found.bytes.count, alignment: 16)

@@ -97,7 +97,9 @@ import Testing
                     value = value % 250 + 1
                     let outcome = try driver.write(filled(value, sectors * 512), at: first * 512, durable: isDurable)
                     #expect(outcome == .done(byteCount: sectors * 512))
-                    for sector in first..<(first + sectors) { allowed[sector] = isDurable ? [value] : allowed[sector] + [value] }
+                    for sector in first..<(first + sectors) {
+                        allowed[sector] = isDurable ? [value] : allowed[sector] + [value]
+                    }
                 case 7..<9:
                     #expect(try driver.flush() == .done(byteCount: 0))
                     allowed = allowed.map { [$0[$0.count - 1]] }

@@ -15,7 +15,8 @@ import Testing
             let range = offset..<(offset + sectors * 512)
             if Bool.random(using: &random) {
                 let bytes = range.map { _ in UInt8.random(in: 0...255, using: &random) }
-                #expect(try driver.write(bytes, at: offset, durable: .random(using: &random)) == .done(byteCount: bytes.count))
+                let outcome = try driver.write(bytes, at: offset, durable: .random(using: &random))
+                #expect(outcome == .done(byteCount: bytes.count))
                 model.replaceSubrange(range, with: bytes)
             } else {
                 let found = try driver.read(at: offset, range.count)

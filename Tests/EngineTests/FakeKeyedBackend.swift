@@ -82,7 +82,8 @@ final class FakeKeyedShard: BackendShard {
         if try fails(tag, digest, "append") { return .pending }
         let location = backend.nextVersion()
         let bytes = Array(image)
-        return put(tag, digest, .placed(location)) { [backend] in backend.images[digest] = bytes } ? .pending : .placed(location)
+        return put(tag, digest, .placed(location)) { [backend] in backend.images[digest] = bytes }
+            ? .pending : .placed(location)
     }
 
     func read(_ digest: Digest, at location: Location, byteCount: Int, tag: Storage.Tag) throws(StorageError) -> ReadAnswer {

@@ -99,7 +99,8 @@ final class Harness {
             let shell = FakeShell(self, reactor)
             shells.append(shell)
             shards.append(EngineShard(
-                reactor: reactor, namespaces: [namespace], backends: [try backend.makeShard(ShardRequest(index: reactor, count: reactors, wake: {}))],
+                reactor: reactor, namespaces: [namespace],
+                    backends: [try backend.makeShard(ShardRequest(index: reactor, count: reactors, wake: {}))],
                 shell: shell, cluster: cluster, deadlineMilliseconds: 1000, log: { _ in }))
         }
         for shard in shards { shard.turnBegan(time) }

@@ -26,7 +26,8 @@ import Wire
         let seed = runSeed("KeyedTests")
         var random = SeededRandom(seed: seed)
         try forAWhile(1) {
-            let (harness, backend) = try keyed(random.next(), reactors: 2, late: [0, 50, 100].randomElement(using: &random)!) {
+            let (harness, backend) = try keyed(random.next(), reactors: 2,
+                late: [0, 50, 100].randomElement(using: &random)!) {
                 $0.pendingLimit = 0
                 $0.commitBeforeAnswer = true
             }
@@ -39,7 +40,8 @@ import Wire
                 let connection = UInt64.random(in: 1...10, using: &random)
                 if open[connection] == nil {
                     let asked = Asked(
-                        digest: digests.randomElement(using: &random)!, kind: Int.random(in: 0..<4, using: &random), value: nextValue)
+                        digest: digests.randomElement(using: &random)!, kind: Int.random(in: 0..<4, using: &random),
+                            value: nextValue)
                     nextValue += 1
                     open[connection] = asked
                     switch asked.kind {
@@ -92,7 +94,8 @@ import Wire
         backend.images = [:]
         #expect(harness.ask(Request.get(digest)).result == .unknown)
         #expect(harness.namespace.total(.recordsUnreadable) == 1)
-        _ = harness.ask(Request.write(digest, [.init(code: 2, name: "v", value: Request.integer(2))], info3: .createOrReplace))
+        _ = harness.ask(Request.write(digest, [.init(code: 2, name: "v", value: Request.integer(2))],
+            info3: .createOrReplace))
         #expect(harness.ask(Request.get(digest)).integer("v") == 2)
         backend.latePercent = 100
         harness.send(Request.get(digest), 1)
@@ -106,7 +109,8 @@ import Wire
         #expect(harness.namespace.total(.recordsUnreadable) == 1)
     }
 
-    /// The backend replaced the image before the commit failed: the client learns of the failure, and readers see one version.
+    /// The backend replaced the image before the commit failed: the client learns of the failure, and readers see one
+    /// version.
     @Test func aFailedCommitLeavesIndexAndBackendAlike() throws {
         let (harness, backend) = try keyed(4) { $0.commitBeforeAnswer = true }
         _ = harness.ask(Request.put(digest, "v", 1))

@@ -26,7 +26,8 @@ private struct World {
     ) throws {
         let descriptor = try FakeLoader().load(change)
         let request = OpenRequest(
-            namespace: "test", settings: BackendSettings([("cache-size", "1048576"), ("mode", "lazy"), ("hosts", "a"), ("hosts", "b")]),
+            namespace: "test", settings: BackendSettings([("cache-size", "1048576"), ("mode", "lazy"), ("hosts", "a"),
+                ("hosts", "b")]),
             agreement: Agreement(backend: "test-plugin", format: 3, capabilities: descriptor.capabilities),
             directory: "/data/test", log: { [log] in log.add($0) })
         let box = TestStore.Box()
@@ -73,7 +74,8 @@ extension BackendShard {
         return try append(digest, block.view, stream: .fresh, tag: Storage.Tag(rawValue: tag))
     }
     fileprivate func get(_ digest: Digest, _ tag: UInt64 = 1) throws -> [UInt8]? {
-        guard case .here(let bytes) = try read(digest, at: Location(rawValue: 1), byteCount: 48, tag: Storage.Tag(rawValue: tag)) else {
+        guard case .here(let bytes) = try read(digest, at: Location(rawValue: 1), byteCount: 48,
+            tag: Storage.Tag(rawValue: tag)) else {
             return nil
         }
         return Array(bytes)
@@ -106,7 +108,8 @@ private func failure(_ body: () throws -> Void) -> StorageError? {
     #expect(world.backend?.statistics.usedBytes == UInt64(bytes.count))
     #expect(world.backend?.statistics.details.map { "\($0.name)=\($0.value)" } == ["readers=17"])
     guard case .done = try world.shard.remove(digest, at: location, tag: tag(3)) else { throw StorageError.closed }
-    guard case .absent = try world.shard.read(digest, at: location, byteCount: 64, tag: tag(4)) else { throw StorageError.closed }
+    guard case .absent = try world.shard.read(digest, at: location, byteCount: 64,
+        tag: tag(4)) else { throw StorageError.closed }
     world.shard.prefetch(at: location, byteCount: 64)
     world.shard.release(digest, at: location, byteCount: 64)
     world.shard.turnEnded(sleeping: true)
@@ -126,11 +129,13 @@ private func failure(_ body: () throws -> Void) -> StorageError? {
         let name = random.next()
         switch random.next() % 4 {
         case 0:
-            guard case .pending = try world.shard.place(digest, image(digest, Int(number)), name) else { throw StorageError.closed }
+            guard case .pending = try world.shard.place(digest, image(digest, Int(number)),
+                name) else { throw StorageError.closed }
             expected.append("\(name) placed \(world.store.lastLocation)")
         case 1:
             let there = world.store.images[digest]?.bytes.count
-            guard case .pending = try world.shard.read(digest, at: Location(rawValue: 1), byteCount: 48, tag: tag(name)) else {
+            guard case .pending = try world.shard.read(digest, at: Location(rawValue: 1), byteCount: 48,
+                tag: tag(name)) else {
                 throw StorageError.closed
             }
             expected.append("\(name) " + (there.map { "read \($0)" } ?? "absent"))
@@ -222,9 +227,12 @@ private let errors: [(Answer, StorageError)] = [
     _ = try world.shard.place(digest, image(digest, limit - Envelope.byteCount))
     #expect(failure { _ = try world.shard.place(digest, image(digest, limit)) } == .tooLarge(limitBytes: limit))
     #expect(failure { _ = try world.shard.place(digest, []) } != nil)
-    #expect(failure { try backend.storeNamespaceBlob([UInt8](repeating: 0, count: limit + 1)) } == .tooLarge(limitBytes: limit))
-    #expect(failure { try backend.storePartitionMetadata([[UInt8](repeating: 0, count: 257)]) } == .tooLarge(limitBytes: 256))
-    #expect(failure { try backend.storePartitionMetadata([[UInt8]](repeating: [], count: 4097)) } == .tooLarge(limitBytes: 4096))
+    #expect(failure { try backend.storeNamespaceBlob([UInt8](repeating: 0, count: limit
+        + 1)) } == .tooLarge(limitBytes: limit))
+    #expect(failure { try backend.storePartitionMetadata([[UInt8](repeating: 0,
+        count: 257)]) } == .tooLarge(limitBytes: 256))
+    #expect(failure { try backend.storePartitionMetadata([[UInt8]](repeating: [],
+        count: 4097)) } == .tooLarge(limitBytes: 4096))
     #expect(world.store.images.count == 1 && world.store.blob.isEmpty && world.store.metadata.isEmpty)
 }
 
@@ -324,7 +332,8 @@ private func expectBreach(_ world: World, _ text: String, _ body: () throws -> V
         _ = try world.shard.commit(digest, tag: tag(1))
     }
     world.store.wideLocation = true
-    expectBreach(world, "append gave a location of more than 40 bits") { _ = try world.shard.place(digest, image(digest, 16)) }
+    expectBreach(world, "append gave a location of more than 40 bits") { _ = try world.shard.place(digest,
+        image(digest, 16)) }
     world.store.lendsNothing = true
     expectBreach(world, "read gave an image of 0 bytes") { _ = try world.shard.get(digest) }
     world.store.lendsNothing = false
@@ -388,7 +397,8 @@ private func expectBreach(_ world: World, _ text: String, _ body: () throws -> V
     #expect(shardless?.text.contains("make_shard gave no handle") == true)
     let noHandle = try FakeLoader().load { $0.open = { _, _, _ in APUS_DONE } }
     let request = OpenRequest(
-        namespace: "n", settings: BackendSettings([]), agreement: Agreement(backend: "b", format: 1, capabilities: []), log: { _ in })
+        namespace: "n", settings: BackendSettings([]),
+            agreement: Agreement(backend: "b", format: 1, capabilities: []), log: { _ in })
     #expect(failure { _ = try noHandle.open(request) }.map(\.text)?.contains("open gave no handle") == true)
     let large = try World()
     let backend = try #require(large.backend)
@@ -431,7 +441,8 @@ private func expectBreach(_ world: World, _ text: String, _ body: () throws -> V
     box.store = store
     let descriptor = try FakeLoader().load { _ in }
     let request = OpenRequest(
-        namespace: "n", settings: BackendSettings([]), agreement: Agreement(backend: "b", format: 1, capabilities: []), log: { _ in })
+        namespace: "n", settings: BackendSettings([]),
+            agreement: Agreement(backend: "b", format: 1, capabilities: []), log: { _ in })
     let error = failure { try TestStore.$current.withValue(box) { _ = try descriptor.open(request) } }
     #expect(error == .medium("it is somebody else's"))
     #expect(store.events.isEmpty)

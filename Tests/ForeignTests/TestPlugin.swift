@@ -173,7 +173,8 @@ private func fillLife(_ table: inout apus_backend) {
         let made = TestStore.current.store ?? TestStore()
         if let status = made.forced(error) { return status }
         let request = request!.pointee
-        made.openedWith = [words(request.namespace_name), words(request.directory), "\(request.format)", "\(request.capabilities)"]
+        made.openedWith = [words(request.namespace_name), words(request.directory), "\(request.format)",
+            "\(request.capabilities)"]
         for number in 0..<Int(request.setting_count) {
             let pair = request.settings![number]
             made.openedWith.append("\(words(pair.name))=\(words(pair.value))")
@@ -338,7 +339,8 @@ final class FakeLoader {
     static let path = "/plugins/test.so"
 
     /// Loads a plugin whose entry returns `table`.
-    func load(_ table: UnsafePointer<apus_backend>?, path: String = FakeLoader.path) throws(PluginError) -> BackendDescriptor {
+    func load(_ table: UnsafePointer<apus_backend>?,
+        path: String = FakeLoader.path) throws(PluginError) -> BackendDescriptor {
         let loader = PluginLoader(
             open: { path in
                 path == FakeLoader.path
@@ -346,7 +348,8 @@ final class FakeLoader {
             },
             symbol: { [self] _, name in
                 let entry: @convention(c) () -> UnsafePointer<apus_backend>? = { FakeLoader.entryResult }
-                return hasSymbol && name == "apus_backend_entry" ? unsafeBitCast(entry, to: UnsafeMutableRawPointer.self) : nil
+                return hasSymbol && name == "apus_backend_entry"
+                    ? unsafeBitCast(entry, to: UnsafeMutableRawPointer.self) : nil
             },
             close: { [self] _ in closed += 1 })
         let result: Result<BackendDescriptor, PluginError> = FakeLoader.gate.withLock { _ in

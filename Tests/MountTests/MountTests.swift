@@ -54,7 +54,8 @@ final class TemporaryDirectory {
 
 @Suite struct MountTests {
     private func descriptor(
-        _ name: String = "shelf", capabilities: Capabilities = [.keyed, .blocking, .durableAtCommit], formats: ClosedRange<Int> = 1...2,
+        _ name: String = "shelf", capabilities: Capabilities = [.keyed, .blocking, .durableAtCommit],
+            formats: ClosedRange<Int> = 1...2,
         medium: Medium = .directory, composition: Composition? = nil
     ) -> BackendDescriptor {
         BackendDescriptor(
@@ -68,7 +69,8 @@ final class TemporaryDirectory {
     }
 
     private func request(
-        _ namespace: String, _ engine: String = "shelf", directory: String, needs: Capabilities = [], imageSizeMax: Int = 1000,
+        _ namespace: String, _ engine: String = "shelf", directory: String, needs: Capabilities = [],
+            imageSizeMax: Int = 1000,
         more: [(name: String, value: String)] = []
     ) -> MountRequest {
         MountRequest(
@@ -104,8 +106,10 @@ final class TemporaryDirectory {
         let mount = Mount(try BackendRegistry([descriptor(), descriptor("other"), descriptor("older", formats: 1...1)]))
         try mount.open(request("birds", directory: directory.path)).backend.close()
         let before = directory.read("apus-medium")
-        #expect(problem { _ = try mount.open(request("fish", directory: directory.path)) }.contains("namespace 'birds', not of 'fish'"))
-        #expect(problem { _ = try mount.open(request("birds", "other", directory: directory.path)) }.contains("'shelf', not by 'other'"))
+        #expect(problem { _ = try mount.open(request("fish",
+            directory: directory.path)) }.contains("namespace 'birds', not of 'fish'"))
+        #expect(problem { _ = try mount.open(request("birds", "other",
+            directory: directory.path)) }.contains("'shelf', not by 'other'"))
         directory.write("apus-medium", before.replacing("backend=shelf", with: "backend=older"))
         #expect(problem { _ = try mount.open(request("birds", "older", directory: directory.path)) }.contains("format 2"))
         directory.write("apus-medium", before.replacing("apus-medium=1", with: "apus-medium=9"))
@@ -125,7 +129,8 @@ final class TemporaryDirectory {
         let directory = TemporaryDirectory()
         let mount = Mount(try BackendRegistry([descriptor()]))
         let first = try mount.open(request("birds", directory: directory.path)).backend
-        #expect(problem { _ = try mount.open(request("birds", directory: directory.path)) }.contains("in use by process \(getpid())"))
+        #expect(problem { _ = try mount.open(request("birds",
+            directory: directory.path)) }.contains("in use by process \(getpid())"))
         try first.close()
         try mount.open(request("birds", directory: directory.path)).backend.close()
     }
@@ -160,7 +165,8 @@ final class TemporaryDirectory {
     /// A composition promises what its part does, and its part's directory is checked like any other.
     @Test func compositions() throws {
         let directory = TemporaryDirectory()
-        let composition = Composition(setting: "cold") { (capabilities, limits) in (capabilities.subtracting(.blocking), limits) }
+        let composition = Composition(setting: "cold") { (capabilities,
+            limits) in (capabilities.subtracting(.blocking), limits) }
         let mount = Mount(try BackendRegistry([
             descriptor(), descriptor("pair", capabilities: [], medium: .none, composition: composition),
         ]))

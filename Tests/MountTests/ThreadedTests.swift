@@ -175,7 +175,8 @@ private final class BlockingShard: BackendShard {
             tag += 1
         }
         inner.state.withLock { state in
-            #expect(state.threads.count == 3 && state.threads.values.allSatisfy { $0.count == 1 }, "a shard stays on its thread")
+            #expect(state.threads.count == 3 && state.threads.values.allSatisfy { $0.count == 1 },
+                "a shard stays on its thread")
             #expect(!state.threads.values.contains { $0.contains(UInt(pthread_self())) })
             #expect(!state.committed.isEmpty)
         }
@@ -190,7 +191,8 @@ private final class BlockingShard: BackendShard {
         for number in 0..<500 {
             let digest = Digest(low: UInt64(number), middle: 0, high: UInt32(number) << 8)
             let bytes = image(digest, 64 + number)
-            _ = try bytes.withUnsafeBytes { try side.shard.append(digest, $0, stream: .fresh, tag: Tag(rawValue: UInt64(number))) }
+            _ = try bytes.withUnsafeBytes { try side.shard.append(digest, $0, stream: .fresh,
+                tag: Tag(rawValue: UInt64(number))) }
         }
         for number in 0..<500 { #expect(side.wait(UInt64(number)) == .placed) }
         for number in 0..<500 {
@@ -212,7 +214,8 @@ private final class BlockingShard: BackendShard {
         let digest = Digest(low: 1, middle: 2, high: 3)
         let small = image(digest, 100)
         func append(_ tag: Int, _ bytes: [UInt8]) throws {
-            _ = try bytes.withUnsafeBytes { try side.shard.append(digest, $0, stream: .fresh, tag: Tag(rawValue: UInt64(tag))) }
+            _ = try bytes.withUnsafeBytes { try side.shard.append(digest, $0, stream: .fresh,
+                tag: Tag(rawValue: UInt64(tag))) }
         }
         try inner.gate.withLock { _ in
             for tag in 0..<48 {
@@ -261,7 +264,8 @@ private final class BlockingShard: BackendShard {
         for number in 0..<300 {
             let digest = Digest(low: UInt64(number), middle: 0, high: UInt32(number) << 8)
             let bytes = image(digest, 101)
-            _ = try bytes.withUnsafeBytes { try side.shard.append(digest, $0, stream: .fresh, tag: Tag(rawValue: UInt64(number))) }
+            _ = try bytes.withUnsafeBytes { try side.shard.append(digest, $0, stream: .fresh,
+                tag: Tag(rawValue: UInt64(number))) }
         }
         side.shard.turnEnded(sleeping: false)
         try backend.close()

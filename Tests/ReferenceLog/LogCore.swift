@@ -316,7 +316,8 @@ final class LogCore: @unchecked Sendable {
         let oldestTurn = shards.map(\.turn).min() ?? .max
         for number in blocks.indices where blocks[number].phase == .closed && blocks[number].liveBytes == 0 {
             let block = blocks[number]
-            guard !block.isVictim, block.unwrittenGroups == 0, block.pins == 0, block.emptiedTurn <= oldestTurn else { continue }
+            guard !block.isVictim, block.unwrittenGroups == 0, block.pins == 0 else { continue }
+            guard block.emptiedTurn <= oldestTurn else { continue }
             if block.emptiedGroup > durableGroup, flaw != .reusesTooEarly {
                 if isLow, sealed.isEmpty { sealGroup() }
                 continue
@@ -337,7 +338,8 @@ final class LogCore: @unchecked Sendable {
         }
     }
 
-    /// Whether no note of the block is needed any more. If space is low they are written again elsewhere, if that wins space.
+    /// Whether no note of the block is needed any more. If space is low they are written again elsewhere, if that wins
+    /// space.
     private func keepNotes(of number: Int) -> Bool {
         let needed = neededNotes(number)
         guard !needed.isEmpty else { return true }

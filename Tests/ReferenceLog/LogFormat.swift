@@ -2,25 +2,27 @@
 //
 //     superblock   4096 bytes: u32 magic, u32 CRC of what follows, u32 format, u32 block size, u64 size of a metadata area
 //     areas        two for the namespace blob, two for the partition metadata
-//     blocks       32 KiB each: a sector of its own with u32 magic, u32 CRC of what follows, u64 generation, zeros (a free block has
-//                  none); then groups, one behind the other, each beginning with a sector
+//     blocks       32 KiB each: a sector of its own with u32 magic, u32 CRC of what follows, u64 generation, zeros; then
+//                  groups, one behind the other, each beginning with a sector
 //
 // A group is what one durable write brings: 64 bytes of header, entries, zeros up to the next sector.
 //
 //     0  u32 magic      4 u32 CRC of bytes 8 to 63     8 u64 generation of the block    16 u64 number of the group
 //     24 u64 offset on the device    32 u32 bytes used, header included    36 u32 CRC of the entries    40 24 zeros
 //
-// An entry is an image, or a note that an image was released: 32 bytes of header, and an image's envelope and payload, padded to 16.
+// An entry is an image, or a note that an image was released: 32 bytes of header, and an image's envelope and payload,
+// padded to 16.
 //
 //     0  u32 magic of its kind       4 u32 CRC of bytes 8 to 31      8 u32 bytes of the image, 0 for a note
 //     12 u32 0    16 u64 sequence of the image    24 u64 generation of the block
 //
-// Groups are numbered through and written one at a time: what is on the medium is a beginning of the log, except that the last
-// group may be torn. What has not the generation of its block is left from an earlier life. The header of a block has a sector of its own
-// because wiping it must not hurt a group: the wipe itself may be torn.
+// Groups are numbered through and written one at a time: what is on the medium is a beginning of the log, except that
+// the last group may be torn. What has not the generation of its block is left from an earlier life. The header of a
+// block has a sector of its own because wiping it must not hurt a group: the wipe itself may be torn.
 //
-// A block that was wiped begins with a mark, 64 bytes: u32 magic, u32 CRC of what follows, u64 the next sequence, u64 the next group, zeros.
-// Without it a log of which nothing is left would give the same numbers again, and take what an earlier life left for its own.
+// A block that was wiped begins with a mark, 64 bytes: u32 magic, u32 CRC of what follows, u64 the next sequence, u64
+// the next group, zeros. Without it a log of which nothing is left would give the same numbers again, and take what an
+// earlier life left for its own.
 internal import Base
 internal import Device
 internal import Storage

@@ -1,5 +1,6 @@
-// The superblock, and blobs in pairs of areas. An area, in one durable write: u32 magic, u32 CRC of what follows, u64 number, u32 byte count of the
-// blob, 12 zeros, the blob. The one with the higher number that is whole counts; the other one is written next.
+// The superblock, and blobs in pairs of areas. An area, in one durable write: u32 magic, u32 CRC of what follows, u64
+// number, u32 byte count of the blob, 12 zeros, the blob. The one with the higher number that is whole counts; the
+// other one is written next.
 internal import Base
 internal import Device
 internal import Storage
@@ -21,7 +22,9 @@ enum LogSuperblock {
         _ device: any BlockDevice, _ channel: LogChannel, _ buffer: LogBuffer
     ) throws(StorageError) -> LogLayout {
         let layout = LogLayout(device.geometry, areaSize: LogLayout.areaSize(device.geometry))
-        guard layout.blockCount >= 8 else { throw .settings("the device is too small: it has room for \(layout.blockCount) blocks") }
+        guard layout.blockCount >= 8 else {
+            throw .settings("the device is too small: it has room for \(layout.blockCount) blocks")
+        }
         let base = buffer.bytes.baseAddress!
         base.storeLittleEndian(UInt32(LogFormat.number), at: 8)
         base.storeLittleEndian(UInt32(LogFormat.blockSize), at: 12)

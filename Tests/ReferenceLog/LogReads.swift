@@ -56,13 +56,15 @@ extension LogCore {
         let count = Envelope.byteCount(at: buffer.bytes.baseAddress! + start)
         guard count >= Envelope.byteCount, start + count <= buffer.bytes.count else { return nil }
         let image = buffer.view(start..<(start + count))
-        guard Envelope.fits(image, digest: digest), flaw == .ignoresChecksum || Envelope.checksumFits(image) else { return nil }
+        guard Envelope.fits(image, digest: digest) else { return nil }
+        guard flaw == .ignoresChecksum || Envelope.checksumFits(image) else { return nil }
         return start..<(start + count)
     }
 
     // ---- Scan ----
 
-    /// Sequences of the live images of a segment. A sequence stays with an image wherever it is moved, so no image is met twice or missed.
+    /// Sequences of the live images of a segment. A sequence stays with an image wherever it is moved, so no image is
+    /// met twice or missed.
     func liveSequences(_ segment: Int, _ count: Int) -> [UInt64] {
         images.filter { $0.value.isLive && Int($0.key % UInt64(count)) == segment }.map(\.key).sorted()
     }

@@ -13,8 +13,8 @@ private struct FoundGroup {
 }
 
 extension LogCore {
-    /// Reads all blocks and learns what lives. The last group may be torn: then it was never confirmed, and is taken off the medium so that
-    /// it does not come back when others have followed it.
+    /// Reads all blocks and learns what lives. The last group may be torn: then it was never confirmed, and is taken
+    /// off the medium so that it does not come back when others have followed it.
     func recover(_ channel: LogChannel) throws(StorageError) {
         var groups: [FoundGroup] = []
         var memory: [Int: LogBuffer] = [:]
@@ -57,7 +57,8 @@ extension LogCore {
         nextSequence = max(nextSequence, generation + 1)
     }
 
-    /// A torn first group may have left itself without the header of its block. A new header of the same generation would bring it back.
+    /// A torn first group may have left itself without the header of its block. A new header of the same generation
+    /// would bring it back.
     private func avoidGeneration(of group: UnsafeRawBufferPointer) {
         guard LogFormat.isSealed(group, LogFormat.groupMagic) else { return }
         nextSequence = max(nextSequence, group.baseAddress!.littleEndian(UInt64.self, at: 8) + 1)

@@ -1,5 +1,5 @@
-// The smallest honest log: an addressed, durable backend over a `BlockDevice`, for the conformance kit to hunt in. Not a product: one lock,
-// one group under way at a time. Format: LogFormat.swift; invariants: LogState.swift.
+// The smallest honest log: an addressed, durable backend over a `BlockDevice`, for the conformance kit to hunt in. Not
+// a product: one lock, one group under way at a time. Format: LogFormat.swift; invariants: LogState.swift.
 internal import Base
 public import Device
 public import Storage

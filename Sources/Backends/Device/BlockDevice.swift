@@ -1,11 +1,11 @@
-// The seam under device backends: a run of sectors on a raw device or in a file, behind queues of operations that never block.
-// The real one works over io_uring; `SimulatedDevice` is its twin. What a backend may rely on, and no more:
+// The seam under device backends: a run of sectors on a raw device or in a file, behind queues of operations that never
+// block. The real one works over io_uring; `SimulatedDevice` is its twin. What a backend may rely on, and no more:
 //
 // 1. An operation is under way from `submit` until `poll` hands over its completion, exactly once, in any order.
 // 2. An operation is done as a whole or has failed. What a failed write leaves in its range is any mixture of old and new
 //    bytes, in pieces of `atomicWriteSize`.
-// 3. A completed write is seen by every read submitted later, from any queue. Operations on the same bytes that are under way
-//    together may take effect in any order.
+// 3. A completed write is seen by every read submitted later, from any queue. Operations on the same bytes that are
+//    under way together may take effect in any order.
 // 4. A write lasts if it was submitted as durable and has completed, or if a flush that was submitted after its completion
 //    has completed. After a power failure any piece of any other write may be there or not; of several writes
 //    to the same piece, each is only there if those before it are.
@@ -51,13 +51,14 @@ public enum DeviceErrno {
     public static let noSpace: Int32 = 28
 }
 
-/// What a queue is asked to do. A buffer begins at a multiple of the sector size, is as long as the transfer, stays the caller's, and is
-/// neither changed (write) nor looked at (read) nor freed before the completion.
+/// What a queue is asked to do. A buffer begins at a multiple of the sector size, is as long as the transfer, stays the
+/// caller's, and is neither changed (write) nor looked at (read) nor freed before the completion.
 public enum DeviceOperation {
     /// Fills the buffer from `offset` bytes on.
     case read(UnsafeMutableRawBufferPointer, offset: Int)
     /// Stores the buffer from `offset` bytes on; `durable`: it lasts when it completes.
-    case write(UnsafeRawBufferPointer, offset: Int, durable: Bool)
+    case write(
+        UnsafeRawBufferPointer, offset: Int, durable: Bool)
     /// Makes every write last that had completed, on any queue, when this was submitted.
     case flush
     /// The bytes are wanted no more: from now until they are written they read as zero or as they were, sector by sector.

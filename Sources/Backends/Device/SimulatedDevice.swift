@@ -1,6 +1,6 @@
 // The twin of a real device, as unkind as the rules of `BlockDevice` allow. Invariants:
-// 1. Time is ticks: each `poll` of any queue is one, and so is `advance`. An operation takes effect at the tick its latency has run
-//    out, then waits in `ended` for its queue to be polled.
+// 1. Time is ticks: each `poll` of any queue is one, and so is `advance`. An operation takes effect at the tick its
+//    latency has run out, then waits in `ended` for its queue to be polled.
 // 2. Everything random is drawn from one seeded generator under `lock`, so one seed and one order of calls give one history.
 // 3. Bytes of a write are taken at submission and must still be the same at its completion; a buffer of a read holds rubbish
 //    until then.

@@ -21,7 +21,8 @@ struct DeviceImage {
         while chunks.count < DeviceImage.chunkCount(byteCount) { chunks.append(zeros) }
     }
 
-    /// Calls `visit` with each chunk that the range touches: its number, the range in it, and where that begins in the whole.
+    /// Calls `visit` with each chunk that the range touches: its number, the range in it, and where that begins in the
+    /// whole.
     private func forEachChunk(_ offset: Int, _ byteCount: Int, _ visit: (Int, Range<Int>, Int) -> Void) {
         var done = 0
         while done < byteCount {

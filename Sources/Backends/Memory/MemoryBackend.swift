@@ -12,6 +12,7 @@ final class MemoryBackend: Backend, Compacting, @unchecked Sendable {
     private let slackPercent: Int
     private let lockWord: UnsafeMutablePointer<UInt32>
     private var shards: [MemoryShard] = []
+    private var reserveBlocks = 0
     private var namespaceBlob: [UInt8] = []
     private var partitionMetadata: [[UInt8]] = []
 
@@ -33,6 +34,7 @@ final class MemoryBackend: Backend, Compacting, @unchecked Sendable {
     func makeShard(_ request: ShardRequest) throws(StorageError) -> any BackendShard {
         let count = request.count
         let reserve = 2 * count + 2
+        reserveBlocks = reserve
         guard blocks.count >= 2 * reserve else {
             throw .settings("data-size \(dataSize) is too small for \(count) service-threads: at least"
                 + " \(2 * reserve * BlockTable.blockSize >> 20)M, or fewer service-threads")
@@ -49,11 +51,19 @@ final class MemoryBackend: Backend, Compacting, @unchecked Sendable {
 
     func loadNamespaceBlob() throws(StorageError) -> [UInt8] { namespaceBlob }
 
-    func storeNamespaceBlob(_ bytes: [UInt8]) throws(StorageError) { namespaceBlob = bytes }
+    func storeNamespaceBlob(_ bytes: [UInt8]) throws(StorageError) {
+        guard bytes.count <= Memory.blobSizeMax else { throw .tooLarge(limitBytes: Memory.blobSizeMax) }
+        namespaceBlob = bytes
+    }
 
     func loadPartitionMetadata() throws(StorageError) -> [[UInt8]] { partitionMetadata }
 
-    func storePartitionMetadata(_ metadata: [[UInt8]]) throws(StorageError) { partitionMetadata = metadata }
+    func storePartitionMetadata(_ metadata: [[UInt8]]) throws(StorageError) {
+        guard metadata.allSatisfy({ $0.count <= Memory.metadataSizeMax }) else {
+            throw .tooLarge(limitBytes: Memory.metadataSizeMax)
+        }
+        partitionMetadata = metadata
+    }
 
     func close() throws(StorageError) {}
 
@@ -61,7 +71,10 @@ final class MemoryBackend: Backend, Compacting, @unchecked Sendable {
         var figures = BackendStatistics()
         figures.totalBytes = dataSize
         figures.usedBytes = UInt64(liveBytes)
-        figures.availableBytes = UInt64((blocks.count - blocks.usedBlocks) * BlockTable.blockSize)
+        // The reserve is for compaction: nobody else can append there.
+        let available = max(blocks.count - blocks.usedBlocks - reserveBlocks, 0)
+        figures.availableBytes = UInt64(available * BlockTable.blockSize)
+        figures.pressure = available == 0 ? .full : .none
         figures.allocatedBytes = UInt64(blocks.allocatedBytes)
         for shard in shards {
             figures.movedImages += shard.movedImages
@@ -98,6 +111,9 @@ final class MemoryBackend: Backend, Compacting, @unchecked Sendable {
 
 /// The memory backend as the registry knows it.
 public enum Memory {
+    static let imageSizeMax = 8 << 20
+    static let blobSizeMax = 1 << 20
+    static let metadataSizeMax = 256
     static let dataSizeDefault: UInt64 = 4 << 30
     static let defragPercentDefault: UInt64 = 95
     /// Bytes of garbage, in percent of what lives, that compaction leaves alone.
@@ -108,7 +124,7 @@ public enum Memory {
     /// What the operator writes as `storage-engine memory`.
     public static let descriptor = BackendDescriptor(
         name: "memory", contract: .current, formats: 1...1, capabilities: [.volatile],
-        limits: BackendLimits(imageSizeMax: 8 << 20, locationBits: 44, atomicWriteSize: 0), medium: .none,
+        limits: BackendLimits(imageSizeMax: imageSizeMax, locationBits: 44, atomicWriteSize: 0), medium: .none,
         settings: settings,
         open: { (request) throws(StorageError) -> any Backend in try MemoryBackend(request) })
 

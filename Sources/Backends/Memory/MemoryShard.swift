@@ -40,6 +40,7 @@ final class MemoryShard: BackendShard {
     func append(
         _ digest: Digest, _ image: UnsafeRawBufferPointer, stream: Stream, tag: Tag
     ) throws(StorageError) -> AppendAnswer {
+        guard image.count <= Memory.imageSizeMax else { throw .tooLarge(limitBytes: Memory.imageSizeMax) }
         let size = Envelope.storedByteCount(image.count)
         let offset: Int
         if size > BlockTable.blockSize {

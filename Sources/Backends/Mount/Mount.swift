@@ -1,5 +1,5 @@
-// From settings to an open backend: negotiation, directories, composition, storage threads. First everything is looked at and every
-// problem of every namespace is reported; only then is anything touched.
+// From settings to an open backend: negotiation, directories, composition, storage threads. First everything is
+// looked at and every problem of every namespace is reported; only then is anything touched.
 internal import Glibc
 public import Storage
 

@@ -67,6 +67,8 @@ final class StorageThread: @unchecked Sendable {
     private var thread = pthread_t()
     private let stopLetter = OperationPointer.allocate(capacity: 1)
     private var isStopping = false
+    /// What the inner shard said after its last round.
+    private let pressureWord = UnsafeMutablePointer<UInt32>.allocate(capacity: 1)
 
     /// Makes the inner shard and starts the thread.
     init(_ inner: any Backend, number: Int, of count: Int) throws(StorageError) {
@@ -77,6 +79,7 @@ final class StorageThread: @unchecked Sendable {
         mailbox = Mailbox(wake: ring)
         shard = try inner.makeShard(ShardRequest(index: number, count: count, wake: ring))
         stopLetter.initialize(to: Operation(home: mailbox))
+        pressureWord.initialize(to: UInt32(Pressure.none.rawValue))
         let reason = pthread_create(
             &thread, nil,
             { pointer in
@@ -86,7 +89,13 @@ final class StorageThread: @unchecked Sendable {
         guard reason == 0 else { throw .device(errno: reason, operation: "start a storage thread") }
     }
 
-    deinit { stopLetter.deallocate() }
+    deinit {
+        stopLetter.deallocate()
+        pressureWord.deallocate()
+    }
+
+    /// How pressed the inner shard was a moment ago. Any thread.
+    var pressure: Pressure { Pressure(rawValue: UInt8(apus_load_relaxed_u32(pressureWord))) ?? .none }
 
     /// Runs the operation here. Any thread.
     func post(_ operation: OperationPointer) {
@@ -119,6 +128,7 @@ final class StorageThread: @unchecked Sendable {
     /// Waits for operations, or for the inner shard to end one.
     private func rest() {
         guard !isStopping || underWay > 0, mailbox.prepareToSleep() else { return }
+        shard?.turnEnded(sleeping: true)
         apus_bell_wait(bell.word, underWay > 0 ? StorageThread.pollMilliseconds : -1)
         mailbox.woke()
     }
@@ -133,6 +143,7 @@ final class StorageThread: @unchecked Sendable {
         if underWay > 0 { shard.poll { finish($0) } }
         waiting.removeFirst(count)
         shard.turnEnded(sleeping: false)
+        apus_store_release_u32(pressureWord, UInt32(shard.pressure.rawValue))
         for operation in ended {
             operation.pointee.home.post(UnsafeMutableRawPointer(operation).assumingMemoryBound(to: Letter.self))
         }

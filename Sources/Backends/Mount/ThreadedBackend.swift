@@ -1,6 +1,6 @@
-// A blocking backend on threads of its own: every call answers `pending`, no reactor ever waits. Operations of one digest always run
-// on the same thread in the order in which they were started, so the inner shard that appended an image is the one that
-// commits it.
+// A blocking backend on threads of its own: every call answers `pending`, no reactor ever waits. Operations of one
+// digest always run on the same thread in the order in which they were started, so the inner shard that appended an
+// image is the one that commits it.
 internal import Base
 internal import CBase
 public import Storage
@@ -113,9 +113,9 @@ final class ThreadedShard: BackendShard {
     var gauge: Int { Int(apus_load_relaxed_u64(word)) }
 
     /// `pressure` for any thread.
-    var sharedPressure: Pressure { pressure(of: gauge) }
+    var sharedPressure: Pressure { threads.reduce(pressure(of: gauge)) { max($0, $1.pressure) } }
 
-    var pressure: Pressure { pressure(of: underWay) }
+    var pressure: Pressure { threads.reduce(pressure(of: underWay)) { max($0, $1.pressure) } }
 
     private func pressure(of count: Int) -> Pressure {
         count >= queueMax ? .full : count >= queueMax / 4 * 3 ? .high : .none

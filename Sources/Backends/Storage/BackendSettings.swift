@@ -91,13 +91,15 @@ public enum StandardSettings {
     public static let commitToDevice = "commit-to-device"
 
     /// What the node adds to the settings of a backend with these properties.
-    public static func settings(_ capabilities: Capabilities, _ medium: Medium) -> [SettingSchema] {
+    public static func settings(
+        _ capabilities: Capabilities, _ medium: Medium, isComposition: Bool
+    ) -> [SettingSchema] {
         var settings: [SettingSchema] = []
         if medium == .directory {
             settings.append(SettingSchema(directory, .text,
                 help: "directory of the namespace's files; without it, a directory of the namespace's in work-directory"))
         }
-        if capabilities.contains(.durableAtCommit) {
+        if capabilities.contains(.durableAtCommit) || isComposition {
             settings.append(SettingSchema(commitToDevice, .boolean, default: "false",
                 help: "answer writes and deletes when they are durable"))
         }

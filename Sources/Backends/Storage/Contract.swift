@@ -1,32 +1,39 @@
-// The storage contract, version 1. Two planes: the data plane never blocks and is called on one reactor only; the control
-// plane may block and is never called on a reactor. A backend that cannot keep the first promise says `blocking`: then the node runs
-// its shards on threads of their own, and "reactor" below reads "storage thread".
+// The storage contract, version 1. Two planes: the data plane never blocks and is called on one reactor only; the
+// control plane may block and is never called on a reactor. A backend that cannot keep the first promise says
+// `blocking`: then the node runs its shards on threads of their own, and "reactor" below reads "storage thread".
 //
-// Two kinds of backends. An *addressed* one (a log, an arena) gives each image a location of its own and is told by `release`
-// which images nobody wants any more. A *keyed* one (an LSM tree, a B-tree, a directory; `Capabilities.keyed`) keeps one image
-// for each digest: `append` replaces it, `remove` deletes it, the location is only a version, and `release` is never called.
+// Two kinds of backends. An *addressed* one (a log, an arena) gives each image a location of its own and is told by
+// `release` which images nobody wants any more. A *keyed* one (an LSM tree, a B-tree, a directory;
+// `Capabilities.keyed`) keeps one image for each digest: `append` replaces it, `remove` deletes it, the location is
+// only a version, and `release` is never called.
 //
-// What the engine promises: it never has two appends or removes of one digest under way at a time, it starts none before the one before
-// has answered, and it never asks for a location that no `append` or `scan` of this backend has given it.
+// What the engine promises: it never has two appends or removes of one digest under way at a time, it starts none
+// before the one before has answered, and it never asks for a location that no `append` or `scan` of this backend has
+// given it.
 public import Base
 
 /// The data plane: one object for each reactor, called on that reactor's thread only and never re-entered. Every
 /// call returns at once. What one shard appended, every other shard can read, release and remove at once.
 ///
-/// After a crash a backend may have lost whatever `commit` did not confirm, wholly or in part, image by image; it never gives
-/// bytes that were not appended for that digest.
+/// After a crash a backend may have lost whatever `commit` did not confirm, wholly or in part, image by image; it
+/// never gives bytes that were not appended for that digest. An image that a commit has confirmed is there until its
+/// successor or its deletion is durable: a `release` of the older image right after its successor was placed must not
+/// lose both. What one start has not shown no later start brings back.
 public protocol BackendShard: AnyObject {
     /// Stores `image`, an envelope (`Envelope`) with its payload, as long as the envelope says and at most
-    /// `BackendLimits.imageSizeMax` bytes. The bytes are copied before the call returns. `pending` ends with `placed` or `failed`; the image is visible to readers from
-    /// then on at the latest.
-    /// - Throws: `outOfSpace`, `overloaded`, `tooLarge`, `device`. Nothing has changed then: a keyed backend still has the image before.
+    /// `BackendLimits.imageSizeMax` bytes. The bytes are copied before the call returns. `pending` ends with `placed`
+    /// or `failed`; the image is visible to readers from then on at the latest.
+    /// - Throws: `outOfSpace`, `overloaded`, `tooLarge`, `device`. Nothing has changed then, nor if it ends with `failed`: a
+    /// keyed backend still has the image before. Only after a `device` that came late it may be either.
     func append(
         _ digest: Digest, _ image: UnsafeRawBufferPointer, stream: Stream, tag: Tag
     ) throws(StorageError) -> AppendAnswer
 
-    /// The image at `location`, as appended, perhaps with more bytes behind it; `byteCount` is what it was appended with, rounded up to whole units
-    /// of 16. The bytes need no alignment; they are lent until the end of this turn, and belong to the backend. A keyed backend may give a newer image of `digest`. `pending`
-    /// ends with `read`, `absent` or `failed`.
+    /// The image at `location`, as appended, perhaps with more bytes behind it; `byteCount` is what it was appended
+    /// with, rounded up to whole units of 16. The bytes need no alignment; they are lent until the end of this turn,
+    /// and belong to the backend. While a read is under way, and until the turn in which it ended is over, its
+    /// location is not used for another image, even if it is released. A keyed backend may give a newer image of
+    /// `digest`. `pending` ends with `read`, `absent` or `failed`.
     /// - Throws: `device`, `corrupt`, `overloaded`.
     func read(
         _ digest: Digest, at location: Location, byteCount: Int, tag: Tag
@@ -40,7 +47,8 @@ public protocol BackendShard: AnyObject {
     /// backend promises `deletesLast`.
     func release(_ digest: Digest, at location: Location, byteCount: Int)
 
-    /// Keyed backends: deletes the image of `digest`; it is no error if there is none. `pending` ends with `done` or `failed`.
+    /// Keyed backends: deletes the image of `digest`; it is no error if there is none. `pending` ends with `done` or
+    /// `failed`.
     /// - Throws: `device`, `overloaded`, `outOfSpace`. The image is still there then.
     func remove(_ digest: Digest, at location: Location, tag: Tag) throws(StorageError) -> DoneAnswer
 
@@ -96,20 +104,23 @@ public struct ShardRequest: Sendable {
     }
 }
 
-/// The control plane: one object for each namespace. May block; never called on a reactor, except `statistics`. Calls come from
-/// several threads, but only `scan` overlaps with others.
+/// The control plane: one object for each namespace. May block; never called on a reactor, except `statistics`. Calls
+/// come from several threads, but only `scan` overlaps with others.
 public protocol Backend: AnyObject, Sendable {
-    /// One shard of the data plane. Called once for each, before the namespace serves. Shards are let go before `close`.
+    /// One shard of the data plane. Called once for each, before the namespace serves; before or after a cold start's scan.
+    /// Nothing is called on a shard after `close`.
     /// - Throws: `device`, `closed`, `settings`.
     func makeShard(_ request: ShardRequest) throws(StorageError) -> any BackendShard
 
-    /// Visits what the medium holds: part `segment` of `count`, each on a thread of its own. Every image that is there during
-    /// the whole scan of all segments is visited exactly once; images that come or go meanwhile may be. Images that were
-    /// overwritten or released may be visited too if the backend is addressed: the one with the highest `ScannedImage.sequence` is the
-    /// newest of its digest. Damaged images are skipped and logged, never visited. A volatile backend visits nothing.
+    /// Visits what the medium holds: part `segment` of `count`, each on a thread of its own. Every image that is
+    /// there during the whole scan of all segments is visited exactly once; images that come or go meanwhile may be.
+    /// Images that were overwritten or released may be visited too if the backend is addressed and does not promise
+    /// `deletesLast`; of several images of one digest the one with the highest `ScannedImage.sequence` is the newest.
+    /// Damaged images are skipped and logged, never visited. A volatile backend visits nothing.
     ///
-    /// At a cold start the decisions tell an addressed backend what lives. Later scans are told `live` for every image, or
-    /// by a keyed backend's node also `stale`, which deletes an image if it is still the one that was visited.
+    /// At a cold start the decisions tell an addressed backend what lives; `stale` and `replaces` are releases, and
+    /// the next commit of that digest covers them. Later scans are told `live` for every image, or by a keyed
+    /// backend's node also `stale`, which deletes an image if it is still the one that was visited.
     /// - Throws: `device`, `closed`.
     func scan(segment: Int, of count: Int, _ visit: (ScannedImage) -> ScanDecision) throws(StorageError)
 

@@ -56,8 +56,8 @@ public struct Agreement: Sendable, Equatable {
 public enum Medium: String, Sendable {
     /// Nowhere.
     case none
-    /// In files of its own in one directory. The node makes the directory, locks it, writes the identity into it and checks that
-    /// at every start; `OpenRequest.directory` says where.
+    /// In files of its own in one directory. The node makes the directory, locks it, writes the identity into it and
+    /// checks that at every start; `OpenRequest.directory` says where.
     case directory
     /// Somewhere else: the backend does all that itself, with `MediumIdentity`.
     case own
@@ -75,8 +75,8 @@ public struct OpenRequest: Sendable {
     public let directory: String
     /// Writes a line to the node's log: an operator reads it. Any thread.
     public let log: @Sendable (String) -> Void
-    /// Opens the backend that the setting of this name, a `SettingSchema.Kind.backend`, has picked: ready to use, on storage threads if it is
-    /// blocking. The caller owns it and closes it.
+    /// Opens the backend that the setting of this name, a `SettingSchema.Kind.backend`, has picked: ready to use, on
+    /// storage threads if it is blocking. The caller owns it and closes it.
     public let openPart: @Sendable (String) throws(StorageError) -> any Backend
 
     /// Joins the parts.
@@ -137,7 +137,9 @@ public struct BackendDescriptor: Sendable {
     /// Its own settings, and those that the node gives to every backend of its kind.
     public var allSettings: [SettingSchema] {
         let own = settings.map(\.name)
-        return settings + StandardSettings.settings(capabilities, medium).filter { !own.contains($0.name) }
+        return settings
+            + StandardSettings.settings(capabilities, medium, isComposition: composition != nil)
+            .filter { !own.contains($0.name) }
     }
 }
 

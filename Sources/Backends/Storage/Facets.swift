@@ -1,9 +1,9 @@
-// Facets: what only some backends can do. Each is an optional property of `Backend` whose default is nil, so that a later version of
-// the contract can add one without breaking a backend.
+// Facets: what only some backends can do. Each is an optional property of `Backend` whose default is nil, so that a
+// later version of the contract can add one without breaking a backend.
 public import Base
 
 /// Facet: a backend that must move live images to win space back. The engine runs it as a job, on reactors.
-public protocol Compacting: AnyObject {
+public protocol Compacting: AnyObject, Sendable {
     /// How many bytes the next call to `compact` should look at: 0 if there is nothing to do, more the
     /// further space has fallen behind. While requests come in, compaction gets a tenth of the reactors' time;
     /// from `CompactionUrgency.pressingBytes` on, half of it. Cheap; any thread.

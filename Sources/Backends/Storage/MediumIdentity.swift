@@ -1,4 +1,5 @@
-// What stands at the front of every medium, so that no data is ever opened as something else. Format 1, text, one `name=value` a line:
+// What stands at the front of every medium, so that no data is ever opened as something else. Format 1, text, one
+// `name=value` a line:
 //
 //     apus-medium=1
 //     namespace=...            backend=...            format=...

@@ -176,7 +176,8 @@ public enum Pressure: UInt8, Sendable, Comparable {
 public struct BackendStatistics: Sendable {
     /// Configured capacity in bytes; 0 if there is none.
     public var totalBytes: UInt64 = 0
-    /// Bytes of live images, each rounded to its unit.
+    /// Bytes of live images, each rounded to its unit. A keyed backend that does not count them says 0: the node
+    /// knows the sum from its index.
     public var usedBytes: UInt64 = 0
     /// Bytes that could be appended before space runs out, whole free blocks only.
     public var availableBytes: UInt64 = 0

@@ -1,13 +1,14 @@
-// The subject for backends with `Medium.directory`: a fresh temporary directory for each case, copied file by file for a crash.
+// The subject for backends with `Medium.directory`: a fresh temporary directory for each case, copied file by file for
+// a crash.
 internal import Glibc
 internal import Mount
 public import Storage
 
 /// Opens a backend in temporary directories under `$TMPDIR` (or `/tmp`), and deletes them.
 ///
-/// A crash is that of the process: what the operating system had been given by then is copied while the backend still has the directory
-/// open, as `kill -9` would leave it; the copy is opened. A backend that promises `durableAtCommit` but never syncs is not
-/// found out by that; only a simulated medium can.
+/// A crash is that of the process: what the operating system had been given by then is copied while the backend still has
+/// the directory open, as `kill -9` would leave it; the copy is opened. A backend that promises `durableAtCommit` but never
+/// syncs is not found out by that; only a simulated medium can.
 public final class DirectorySubject: ConformanceSubject {
     /// As it was given.
     public let descriptor: BackendDescriptor
@@ -20,8 +21,9 @@ public final class DirectorySubject: ConformanceSubject {
     /// Left behind by a crash; closed when its shards are gone.
     private var abandoned: (any Backend)?
 
-    /// Opens `descriptor` with `settings`, values in plain form (bytes, milliseconds, `true`), the schema's defaults for the rest; with
-    /// `small` as well for a medium that is full after some MB. A backend over another one finds that one in `parts`.
+    /// Opens `descriptor` with `settings`, values in plain form (bytes, milliseconds, `true`), the schema's defaults for the
+    /// rest; with `small` as well for a medium that is full after some MB. A backend over another one finds that one in
+    /// `parts`.
     public init(
         descriptor: BackendDescriptor, settings: [(name: String, value: String)] = [],
         small: [(name: String, value: String)]? = nil, parts: [BackendDescriptor] = []

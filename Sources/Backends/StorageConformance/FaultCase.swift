@@ -34,7 +34,8 @@ enum FaultCase {
             try whileOpening(session, place)
             return wasStruck
         } catch {
-            throw .failed("with operation \(place) on the medium failing: \(error.text)", history: (history + [ending]).map(\.words))
+            throw .failed(
+                "with operation \(place) on the medium failing: \(error.text)", history: (history + [ending]).map(\.words))
         }
     }
 

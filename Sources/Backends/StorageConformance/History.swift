@@ -1,6 +1,6 @@
-// Random histories: operations over a few digests, drawn with weights that are drawn themselves, so that one history fills, another
-// deletes, a third does little but crash. A history is an array of operations that make sense in any selection and order: that is
-// what lets a failing one be shortened.
+// Random histories: operations over a few digests, drawn with weights that are drawn themselves, so that one history fills,
+// another deletes, a third does little but crash. A history is an array of operations that make sense in any selection and
+// order: that is what lets a failing one be shortened.
 internal import Base
 internal import Storage
 

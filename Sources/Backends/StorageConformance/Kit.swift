@@ -68,7 +68,8 @@ public struct Kit {
         self.report = report
     }
 
-    /// Runs every case that is asked for: a blocking backend goes through all of them but the crashes a second time, on storage threads.
+    /// Runs every case that is asked for: a blocking backend goes through all of them but the crashes a second time, on
+    /// storage threads.
     public func run() -> KitResult {
         var result = KitResult()
         for one in Case.all { run(one, on: subject, prefix: "", &result) }

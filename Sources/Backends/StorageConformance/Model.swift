@@ -122,7 +122,8 @@ struct RecordModel {
         guard promises.contains(.durableAtCommit) else { return }
         for index in cover.events { events[index].isCovered = true }
         guard promises.contains(.deletesLast) else { return }
-        for version in cover.releases { forbid(version, "its release or removal was committed, and the backend promises deletes-last") }
+        let reason = "its release or removal was committed, and the backend promises deletes-last"
+        for version in cover.releases { forbid(version, reason) }
     }
 
     private mutating func forbid(_ version: UInt64, _ reason: String) {
@@ -146,9 +147,12 @@ struct RecordModel {
     /// Why `visits`, all that a scan met of this digest, are not what may be left after `ending`; nil if they are.
     func problem(after ending: Ending, _ visits: [Visit], promises: Capabilities) -> String? {
         for visit in visits {
-            if let reason = versions[visit.version]?.forbiddenBecause { return "version \(visit.version) came back: \(reason)" }
+            guard let reason = versions[visit.version]?.forbiddenBecause else { continue }
+            return "version \(visit.version) came back: \(reason)"
         }
-        if promises.contains(.keyed), visits.count > 1 { return "a scan met \(visits.count) images of one digest; the backend is keyed" }
+        if promises.contains(.keyed), visits.count > 1 {
+            return "a scan met \(visits.count) images of one digest; the backend is keyed"
+        }
         if let problem = RecordModel.orderProblem(visits) { return problem }
         let newest = RecordModel.newest(visits)?.version ?? 0
         switch ending {
@@ -162,7 +166,8 @@ struct RecordModel {
         let sorted = visits.sorted { $0.sequence < $1.sequence }
         for (left, right) in zip(sorted, sorted.dropFirst()) {
             if left.sequence == right.sequence ? left.version != right.version : left.version > right.version {
-                return "version \(left.version) has sequence \(left.sequence), version \(right.version) has \(right.sequence)"
+                return "version \(left.version) has sequence \(left.sequence),"
+                    + " version \(right.version) has \(right.sequence)"
             }
         }
         return nil
@@ -175,7 +180,8 @@ struct RecordModel {
         let wanted = current?.version ?? 0
         // Of an append or removal that failed it is not known whether it happened.
         let failedSince = Set(events[max(lastDone, 0)...].filter { $0.state == .failed }.map(\.version))
-        if promises.contains(.deletesLast), let back = visits.first(where: { $0.version != wanted && !failedSince.contains($0.version) }) {
+        let others = visits.filter { $0.version != wanted && !failedSince.contains($0.version) }
+        if promises.contains(.deletesLast), let back = others.first {
             return "version \(back.version) came back after close; the backend promises deletes-last"
         }
         if newest == wanted || failedSince.contains(newest) { return nil }
@@ -199,8 +205,8 @@ struct RecordModel {
         let covered = events.last { $0.isCovered }
         let seen = Set(visits.map(\.version))
         // What a commit covers may come back in the place of something newer that none did.
-        for version in Array(versions.keys) where !seen.contains(version) && (ending == .close || version != covered?.version) {
-            forbid(version, "it was gone at a restart")
+        for version in Array(versions.keys) where !seen.contains(version) {
+            if ending == .close || version != covered?.version { forbid(version, "it was gone at a restart") }
         }
         let newest = RecordModel.newest(visits)
         // A release that the medium has not noted is forgotten; what the engine does not want it has just said.

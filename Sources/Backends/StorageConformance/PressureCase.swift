@@ -80,7 +80,9 @@ enum PressureCase {
         }
         try session.winBack(slices: 1000)
         let left = session.records.count { $0.value.current != nil }
-        guard left <= present.count * 3 / 4 else { throw Failure(text: "of \(present.count) images \(left) are left after deleting half") }
+        guard left <= present.count * 3 / 4 else {
+            throw Failure(text: "of \(present.count) images \(left) are left after deleting half")
+        }
         let fitted = try fill(session, from: (session.records.keys.max() ?? 0) + 1)
         guard fitted >= count / 8 else {
             throw Failure(text: "\(present.count - left) of \(count) images were deleted, and only \(fitted) fitted again")

@@ -63,7 +63,8 @@ enum RandomCases {
     }
 }
 
-/// Shortens a failing history: drops halves, quarters, ... single operations as long as it still fails, though not always for the same reason.
+/// Shortens a failing history: drops halves, quarters, ... single operations as long as it still fails, though not always
+/// for the same reason.
 struct Shrinker {
     /// How an attempt failed.
     struct Failed {
@@ -88,7 +89,9 @@ struct Shrinker {
             var hasShrunk = false
             var start = 0
             while start < shortest.count {
-                guard attempts < Shrinker.attemptsMax, Clock.seconds - begun < Shrinker.secondsMax else { return (shortest, failed) }
+                guard attempts < Shrinker.attemptsMax, Clock.seconds - begun < Shrinker.secondsMax else {
+                    return (shortest, failed)
+                }
                 attempts += 1
                 var shorter = shortest
                 shorter.removeSubrange(start..<min(start + length, shortest.count))

@@ -9,7 +9,9 @@ enum ScanCases {
         session.refuseNothing()
         for number in 0..<count { try session.append(number, byteCount: 64 + number * 3, shard: number % 2) }
         try session.settle()
-        for number in stride(from: 0, to: count, by: 3) { try session.append(number, byteCount: 90 + number, shard: (number + 1) % 2) }
+        for number in stride(from: 0, to: count, by: 3) {
+            try session.append(number, byteCount: 90 + number, shard: (number + 1) % 2)
+        }
         try session.settle()
         for number in stride(from: 1, to: count, by: 3) { try session.delete(number, shard: number % 2) }
         try session.settle()
@@ -72,7 +74,8 @@ enum ScanCases {
             try session.scanAndCompare(segments: 1)
             try session.closeAndReopen(segments: 1)
             if let number = (0..<40).first(where: { ($0 % 2 == 0) != (session.records[$0]?.current == nil) }) {
-                throw Failure(text: "every second digest was called stale; digest \(number) is not as it should be after a restart")
+                throw Failure(
+                    text: "every second digest was called stale; digest \(number) is not as it should be after a restart")
             }
         }
     }

@@ -116,7 +116,9 @@ extension Session {
     /// Holds all visits of a scan against the index.
     func compare(_ met: [Int: [Visit]]) throws(Failure) {
         if promises.contains(.volatile) {
-            guard met.isEmpty else { throw Failure(text: "a volatile backend visits nothing, this one visited \(met.count) digests") }
+            guard met.isEmpty else {
+                throw Failure(text: "a volatile backend visits nothing, this one visited \(met.count) digests")
+            }
             return
         }
         for number in records.keys.sorted() {
@@ -128,15 +130,17 @@ extension Session {
     func compare(_ number: Int, _ visits: [Visit]) throws(Failure) {
         guard let record = records[number] else { return }
         guard let current = record.current else {
-            if isKeyed, !visits.isEmpty, !record.hasFailures { throw Failure(text: "a scan met digest \(number), which was removed") }
-            return
+            guard isKeyed, !visits.isEmpty, !record.hasFailures else { return }
+            throw Failure(text: "a scan met digest \(number), which was removed")
         }
         // A keyed backend may count its versions anew for a scan; of an addressed one the location says which image it is.
         let times = isKeyed
             ? visits.count : visits.count { $0.version == current.version && $0.location == current.location }
         guard times == 1 else { throw Failure(text: "a scan met the live image of digest \(number) \(times) times") }
         guard RecordModel.newest(visits)?.version == current.version || record.hasFailures else {
-            throw Failure(text: "of digest \(number), version \(current.version) is the newest; a scan gives another the highest sequence")
+            throw Failure(
+                text: "of digest \(number), version \(current.version) is the newest;"
+                    + " a scan gives another the highest sequence")
         }
     }
 }

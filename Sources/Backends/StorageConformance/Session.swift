@@ -1,5 +1,5 @@
-// One run of a backend under the kit's hand: the kit is the engine. It keeps the index, releases what it replaces, and drives the shards
-// turn by turn on one thread. Invariants:
+// One run of a backend under the kit's hand: the kit is the engine. It keeps the index, releases what it replaces, and
+// drives the shards turn by turn on one thread. Invariants:
 // 1. `records` is right about everything that has been answered; `pending` holds what has not, by tag, each tag once.
 // 2. What a shard lent is compared with what it was before that shard's turn ends: it must be the same.
 // 3. No live image is where another one is (`occupied`; addressed backends only).
@@ -90,7 +90,8 @@ final class Session {
     /// Ends the turn of one shard and begins its next.
     func turn(_ shard: Int, sleeping: Bool = false) throws(Failure) {
         for one in lent[shard] where crc32c(one.bytes) != one.checksum {
-            throw Failure(text: "bytes lent to shard \(shard) by a read of digest \(one.number) changed before its turn ended")
+            throw Failure(
+                text: "bytes lent to shard \(shard) by a read of digest \(one.number) changed before its turn ended")
         }
         lent[shard].removeAll(keepingCapacity: true)
         shards[shard].turnEnded(sleeping: sleeping)
@@ -112,7 +113,8 @@ final class Session {
             turns += 1
             if turns > 2000 { rest() }
             guard turns < 32_000 else {
-                throw Failure(text: "no answer for half a minute to: \(pending.values.map(words).sorted().joined(separator: ", "))")
+                let waiting = pending.values.map(words).sorted().joined(separator: ", ")
+                throw Failure(text: "no answer for half a minute to: \(waiting)")
             }
         }
         for shard in shards.indices { try turn(shard) }

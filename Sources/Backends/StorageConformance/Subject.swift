@@ -42,8 +42,9 @@ public protocol ConformanceSubject: AnyObject {
     /// Has nothing fail any more; true if the fault last injected had not struck yet.
     func endFaults() -> Bool
 
-    /// Has the next crash be one that came when `operations` more operations had reached the medium, in the middle of a call, with a
-    /// seed as in `Ending.crash`. Should fewer follow, the crash is one at its own time. False if that cannot be simulated.
+    /// Has the next crash be one that came when `operations` more operations had reached the medium, in the middle of a
+    /// call, with a seed as in `Ending.crash`. Should fewer follow, the crash is one at its own time. False if that cannot
+    /// be simulated.
     func prepareCrash(after operations: Int, seed: UInt64) -> Bool
 
     /// A simulated medium makes progress. Called once in every turn.
@@ -81,8 +82,8 @@ public final class VolatileSubject: ConformanceSubject {
     private let settings: [(name: String, value: String)]
     private let smallSettings: [(name: String, value: String)]?
 
-    /// Opens `descriptor` with `settings`, values in plain form, the schema's defaults for the rest; with `small` as well for a
-    /// medium that is full after some MB.
+    /// Opens `descriptor` with `settings`, values in plain form, the schema's defaults for the rest; with `small` as well
+    /// for a medium that is full after some MB.
     public init(
         descriptor: BackendDescriptor, settings: [(name: String, value: String)] = [],
         small: [(name: String, value: String)]? = nil

@@ -1,5 +1,5 @@
-// What the kit appends. The bytes of an image follow from the number of its digest, its version and its size, so that any bytes a
-// backend gives back can be told right or wrong without keeping a copy.
+// What the kit appends. The bytes of an image follow from the number of its digest, its version and its size, so that any
+// bytes a backend gives back can be told right or wrong without keeping a copy.
 internal import Base
 internal import Storage
 
@@ -10,7 +10,8 @@ enum TestImage {
 
     /// A digest of its own for each small number; neighbours are in different partitions.
     static func digest(_ number: Int) -> Digest {
-        Digest(low: mixed(UInt64(number)), middle: mixed(~UInt64(number)), high: UInt32(truncatingIfNeeded: number) &* 0x0101)
+        let high = UInt32(truncatingIfNeeded: number) &* 0x0101
+        return Digest(low: mixed(UInt64(number)), middle: mixed(~UInt64(number)), high: high)
     }
 
     /// The number whose digest this is; nil if there is none.

@@ -91,6 +91,21 @@ package final class Namespace: @unchecked Sendable {
     /// How many records there are. Any thread.
     package var objectCount: Int { index.count }
 
+    /// Bytes of the images that the index points at, each rounded to its unit. Any thread; a moment old.
+    package var indexedBytes: UInt64 {
+        let total = counters.reduce(Int64(0)) { sum, shard in
+            (0...sets.count).reduce(sum) { $0 + shard.setBytes(UInt16($1)) }
+        }
+        return UInt64(max(total, 0))
+    }
+
+    /// The backend's figures; what a keyed one does not count comes from the index. Any thread.
+    package var statistics: BackendStatistics {
+        var figures = backend.statistics
+        if figures.usedBytes == 0, agreement.capabilities.contains(.keyed) { figures.usedBytes = indexedBytes }
+        return figures
+    }
+
     /// The sum of a counter over all reactors. Any thread.
     package func total(_ counter: NamespaceCounter) -> UInt64 { counters.reduce(0) { $0 + $1.value(of: counter) } }
 

@@ -36,8 +36,8 @@ extension NamespaceShard {
         }
     }
 
-    /// The image was not where the entry said. If the entry has changed since, the record is read again; if a delete is under
-    /// way, it is gone; otherwise it is damaged.
+    /// The image was not where the entry said. If the entry has changed since, the record is read again; if a delete
+    /// is under way, it is gone; otherwise it is damaged.
     func readAgain(_ slot: SlotPointer, _ now: TurnTime) -> Progress {
         let digest = slot.pointee.digest
         partitions.lock(digest.partition)

@@ -154,9 +154,11 @@ extension PrimaryIndex {
                     apus_store_release_u32(slots + slot, 0)
                 }
             }
+            lines.persist(offset: line - lineBase, byteCount: PrimaryIndex.lineSize)
             let next = link(line)
             if live == 0, let previous = before {
                 apus_store_release_u32(previous + 12, next)
+                lines.persist(offset: previous - lineBase, byteCount: PrimaryIndex.lineSize)
                 freeLine(partition, UInt32((line - lineBase) / PrimaryIndex.lineSize))
             } else {
                 before = line

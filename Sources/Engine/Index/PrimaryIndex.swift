@@ -37,6 +37,8 @@ struct PartitionState: BitwiseCopyable {
 package final class PrimaryIndex: @unchecked Sendable {
     let entries: any Arena
     let lines: any Arena
+    /// The lines can lose power: updates then pay for one more call.
+    let linesNeedPersist: Bool
     let entryBase: UnsafeMutableRawPointer
     let lineBase: UnsafeMutableRawPointer
     let states: UnsafeMutablePointer<PartitionState>
@@ -62,6 +64,7 @@ package final class PrimaryIndex: @unchecked Sendable {
         self.lines = lines
         entryBase = entries.base
         lineBase = lines.base
+        linesNeedPersist = lines.needsPersist
         freeRuns = .allocate(capacity: 64)
         freeRuns.initialize(repeating: 0, count: 64)
         freeRunLock = .allocate(capacity: 1)
@@ -76,6 +79,7 @@ package final class PrimaryIndex: @unchecked Sendable {
             (root + 8).storeBytes(of: UInt32(first / PrimaryIndex.lineSize), as: UInt32.self)
             states[partition].bucketCount = UInt64(Root.firstBuckets)
         }
+        lines.persist(offset: roots, byteCount: Root.byteCount * PartitionID.count)
     }
 
     /// An index in anonymous memory with room for about `recordsMax` records.
@@ -226,8 +230,16 @@ package final class PrimaryIndex: @unchecked Sendable {
         let partition = Int(partition.number)
         let fresh = try newEntry(partition, entry)
         apus_store_release_u32(reference.handle, fresh)
+        persistHandle(reference)
         freeEntry(partition, old)
         return reference
+    }
+
+    /// Before the entry that a handle led to is used again, the medium must know that it does not.
+    @inline(__always)
+    private func persistHandle(_ reference: IndexReference) {
+        guard linesNeedPersist else { return }
+        lines.persist(offset: UnsafeMutableRawPointer(reference.handle) - lineBase, byteCount: 4)
     }
 
     /// Stores another location into the entry: one aligned store, valid at any moment.
@@ -244,6 +256,7 @@ package final class PrimaryIndex: @unchecked Sendable {
         let number = Int(partition.number)
         let handle = reference.handle.pointee
         if reference.run != 0 { removeFromRun(reference) } else { apus_store_release_u32(reference.handle, 0) }
+        persistHandle(reference)
         freeEntry(number, handle)
         apus_store_relaxed_u64(states + number, states[number].count - 1)
     }

@@ -4,15 +4,16 @@ internal import Node
 public import Storage
 internal import Synchronization
 
-/// The `apus` program: `Apus.run(backends: Apus.backends + [Mine.descriptor])` is all that a server with a backend of its own needs.
+/// The `apus` program: `Apus.run(backends: Builtin.descriptors + [Mine.descriptor])` is all that a server with a backend of
+/// its own needs.
 public enum Apus {
     private static let backendList = Mutex<[BackendDescriptor]>([])
 
     /// What the commands of this process know.
     static var backends: [BackendDescriptor] { backendList.withLock { $0 } }
 
-    /// Does what the process's arguments say with these storage backends, and ends the process. Main thread, before any other
-    /// thread exists.
+    /// Does what the process's arguments say with these storage backends, and ends the process. Main thread, before
+    /// any other thread exists.
     public static func run(backends: [BackendDescriptor]) -> Never {
         backendList.withLock { $0 = backends }
         ApusCommand.main()

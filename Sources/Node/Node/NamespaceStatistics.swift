@@ -28,7 +28,7 @@ enum NamespaceStatistics {
     }
 
     private static func storage(_ namespace: Namespace) -> [(String, String)] {
-        let figures = namespace.backend.statistics
+        let figures = namespace.statistics
         let used = figures.totalBytes > 0 ? figures.usedBytes * 100 / figures.totalBytes : 0
         let available = figures.totalBytes > 0 ? figures.availableBytes * 100 / figures.totalBytes : 100
         return [

@@ -61,7 +61,7 @@ struct Ticker {
         guard let settings = state.configuration.namespaces.first(where: { $0.name == namespace.settings.name })
         else { return }
         let reason = StopWrites.reason(
-            settings, namespace.backend.statistics, indexBytes: namespace.index.usedBytes, memory)
+            settings, namespace.statistics, indexBytes: namespace.index.usedBytes, memory)
         namespace.stopWrites = reason != nil
         guard stopped[number] != (reason != nil) else { return }
         stopped[number] = reason != nil
@@ -73,7 +73,7 @@ struct Ticker {
     }
 
     private func line(_ namespace: Namespace) -> String {
-        let figures = namespace.backend.statistics
+        let figures = namespace.statistics
         return "{\(namespace.settings.name)} objects \(namespace.objectCount)"
             + " data-used-bytes \(figures.usedBytes) data-allocated-bytes \(figures.allocatedBytes)"
             + " index-used-bytes \(namespace.index.usedBytes)"

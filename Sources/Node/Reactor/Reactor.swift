@@ -68,7 +68,8 @@ package final class Reactor: @unchecked Sendable {
         events = .allocate(capacity: Reactor.eventsMax)
         receiveBuffer = .allocate(byteCount: Reactor.receiveSize * (1 + Limits.connectionsReceivedAheadMax), alignment: 4096)
         batch = .allocate(capacity: Limits.connectionsReceivedAheadMax)
-        apus_epoll_add(epoll, wake, UInt32(APUS_READABLE), Reactor.wakeToken)
+        // Each write to it is an event, so nobody has to read it.
+        apus_epoll_add(epoll, wake, UInt32(APUS_READABLE) | UInt32(APUS_EDGE), Reactor.wakeToken)
     }
 
     deinit {
@@ -170,9 +171,7 @@ package final class Reactor: @unchecked Sendable {
 
     private func dispatch(_ token: UInt64, _ flags: UInt32) {
         switch token {
-        case Reactor.wakeToken:
-            var value: UInt64 = 0
-            _ = eventfd_read(wake, &value)
+        case Reactor.wakeToken: break
         case let token where token >> 32 == 0: acceptConnections(listener: Int(token - Reactor.listenerToken))
         default: serve(ConnectionID(rawValue: token), flags)
         }

@@ -258,6 +258,9 @@ extension Reactor {
     func closeIfDone(_ id: ConnectionID, _ connection: UnsafeMutablePointer<Connection>) {
         let owes = connection.pointee.isSuspended || connection.pointee.isReady || !connection.pointee.output.isEmpty
         if connection.pointee.isClosing, !owes { return closeConnection(id) }
+        // Most clients send nothing while an answer is outstanding: asking epoll twice for each request would be for
+        // nothing. If bytes come all the same, `serve` stops asking for them.
+        if connection.pointee.isSuspended, connection.pointee.output.isEmpty { return }
         updateEvents(id, connection)
     }
 

@@ -2,7 +2,8 @@
 //
 // Invariants:
 // 1. Every write goes through the write-ahead log before its call returns, so that it survives the end of the process.
-// 2. The value of `live-bytes` is the sum of all images, each rounded to its unit: it changes in the same batch as they do.
+// 2. With a limit (`data-size`) the value of `live-bytes` is the sum of all images, each rounded to its unit: it changes in
+//    the same batch as they do. Without one there is no such value, and a write need not know what it replaces.
 // 3. `written` counts finished writes, `synced` is one of its earlier values: all writes up to it are on the medium.
 internal import CRocksDB
 internal import Storage
@@ -12,7 +13,10 @@ internal import Synchronization
 final class RocksDatabase: @unchecked Sendable {
     static let liveBytesKey = "live-bytes"
     static let figuresRefreshEvery: UInt64 = 64
+    private static let digestSize = 20
     let options: RocksOptions
+    /// There is a limit, so live bytes are counted.
+    let countsLiveBytes: Bool
     private let handle: OpaquePointer
     private let written = Atomic<UInt64>(0)
     private let synced = Mutex<UInt64>(0)
@@ -23,6 +27,7 @@ final class RocksDatabase: @unchecked Sendable {
     /// Opens the database in `directory`; makes it if there is none.
     init(_ directory: String, _ settings: BackendSettings) throws(StorageError) {
         options = RocksOptions(settings)
+        countsLiveBytes = (settings.number("data-size") ?? 0) > 0
         var text: UnsafeMutablePointer<CChar>?
         guard let handle = rocksdb_open(options.options, directory, &text) else {
             options.free()
@@ -30,13 +35,43 @@ final class RocksDatabase: @unchecked Sendable {
         }
         self.handle = handle
         do throws(StorageError) {
-            let stored = try value(RocksDatabase.liveBytesKey)
-            live.store(stored.enumerated().reduce(0) { $0 | Int($1.element) << (8 * $1.offset) }, ordering: .relaxed)
+            try startCounting()
         } catch {
             close()
             throw error
         }
         refreshFigures()
+    }
+
+    /// Takes the count up where it was left; counts everything if it was not kept until now, and ends it if it is not
+    /// wanted.
+    private func startCounting() throws(StorageError) {
+        let stored = try value(RocksDatabase.liveBytesKey)
+        guard countsLiveBytes else {
+            if !stored.isEmpty { try delete(RocksDatabase.liveBytesKey) }
+            return
+        }
+        var total = stored.enumerated().reduce(0) { $0 | Int($1.element) << (8 * $1.offset) }
+        if stored.isEmpty {
+            total = countLiveBytes()
+            try store(RocksDatabase.liveBytesKey, (0..<8).map { UInt8(truncatingIfNeeded: total >> (8 * $0)) })
+        }
+        live.store(total, ordering: .relaxed)
+    }
+
+    private func countLiveBytes() -> Int {
+        let iterator = iterator()
+        defer { rocksdb_iter_destroy(iterator) }
+        var total = 0
+        rocksdb_iter_seek_to_first(iterator)
+        while rocksdb_iter_valid(iterator) != 0 {
+            var keyCount = 0, valueCount = 0
+            _ = rocksdb_iter_key(iterator, &keyCount)
+            _ = rocksdb_iter_value(iterator, &valueCount)
+            if keyCount == RocksDatabase.digestSize { total += Envelope.storedByteCount(valueCount) }
+            rocksdb_iter_next(iterator)
+        }
+        return total
     }
 
     func close() {
@@ -83,7 +118,7 @@ final class RocksDatabase: @unchecked Sendable {
 
     /// A value of the backend's own; empty if there is none.
     func value(_ key: String) throws(StorageError) -> [UInt8] {
-        precondition(key.utf8.count != 20, "that is a digest's size")
+        precondition(key.utf8.count != RocksDatabase.digestSize, "that is a digest's size")
         var count = 0
         var text: UnsafeMutablePointer<CChar>?
         let found = rocksdb_get(handle, options.reading, key, key.utf8.count, &count, &text)
@@ -99,7 +134,7 @@ final class RocksDatabase: @unchecked Sendable {
 
     /// Stores a value of the backend's own; durable when it returns.
     func store(_ key: String, _ bytes: [UInt8]) throws(StorageError) {
-        precondition(key.utf8.count != 20, "that is a digest's size")
+        precondition(key.utf8.count != RocksDatabase.digestSize, "that is a digest's size")
         var text: UnsafeMutablePointer<CChar>?
         bytes.withUnsafeBytes {
             rocksdb_put(
@@ -109,18 +144,27 @@ final class RocksDatabase: @unchecked Sendable {
         if text != nil { throw RocksDatabase.error(text, "store \(key)") }
     }
 
+    /// Deletes a value of the backend's own; durable when it returns.
+    private func delete(_ key: String) throws(StorageError) {
+        var text: UnsafeMutablePointer<CChar>?
+        rocksdb_delete(handle, options.writingDurably, key, key.utf8.count, &text)
+        if text != nil { throw RocksDatabase.error(text, "delete \(key)") }
+    }
+
     /// Writes a batch, all of it or nothing. `grown` is by how much its images take more room than those before.
     /// - Returns: the number of the write, for `sync`.
     func write(_ batch: OpaquePointer, grown: Int) throws(StorageError) -> UInt64 {
-        withUnsafeBytes(of: UInt64(bitPattern: Int64(grown)).littleEndian) {
-            rocksdb_writebatch_merge(
-                batch, RocksDatabase.liveBytesKey, RocksDatabase.liveBytesKey.utf8.count,
-                $0.baseAddress?.assumingMemoryBound(to: CChar.self), $0.count)
+        if countsLiveBytes {
+            withUnsafeBytes(of: UInt64(bitPattern: Int64(grown)).littleEndian) {
+                rocksdb_writebatch_merge(
+                    batch, RocksDatabase.liveBytesKey, RocksDatabase.liveBytesKey.utf8.count,
+                    $0.baseAddress?.assumingMemoryBound(to: CChar.self), $0.count)
+            }
         }
         var text: UnsafeMutablePointer<CChar>?
         rocksdb_write(handle, options.writing, batch, &text)
         if text != nil { throw RocksDatabase.error(text, "write") }
-        live.wrappingAdd(grown, ordering: .relaxed)
+        if countsLiveBytes { live.wrappingAdd(grown, ordering: .relaxed) }
         let number = written.wrappingAdd(1, ordering: .releasing).newValue
         if number % RocksDatabase.figuresRefreshEvery == 0 { refreshFigures() }
         return number

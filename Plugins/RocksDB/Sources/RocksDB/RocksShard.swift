@@ -46,7 +46,9 @@ final class RocksShard: BackendShard {
     ) throws(StorageError) -> AppendAnswer {
         let limit = RocksDB.limits.imageSizeMax
         guard image.count <= limit else { throw .tooLarge(limitBytes: limit) }
-        let growth = Envelope.storedByteCount(image.count) - (try storedByteCount(digest) ?? 0)
+        digest.store(to: key.baseAddress!)
+        let before = database.countsLiveBytes ? try storedByteCount() ?? 0 : 0
+        let growth = Envelope.storedByteCount(image.count) - before
         if dataSize > 0, growth > 0, database.liveBytes + grown + growth > dataSize { throw .outOfSpace }
         rocksdb_writebatch_put(
             batch, characters(UnsafeRawBufferPointer(key)), key.count, characters(image), image.count)
@@ -55,7 +57,8 @@ final class RocksShard: BackendShard {
     }
 
     func remove(_ digest: Digest, at location: Location, tag: Tag) throws(StorageError) -> DoneAnswer {
-        guard let before = try storedByteCount(digest) else { return .done }
+        digest.store(to: key.baseAddress!)
+        let before = database.countsLiveBytes ? try storedByteCount() ?? 0 : 0
         rocksdb_writebatch_delete(batch, characters(UnsafeRawBufferPointer(key)), key.count)
         add(.done, tag, byteCount: 0, growth: -before)
         return .pending
@@ -65,10 +68,8 @@ final class RocksShard: BackendShard {
         bytes.baseAddress?.assumingMemoryBound(to: CChar.self)
     }
 
-    /// What the image of `digest` takes now, nil if there is none: the count of live bytes wants to know. Leaves the
-    /// digest in `key`.
-    private func storedByteCount(_ digest: Digest) throws(StorageError) -> Int? {
-        digest.store(to: key.baseAddress!)
+    /// What the image of the digest in `key` takes now, nil if there is none: the count of live bytes wants to know.
+    private func storedByteCount() throws(StorageError) -> Int? {
         guard let pinned = try database.pinned(UnsafeRawBufferPointer(key)) else { return nil }
         defer { rocksdb_pinnableslice_destroy(pinned) }
         return Envelope.storedByteCount(RocksDatabase.bytes(pinned).count)

@@ -1,12 +1,13 @@
 // Images in memory, by digest and location, shared by all shards of a namespace. What makes its answers right:
 //
 // 1. An entry holds bytes that the backend below gave, or was given, for exactly this digest and location.
-// 2. Whatever makes an entry wrong (an append that is placed, a delete that is done, an image that moves) replaces or drops it
-//    before the engine learns of it, so nobody can ask in between.
-// 3. What a read from below brings is kept only if nothing has replaced or dropped its digest's entry since the read began: it
-//    may be older than that. `changes` tells; digests share counters, which costs an entry now and then and nothing else.
-// 4. Everything of a digest is in one stripe and changes under its lock. A stripe's `byteCount` is the sum of its entries, at
-//    most its limit.
+// 2. Whatever makes an entry wrong (an append that is placed, a delete that is done, an image that moves) replaces or
+//    drops it before the engine learns of it, so nobody can ask in between.
+// 3. What a read from below brings is kept only if nothing has replaced or dropped its digest's entry since the read
+//    began: it may be older than that. `changes` tells; digests share counters, which costs an entry now and then and
+//    nothing else.
+// 4. Everything of a digest is in one stripe and changes under its lock. A stripe's `byteCount` is the sum of its
+//    entries, at most its limit.
 internal import Base
 internal import Storage
 internal import Synchronization

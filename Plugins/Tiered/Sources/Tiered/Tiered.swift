@@ -21,8 +21,5 @@ public enum Tiered {
             help: "memory in bytes for the records that are used most"),
         SettingSchema(coldSetting, .backend,
             help: "the backend that holds all records, with its settings: cold rocksdb { ... }"),
-        // The node offers this one only where the descriptor itself promises it; here the promise comes from below.
-        SettingSchema("commit-to-device", .boolean, default: "false",
-            help: "answer writes and deletes when they are durable in the backend below"),
     ]
 }

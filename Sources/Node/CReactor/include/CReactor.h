@@ -33,6 +33,7 @@ static inline uint64_t apus_event_token(const struct epoll_event *event) { retur
 
 enum {
     APUS_READABLE = EPOLLIN,
+    APUS_EDGE = EPOLLET,
     APUS_WRITABLE = EPOLLOUT,
     APUS_PEER_CLOSED = EPOLLRDHUP,
     APUS_BROKEN = EPOLLERR | EPOLLHUP,

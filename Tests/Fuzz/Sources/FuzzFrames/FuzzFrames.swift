@@ -43,7 +43,8 @@ private final class World {
             settings: settings, agreement: agreement, backend: backend, index: try PrimaryIndex(heapFor: 1 << 20),
             epoch: Epoch(regime: 1, viewKey: 1), reactors: 1)
         engine = EngineShard(
-            reactor: 0, namespaces: [namespace], backends: [try backend.makeShard(ShardRequest(index: 0, count: 1, wake: {}))], shell: shell,
+            reactor: 0, namespaces: [namespace],
+                backends: [try backend.makeShard(ShardRequest(index: 0, count: 1, wake: {}))], shell: shell,
             cluster: LoneNode(), deadlineMilliseconds: 1000, log: { _ in })
         executor.engine = engine
     }
