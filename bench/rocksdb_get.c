@@ -1,5 +1,6 @@
-// The floor of a RocksDB read: rocksdb_get_pinned of random digests in a bare loop, over a database that the plugin has
-// written, with the options that it uses. Usage: rocksdb_get DIRECTORY CACHE_BYTES SECONDS. Prints nanoseconds of CPU per get.
+// The floor of a RocksDB read: rocksdb_get_pinned of random digests in a bare loop, over a database that the plugin
+// has written, with the options that it uses. Usage: rocksdb_get DIRECTORY CACHE_BYTES SECONDS
+// Prints nanoseconds of CPU per get.
 #define _GNU_SOURCE
 #include <rocksdb/c.h>
 #include <stdint.h>

@@ -30,6 +30,14 @@ ENGINES = {
     "tiered": "storage-engine tiered { hot-size 16M\n cold rocksdb\n}",
 }
 ENGINE = os.environ.get("APUS_ENGINE", "memory")
+# What was not built, because its library could not be installed, is not tested.
+needs_full = pytest.mark.skipif(not os.path.exists(FULL), reason="apus-full was not built: no librocksdb")
+
+
+def engines(*names):
+    """These backends as parameters of a test."""
+    return [pytest.param(name, marks=[needs_full, pytest.mark.skipif(
+        name == "lmdb" and not os.path.exists(LMDB), reason="the LMDB plugin was not built")]) for name in names]
 
 
 def command_of(engine):

@@ -3,9 +3,9 @@ import os
 import subprocess
 
 import pytest
-from conftest import BINARY, ENGINES, FULL, LMDB, ROOT, Server, command_of, digest, get, plugin_block, put
+from conftest import BINARY, ENGINES, FULL, LMDB, ROOT, Server, digest, get, needs_full, plugin_block, put
 
-pytestmark = pytest.mark.memory_only
+pytestmark = [pytest.mark.memory_only, needs_full]
 SOURCES = os.path.join(ROOT, "Tests", "Integration", "plugins")
 SERVE = [FULL, "serve", "--config"]
 

@@ -10,11 +10,12 @@ import aerospike
 import pytest
 from aerospike import exception
 
-from conftest import ENGINES, FULL, RawClient, Server, command_of, delete, digest, get, plugin_block, put
+from conftest import (ENGINES, FULL, RawClient, Server, command_of, delete, digest, engines, get, needs_full, plugin_block,
+                      put)
 
 pytestmark = pytest.mark.memory_only
 KILLS = int(os.environ.get("APUS_KILLS", "3"))
-PERSISTENT = [engine for engine in ENGINES if engine != "memory"]
+PERSISTENT = engines(*(name for name in ENGINES if name != "memory"))
 
 
 def namespaces(engine, more=""):
@@ -152,6 +153,7 @@ def current(writer, port):
     return values
 
 
+@needs_full
 def test_the_full_server_lists_its_backends():
     text = subprocess.run([FULL, "backends"], capture_output=True, text=True, check=True).stdout
     for engine in ("memory", "rocksdb", "tiered", "template"):

@@ -82,7 +82,8 @@ public final class MediumDirectory: Sendable {
                 pointer.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
             }
             guard [".", "..", lockName, identityName + ".new"].contains(name) else {
-                return ["directory \(path) holds files that Apus did not write ('\(name)' is one): give it an empty directory"]
+                return ["directory \(path) holds files that Apus did not write ('\(name)' is one):"
+                    + " give it an empty directory"]
             }
         }
         return []

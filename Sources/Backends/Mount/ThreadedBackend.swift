@@ -33,6 +33,7 @@ public final class ThreadedBackend: Backend, @unchecked Sendable {
 
     deinit { lockWord.deallocate() }
 
+    /// The shard of one reactor: passes its calls on and answers late.
     public func makeShard(_ request: ShardRequest) throws(StorageError) -> any BackendShard {
         let shard = ThreadedShard(threads, request, queueMax: max(queueMax / request.count, 16))
         apus_lock(lockWord)
@@ -41,20 +42,26 @@ public final class ThreadedBackend: Backend, @unchecked Sendable {
         return shard
     }
 
+    /// As the inner backend does, on the calling thread.
     public func scan(
         segment: Int, of count: Int, _ visit: (ScannedImage) -> ScanDecision
     ) throws(StorageError) { try inner.scan(segment: segment, of: count, visit) }
 
+    /// As the inner backend does.
     public func loadNamespaceBlob() throws(StorageError) -> [UInt8] { try inner.loadNamespaceBlob() }
 
+    /// As the inner backend does.
     public func storeNamespaceBlob(_ bytes: [UInt8]) throws(StorageError) { try inner.storeNamespaceBlob(bytes) }
 
+    /// As the inner backend does.
     public func loadPartitionMetadata() throws(StorageError) -> [[UInt8]] { try inner.loadPartitionMetadata() }
 
+    /// As the inner backend does.
     public func storePartitionMetadata(_ metadata: [[UInt8]]) throws(StorageError) {
         try inner.storePartitionMetadata(metadata)
     }
 
+    /// The inner backend's figures, with what waits here.
     public var statistics: BackendStatistics {
         var figures = inner.statistics
         apus_lock(lockWord)

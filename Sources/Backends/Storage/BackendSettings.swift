@@ -107,7 +107,8 @@ public enum StandardSettings {
             settings.append(SettingSchema(storageThreads, .integer(1...256), default: "4",
                 help: "threads that run this backend's calls"))
             settings.append(SettingSchema(storageQueueMax, .integer(16...1_000_000), default: "4096",
-                help: "operations under way on these threads; writes wait above three quarters, more than all are refused with 18"))
+                help: "operations under way on these threads; writes wait above three quarters,"
+                    + " more than all are refused with 18"))
         }
         settings.append(SettingSchema("stop-writes-used-pct", .integer(0...100), default: "70",
             help: "writes answer 8 above this percentage of the capacity, if the backend has one; 0 for never"))

@@ -51,7 +51,8 @@ public struct MediumIdentity: Sendable, Equatable {
             throw .medium("its identity cannot be read: it is damaged, or not written by Apus")
         }
         guard version <= MediumIdentity.format else {
-            throw .medium("its identity has format \(version), this Apus reads up to \(MediumIdentity.format): use a newer Apus")
+            throw .medium("its identity has format \(version), this Apus reads up to"
+                + " \(MediumIdentity.format): use a newer Apus")
         }
         guard let namespace = value("namespace"), let backend = value("backend"),
             let format = value("format").flatMap({ Int($0) }),
@@ -76,13 +77,16 @@ public struct MediumIdentity: Sendable, Equatable {
             problems.append("it was written by storage-engine '\(agreement.backend)', not by '\(wanted.backend)'")
         } else if agreement.format > formats.upperBound {
             problems.append(
-                "it has format \(agreement.format) of '\(wanted.backend)', this version reads up to \(formats.upperBound): use a newer one")
+                "it has format \(agreement.format) of '\(wanted.backend)', this version reads up to"
+                    + " \(formats.upperBound): use a newer one")
         } else if agreement.format < formats.lowerBound {
             problems.append(
-                "it has format \(agreement.format) of '\(wanted.backend)', this version reads from \(formats.lowerBound) on: use an older"
+                "it has format \(agreement.format) of '\(wanted.backend)', this version reads from"
+                    + " \(formats.lowerBound) on: use an older"
                     + " one first")
         } else if agreement.capabilities.contains(.keyed) != wanted.capabilities.contains(.keyed) {
-            problems.append("its images are kept in another way (keyed or addressed) than this version of '\(wanted.backend)' keeps them")
+            problems.append("its images are kept in another way (keyed or addressed) than this"
+                + " version of '\(wanted.backend)' keeps them")
         }
         return problems
     }

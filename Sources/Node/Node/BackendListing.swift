@@ -35,7 +35,8 @@ enum BackendListing {
                 + " atomic writes of \(descriptor.limits.atomicWriteSize) bytes",
         ]
         if let composition = descriptor.composition {
-            lines.append("works over the backend that its setting '\(composition.setting)' picks, and promises what that one does")
+            lines.append("works over the backend that its setting '\(composition.setting)' picks,"
+                + " and promises what that one does")
         }
         return lines
     }
