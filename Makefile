@@ -5,7 +5,7 @@ SWIFT_FLAGS := -c release -Xswiftc -cross-module-optimization -Xswiftc -enforce-
 SECONDS_TO_FUZZ ?= 600
 ROUNDS ?= 3
 
-.PHONY: help setup build full kit run test fuzz soak bench bench-index bench-cores clean
+.PHONY: help setup build full kit run test fuzz soak bench bench-storage bench-index bench-cores clean
 
 help:
 	@echo "make run          build, then start a node on 127.0.0.1:3000 (Ctrl-C stops it): apus-full if librocksdb can be installed"
@@ -15,6 +15,7 @@ help:
 	@echo "make kit          the conformance kit against every plugin (KIT_OPTIONS=\"--seed 7\")"
 	@echo "make bench        the benchmark against a bare echo and redis-server (ROUNDS=3)"
 	@echo "make bench-index  the index against dependent random reads"
+	@echo "make bench-storage RocksDB through the server against a bare loop, the hop, neighbours in memory (ROUNDS=3)"
 	@echo "make bench-cores  throughput with one reactor per processor"
 	@echo "make fuzz         fuzz the parsers (SECONDS_TO_FUZZ=600 each)"
 	@echo "make soak         random histories and fuzzers for longer (SECONDS_TO_FUZZ=600 each)"
@@ -53,6 +54,11 @@ bench: build
 bench-cores: build
 	@scripts/setup bench
 	scripts/bench --rounds $(ROUNDS) --cores
+
+bench-storage: build
+	@scripts/setup bench
+	scripts/plugins build
+	scripts/bench-storage --rounds $(ROUNDS)
 
 bench-index:
 	@scripts/setup build

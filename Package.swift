@@ -95,6 +95,9 @@ let package = Package(
         .executableTarget(
             name: "IndexBench", dependencies: ["Base", "Index", "CReactor"], path: "bench/IndexBench",
             swiftSettings: settings),
+        .executableTarget(
+            name: "HopBench", dependencies: ["Base", "CBase", "Storage", "Mount", "CReactor"], path: "bench/HopBench",
+            swiftSettings: settings),
         // Tests
         .target(name: "TestSupport", dependencies: ["Base"], path: "Tests/TestSupport", swiftSettings: settings),
         .target(

@@ -113,6 +113,7 @@ package final class Reactor: @unchecked Sendable {
 
     private func run() {
         apus_name_thread("reactor-\(index)")
+        apus_prefer_latency()
         if let pin = settings.pin {
             let reason = apus_pin_thread(Int32(pin))
             if reason != 0 {

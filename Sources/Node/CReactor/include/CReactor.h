@@ -69,6 +69,8 @@ int apus_pin_thread(int processor);
 // The processors this process may use: how many, and the first `max` of their numbers in `ids`.
 int apus_processors(int *ids, int max);
 void apus_name_thread(const char *name);
+// Asks the scheduler to let the calling thread run soon after it wakes up, before threads that compute for long.
+void apus_prefer_latency(void);
 
 // On SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE and SIGABRT: writes the signal, the request at hand and a
 // backtrace to `log` and to standard error, then lets the process die of the signal. SIGPIPE is ignored.
