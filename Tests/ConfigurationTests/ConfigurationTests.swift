@@ -183,20 +183,20 @@ import Testing
             namespace one {
                 storage-engine pair {
                     hot 4M
+                    commit-to-device true
                     part cold-one {
                         cache 8K
                         storage-threads 2
-                        commit-to-device true
                     }
                 }
             }
             """, try withParts())
         let settings = configuration.namespaces[0].storageSettings
-        #expect(settings.number("hot") == 4 << 20 && settings.text("part") == "cold-one")
+        #expect(settings.number("hot") == 4 << 20 && configuration.namespaces[0].commitToDevice && settings.text("part") == "cold-one")
         let part = settings.part("part")
         #expect(part.number("cache") == 8192 && part.number("storage-threads") == 2
             && part.number("storage-queue-max") == 4096)
-        #expect(part.flag("commit-to-device") && part.text("directory") == nil && part.text("hot") == nil)
+        #expect(part.text("commit-to-device") == nil && part.text("directory") == nil && part.text("hot") == nil)
         #expect(configuration.values(namespace: "one").contains { $0 == ("storage-engine.part.cache", "8192") })
     }
 
@@ -214,6 +214,7 @@ import Testing
         #expect(problems("part cold-one { cache 1T\n }").contains("cache: '1T' is out of bounds"))
         #expect(problems("part").contains("takes the name of one storage-engine"))
         #expect(problems("part cold-one\n part memory").contains("was set already, in line 3"))
+        #expect(problems("part cold-one { commit-to-device true\n }").contains("'commit-to-device' is not known"))
         #expect(problems("part cold-one") == "none")
     }
 

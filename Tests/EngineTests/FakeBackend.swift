@@ -12,6 +12,10 @@ final class FakeBackend: Backend, @unchecked Sendable {
     var latePercent = 50
     /// Of a hundred appends so many fail.
     var failPercent = 0
+    /// Every operation is refused with `overloaded`.
+    var refusesAll = false
+    /// The next read that ends late ends with `corrupt`.
+    var corruptNext = false
     var shards: [FakeShard] = []
 
     init(seed: UInt64) { random = SeededRandom(seed: seed) }
@@ -49,6 +53,7 @@ final class FakeShard: BackendShard {
     func append(
         _ digest: Digest, _ image: UnsafeRawBufferPointer, stream: Stream, tag: Storage.Tag
     ) throws(StorageError) -> AppendAnswer {
+        if backend.refusesAll { throw .overloaded }
         if backend.chance(backend.failPercent) {
             guard backend.chance(50) else { throw .device(errno: 5, operation: "append") }
             late.append((tag, .failed(.outOfSpace)))
@@ -63,6 +68,7 @@ final class FakeShard: BackendShard {
     }
 
     func read(_ digest: Digest, at location: Location, byteCount: Int, tag: Storage.Tag) throws(StorageError) -> ReadAnswer {
+        if backend.refusesAll { throw .overloaded }
         guard let image = backend.images[location.rawValue] else {
             Issue.record("read of an image that is not there")
             throw .corrupt(location)
@@ -103,6 +109,9 @@ final class FakeShard: BackendShard {
             }
             switch result {
             case .placed(let location): receive(Completion(tag: tag, result: .placed(Location(rawValue: location))))
+            case .read where backend.corruptNext:
+                backend.corruptNext = false
+                receive(Completion(tag: tag, result: .failed(.corrupt(Location(rawValue: 0)))))
             case .read(let image):
                 image.withUnsafeBytes { receive(Completion(tag: tag, result: .read($0))) }
             case .committed: receive(Completion(tag: tag, result: .done))

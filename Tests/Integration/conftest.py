@@ -66,6 +66,7 @@ namespace small { max-record-size 2K
 
 class Server:
     """One node. `namespaces` is configuration text; `service` and `network` are lines of those sections."""
+    everyone = []
 
     def __init__(self, namespaces=THREE_NAMESPACES, service="", network=None, environment=None, descriptors=None,
                  logging="", wait=True, threads=2, command=None, directory=None):
@@ -86,6 +87,7 @@ class Server:
             self.process = subprocess.Popen(
                 self.command, stdout=log, stderr=log, preexec_fn=limit,
                 env={**os.environ, **(environment or {})}, cwd=self.directory)
+        Server.everyone.append(self)
         self.endpoints = []
         self.clients = []
         if wait:
@@ -249,6 +251,14 @@ def put(of, value, name=b"a", **more):
 
 def delete(of, **more):
     return message(of, info2=3, **more)
+
+
+def pytest_sessionfinish():
+    """What a failed test has left running."""
+    for node in Server.everyone:
+        if node.process.poll() is None:
+            node.process.kill()
+            node.process.wait()
 
 
 def pytest_configure(config):

@@ -1,5 +1,6 @@
 """Choosing a backend: what a configuration may say, what is refused and how, plugins as shared objects."""
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -50,6 +51,12 @@ def test_unknown_engine_and_setting():
     assert code == 2
     assert "there is no storage-engine 'rockdb'; did you mean 'rocksdb'?" in log
     assert "'cash-size' is not known in 'storage-engine'; did you mean 'cache-size'?" in log
+
+
+def test_a_part_has_no_settings_of_the_namespace():
+    """commit-to-device is the namespace's: accepted in a part it would be ignored."""
+    code, log = refused(namespace("a", "tiered { cold rocksdb { commit-to-device true\n stop-writes-used-pct 9\n}\n}"))
+    assert code == 2 and "'commit-to-device' is not known in" in log and "'stop-writes-used-pct' is not known in" in log
 
 
 def test_all_problems_at_once_and_nothing_touched(tmp_path):
@@ -109,6 +116,27 @@ def test_two_nodes_on_one_directory(tmp_path):
     node = Server(configuration, command=SERVE)
     code, log = refused(configuration)
     assert code == 1 and f"directory {tmp_path}/data is in use by process {node.process.pid}" in log
+    assert node.stop() == 0
+
+
+def test_a_running_nodes_configuration_can_be_checked(tmp_path):
+    node = Server(namespace("test", f"rocksdb {{ directory {tmp_path}/data\n}}"), command=SERVE)
+    done = subprocess.run([FULL, "config", "check", node.configuration], capture_output=True, text=True, timeout=10)
+    assert done.returncode == 0, done.stderr
+    assert node.stop() == 0
+
+
+def test_a_start_that_was_interrupted_can_be_repeated(tmp_path):
+    """Whatever a start has left when it was killed: an empty directory, a lock, an identity without data."""
+    configuration = namespace("test", f"rocksdb {{ directory {tmp_path}/data\n}}")
+    for leave in (["apus-medium.lock"], ["apus-medium.lock", "apus-medium.new"], ["apus-medium", "apus-medium.lock"]):
+        node = Server(configuration, command=SERVE)
+        assert node.stop() == 0
+        for name in os.listdir(tmp_path / "data"):
+            if name not in leave:
+                path = tmp_path / "data" / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    node = Server(configuration, command=SERVE)
     assert node.stop() == 0
 
 

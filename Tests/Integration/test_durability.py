@@ -19,11 +19,9 @@ PERSISTENT = engines(*(name for name in ENGINES if name != "memory"))
 
 
 def namespaces(engine, more=""):
-    """A namespace on `engine`; `more` goes to the backend that keeps the data."""
+    """A namespace on `engine`, with `more` among its settings."""
     text = ENGINES[engine]
-    if more:
-        text = text.replace("cold rocksdb", "cold rocksdb { " + more + "\n}") if engine == "tiered" else (
-            text.replace("{ ", "{ " + more + "\n ", 1) if "{" in text else text + " { " + more + "\n}")
+    text = text.replace("{ ", "{ " + more + "\n ", 1) if "{" in text else text + " { " + more + "\n}"
     return f"{plugin_block(engine)}namespace test {{ nsup-period 120\n allow-ttl-without-nsup true\n {text}\n}}\n"
 
 

@@ -114,6 +114,18 @@ def test_requests_on_the_way_are_answered_at_stop(own_server):
     assert raw.is_closed() and node.process.wait(10) == 0
 
 
+def test_a_cold_start_says_how_far_it_is_and_can_be_stopped(own_server):
+    node = own_server("namespace test { storage-engine endless\n}", command=[TEST_NODE], wait=False)
+    node.wait_for_log(r"\{test\} cold start: \d+ images so far")
+    began = time.monotonic()
+    node.process.send_signal(signal.SIGTERM)
+    code, log = node.end_with_failure()
+    assert time.monotonic() - began < 2
+    assert "is damaged: it is left where it is and not served" in log and "given up after" in log
+    # This backend cannot close: what may be lost is said, and the exit code tells.
+    assert code == 1 and "{test} does not close: the last sync failed with error 5" in log
+
+
 def test_interrupt_stops_cleanly(own_server):
     assert own_server().stop(signal.SIGINT) == 0
 

@@ -63,6 +63,7 @@ final class TemporaryDirectory {
             limits: BackendLimits(imageSizeMax: 1 << 20, locationBits: 44, atomicWriteSize: 0), medium: medium,
             settings: composition.map { [SettingSchema($0.setting, .backend, help: "")] } ?? [], composition: composition,
             open: { (request) throws(StorageError) -> any Backend in
+                if request.namespace == "converted", request.storedFormat != 1 { throw .settings("format \(request.storedFormat)") }
                 if let setting = composition?.setting { return try request.openPart(setting) }
                 return BlockingBackend(request.directory)
             })
@@ -123,6 +124,22 @@ final class TemporaryDirectory {
         foreign.write("thesis.tex", "precious")
         #expect(problem { _ = try mount.open(request("birds", directory: foreign.path)) }.contains("thesis.tex"))
         #expect(foreign.names(foreign.path) == ["thesis.tex"])
+    }
+
+    /// The backend is told which format it finds; the newest is written only when it has opened that.
+    @Test func anOldFormatIsConvertedOnce() throws {
+        let directory = TemporaryDirectory()
+        func mount(_ formats: ClosedRange<Int>) throws -> Mount { Mount(try BackendRegistry([descriptor(formats: formats)])) }
+        func format() throws -> Int {
+            try MediumIdentity(parsing: Array(directory.read("apus-medium").utf8)).agreement.format
+        }
+        try mount(1...1).open(request("converted", directory: directory.path)).backend.close()
+        #expect(try format() == 1)
+        try mount(1...2).open(request("converted", directory: directory.path)).backend.close()
+        #expect(try format() == 2)
+        #expect(problem { _ = try mount(1...3).open(request("converted", directory: directory.path)) } == "format 2")
+        #expect(try format() == 2, "what did not open was not converted")
+        #expect(problem { _ = try mount(1...1).open(request("converted", directory: directory.path)) }.contains("use a newer one"))
     }
 
     @Test func oneProcessAtATime() throws {
@@ -190,5 +207,7 @@ final class TemporaryDirectory {
         #expect(throws: NegotiationError.self) { try BackendRegistry([descriptor(), descriptor()]) }
         #expect(throws: NegotiationError.self) { try BackendRegistry([descriptor("two words")]) }
         #expect(throws: NegotiationError.self) { try BackendRegistry([descriptor("")]) }
+        #expect(throws: NegotiationError.self) { try BackendRegistry([descriptor(capabilities: .blocking)]) }
+        #expect(throws: NegotiationError.self) { try BackendRegistry([descriptor(capabilities: [.volatile, .durableAtCommit])]) }
     }
 }

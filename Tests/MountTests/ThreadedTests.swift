@@ -17,6 +17,7 @@ final class BlockingBackend: Backend {
     let state = Mutex(State())
     let versions = VersionCounter()
     let gate = Mutex(())
+    let pressure = Mutex(Pressure.none)
     init(_ directory: String) { precondition(directory.isEmpty || access(directory, W_OK) == 0) }
     func makeShard(_ request: ShardRequest) throws(StorageError) -> any BackendShard {
         BlockingShard(self, request.index)
@@ -80,6 +81,8 @@ private final class BlockingShard: BackendShard {
         backend.state.withLock { $0.committed.append(digest) }
         return .done
     }
+
+    var pressure: Pressure { backend.pressure.withLock { $0 } }
 
     func poll(_ receive: (borrowing Completion) -> Void) {
         for (tag, version) in late { receive(Completion(tag: tag, result: .placed(version))) }
@@ -270,5 +273,41 @@ private final class BlockingShard: BackendShard {
         side.shard.turnEnded(sleeping: false)
         try backend.close()
         #expect(inner.state.withLock { $0.images.count } == 300)
+    }
+
+    /// Pressure that ends while nobody posts anything is noticed: writers wait for it.
+    @Test func pressureEndsByItself() throws {
+        let inner = BlockingBackend("")
+        let backend = try ThreadedBackend(inner, threads: 2, queueMax: 64)
+        let side = try Side(backend, 0, of: 1)
+        let digest = Digest(low: 1, middle: 2, high: 3)
+        inner.pressure.withLock { $0 = .high }
+        _ = try side.shard.read(digest, at: Location(rawValue: 1), byteCount: 64, tag: Tag(rawValue: 1))
+        #expect(side.wait(1) == .absent && side.shard.pressure == .high)
+        inner.pressure.withLock { $0 = .none }
+        for _ in 0..<20_000 where side.shard.pressure != .none { usleep(100) }
+        #expect(side.shard.pressure == .none)
+        try backend.close()
+    }
+
+    /// Many large images under way are too much before the operations are.
+    @Test func bytesUnderWayAreBounded() throws {
+        let inner = BlockingBackend("")
+        let backend = try ThreadedBackend(inner, threads: 1, queueMax: 100_000)
+        let side = try Side(backend, 0, of: 1)
+        let digest = Digest(low: 1, middle: 2, high: 3)
+        let large = image(digest, 8 << 20)
+        var count = 0
+        try inner.gate.withLock { _ in
+            while count < 100, side.shard.pressure == .none {
+                _ = try large.withUnsafeBytes { try side.shard.append(digest, $0, stream: .fresh, tag: Tag(rawValue: UInt64(count))) }
+                count += 1
+            }
+            side.turn()
+        }
+        #expect(count == 9, "half of 128 MiB")
+        for tag in 0..<count { #expect(side.wait(UInt64(tag)) == .failed(.tooLarge(limitBytes: 5000))) }
+        #expect(side.shard.pressure == .none)
+        try backend.close()
     }
 }

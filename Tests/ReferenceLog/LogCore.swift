@@ -36,7 +36,7 @@ final class LogCore: @unchecked Sendable {
     var nextOperation: UInt64 = 1
     var random: SeededRandom
     var isClosed = false
-    /// Blocks are not freed any more.
+    /// Blocks are freed only to make room for the last notes.
     var isClosing = false
     /// Groups that failed to be written, one after the other.
     var failedWrites = 0
@@ -79,14 +79,16 @@ final class LogCore: @unchecked Sendable {
 
     // ---- Places ----
 
-    /// Blocks that only moved images and notes may take: without them compaction could not begin.
+    /// Blocks that only moved images and notes may use: without them compaction could not begin, nor a release last.
     var reserve: Int { max(2, blocks.count / 8) }
     /// From here on space is won back with effort.
     var lowWater: Int { max(reserve + 2, blocks.count / 4) }
     var isLow: Bool { freeCount <= lowWater }
 
-    /// Room for an entry in the open block, which may be a new one; where it begins in there.
+    /// Room for an entry in the open block, which may be a new one; where it begins in there. If a note or a move had to
+    /// take the open block out of the reserve, it is not for others either.
     private func makeRoom(_ byteCount: Int, reserve: Int) throws(StorageError) -> Int {
+        guard freeCount >= reserve else { throw .outOfSpace }
         if let open {
             let start = groupStart == nil ? blocks[open].fill + LogFormat.groupHeaderSize : blocks[open].fill
             if start + byteCount <= LogFormat.blockSize { return beginGroup(start) }
@@ -242,7 +244,7 @@ final class LogCore: @unchecked Sendable {
     /// Starts whatever can be started.
     func pump() {
         placeNotes()
-        if !isClosing { freeBlocks() }
+        if !isClosing || !unplacedNotes.isEmpty { freeBlocks() }
         if sealed.isEmpty, !waiters.isEmpty { sealGroup() }
         guard !isWriting, let first = sealed.first else { return }
         let offset = layout.offset(ofBlock: first.block) + first.range.lowerBound

@@ -45,7 +45,20 @@ extension LogCore {
         for group in groups { learn(group, memory[group.block]!, &noted) }
         for note in noted { forget(note.sequence, notedIn: note.block) }
         durableGroup = nextGroup - 1
+        if let last = groups.last {
+            reopen(last.block, memory[last.block]!, from: last.start + layout.padded(last.header.byteCount))
+        }
         random = SeededRandom(seed: nextSequence)
+    }
+
+    /// Goes on behind the last group of the block written last. Were its rest given up, some restarts in a row would take
+    /// every block there is, and with all of them nearly empty there would be no room for a note or a move.
+    private func reopen(_ block: Int, _ buffer: LogBuffer, from fill: Int) {
+        UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[fill...]).initializeMemory(as: UInt8.self, repeating: 0)
+        blocks[block].phase = .open
+        blocks[block].fill = fill
+        blocks[block].buffer = buffer
+        open = block
     }
 
     /// A block is in use: its wipe would have taken its header.
@@ -120,9 +133,11 @@ extension LogCore {
         blocks[block].images.append(entry)
         byOffset[offset] = header.sequence
         if let known = images[header.sequence] {
-            // Another copy: moved, and the crash came before the block it was moved from was wiped.
+            // Another copy: moved, and the crash came before the block it was moved from was wiped. The last one counts:
+            // otherwise every crash could cost the room of a move.
             if !known.copies.contains(block) { images[header.sequence]!.copies.append(block) }
-            guard isWhole, !known.isLive else { return }
+            guard isWhole else { return }
+            if known.isLive { blocks[layout.block(at: known.offset)!].liveBytes -= header.storedByteCount }
             images[header.sequence]!.offset = offset
             images[header.sequence]!.isLive = true
         } else {
@@ -165,7 +180,10 @@ extension LogCore {
             isClosed = true
             throw .device(errno: DeviceErrno.inputOutput, operation: "write the last groups")
         }
-        isClosed = sealed.isEmpty && groupStart == nil && operations.isEmpty && unplacedNotes.isEmpty
+        isClosed = sealed.isEmpty && groupStart == nil && operations.isEmpty
+        guard !isClosed || unplacedNotes.isEmpty else {
+            throw .device(errno: DeviceErrno.noSpace, operation: "write the last notes")
+        }
         return isClosed
     }
 
@@ -173,7 +191,7 @@ extension LogCore {
 
     var pressure: Pressure {
         let isOpenFull = open.map { blocks[$0].fill + LogFormat.imageSizeMax > LogFormat.blockSize } ?? true
-        if sealed.count >= LogCore.backlogMax || freeCount <= reserve && isOpenFull { return .full }
+        if sealed.count >= LogCore.backlogMax || freeCount < reserve || freeCount == reserve && isOpenFull { return .full }
         return sealed.count > LogCore.backlogMax / 2 || freeCount <= reserve + 1 ? .high : .none
     }
 

@@ -1,14 +1,14 @@
 // What the reference log knows in memory. Invariants:
-// 1. There is one open block and in it one open group; whatever is appended, noted or moved goes there, in one order for
-//    all shards. Groups become durable in that order, one write at a time: after a crash the log has a beginning of it.
-// 2. An image has one sequence for life; its copies (moving makes them) share it. It is live until it was released;
-//    then a note
-//    with its sequence follows it, for as long as a copy of it is on the medium.
+// 1. There is at most one open block and in it at most one open group; whatever is appended, noted or moved goes there, in
+//    one order for all shards. Groups become durable in that order, one write at a time: after a crash the log has a
+//    beginning of it, and goes on behind it in the same block.
+// 2. An image has one sequence for life; its copies (moving makes them) share it. It is live until it was released; then a
+//    note with its sequence follows it, for as long as a copy of it is on the medium.
 // 3. A block is wiped, and only then used again, when no image in it is live, the group that took the last one away is
-//    durable,
-//    no read of it is under way, every shard has ended the turn it was in, and no note in it is still needed.
+//    durable, no read of it is under way, every shard has ended the turn it was in, and no note in it is still needed.
 // 4. The memory of a block stays until the block is closed and all its groups are durable.
-// 5. Everything here is under the lock of `LogCore`.
+// 5. What the reserve has given stays with moves and notes: an append needs a reserve that is whole.
+// 6. Everything here is under the lock of `LogCore`.
 internal import Base
 internal import Device
 internal import Storage

@@ -1,5 +1,6 @@
-// A node with two backends of its own, the way an outsider would add them: `slow` opens after two seconds, `trap` traps
-// when it is given an image that says so. Usage: TestNode CONFIGURATION
+// A node with backends of its own, the way an outsider would add them: `slow` opens after two seconds, `trap` traps when it is
+// given an image that says so, `endless` shows damaged images at a cold start until it is told to stop, and does not
+// close cleanly. Usage: TestNode CONFIGURATION
 import Base
 import Builtin
 import Glibc
@@ -58,6 +59,30 @@ private final class TrapShard: BackendShard {
     func turnEnded(sleeping: Bool) { inner.turnEnded(sleeping: sleeping) }
 }
 
+private final class EndlessBackend: Backend {
+    func makeShard(_ request: ShardRequest) throws(StorageError) -> any BackendShard { throw .closed }
+    func scan(segment: Int, of count: Int, _ visit: (ScannedImage) -> ScanDecision) throws(StorageError) {
+        let rubbish = [UInt8](repeating: 7, count: 64)
+        while true {
+            usleep(100_000)
+            let decision = rubbish.withUnsafeBytes { bytes in
+                visit(ScannedImage(
+                    digest: Digest(low: 1, middle: 2, high: 3), location: Location(rawValue: 1), image: bytes, sequence: 1))
+            }
+            if case .stop = decision { return }
+        }
+    }
+    func loadNamespaceBlob() throws(StorageError) -> [UInt8] { [] }
+    func storeNamespaceBlob(_ bytes: [UInt8]) throws(StorageError) {}
+    func loadPartitionMetadata() throws(StorageError) -> [[UInt8]] { [] }
+    func storePartitionMetadata(_ metadata: [[UInt8]]) throws(StorageError) {}
+    var statistics: BackendStatistics { BackendStatistics() }
+    func close() throws(StorageError) { throw .device(errno: 5, operation: "the last sync") }
+}
+
+private let endless = BackendDescriptor(
+    name: "endless", contract: .current, formats: 1...1, capabilities: [], limits: Memory.descriptor.limits, medium: .own,
+    settings: [], open: { (_) throws(StorageError) -> any Backend in EndlessBackend() })
 private let slow = renamed("slow") { (request) throws(StorageError) -> any Backend in
     sleep(2)
     return try Memory.descriptor.open(request)
@@ -67,4 +92,4 @@ private let trap = renamed("trap") { (request) throws(StorageError) -> any Backe
 }
 
 guard CommandLine.arguments.count == 2 else { exit(64) }
-exit(Node.run(.file(CommandLine.arguments[1]), backends: Builtin.descriptors + [slow, trap]))
+exit(Node.run(.file(CommandLine.arguments[1]), backends: Builtin.descriptors + [slow, trap, endless]))

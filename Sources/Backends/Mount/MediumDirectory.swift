@@ -1,6 +1,7 @@
 // The directory of a backend that keeps its data in files. Invariants:
 // 1. A directory is written to only under its lock, and only if its identity fits or it was empty.
-// 2. `apus-medium` is replaced in one step: it is never half written.
+// 2. `apus-medium` is replaced in one step: it is never half written. It comes before `data`.
+// 3. The format in it is raised only when the backend has opened, and so converted, what was there.
 internal import Glibc
 public import Storage
 
@@ -14,26 +15,30 @@ public import Storage
 public final class MediumDirectory: Sendable {
     /// For the backend's files alone.
     public let dataPath: String
-    /// What is on the medium now.
-    public let identity: MediumIdentity
+    /// The backend's format of what is there: the newest if there was nothing.
+    public let storedFormat: Int
+    private let path: String
+    private let identity: MediumIdentity
     private let lock: Int32
 
     private static let identityName = "apus-medium"
     private static let lockName = "apus-medium.lock"
     private static let identitySizeMax = 4096
+    private static let lockAttempts = 10
 
     // ---- Looking, without touching ----
 
-    /// Why `path` cannot be opened for `namespace` with `wanted`: every reason, each naming the path. Changes nothing.
+    /// Why `path` cannot be opened for `namespace` with `wanted`: every reason, each naming the path. Changes nothing. That
+    /// somebody has it open is no reason if `ignoresLock`.
     public static func problems(
-        path: String, namespace: String, wanted: Agreement, formats: ClosedRange<Int>
+        path: String, namespace: String, wanted: Agreement, formats: ClosedRange<Int>, ignoresLock: Bool = false
     ) -> [String] {
         var status = stat()
         guard stat(path, &status) == 0 else {
             return errno == ENOENT ? [] : ["cannot look into directory \(path): \(errnoText())"]
         }
         guard status.st_mode & S_IFMT == S_IFDIR else { return ["\(path) is not a directory"] }
-        if let owner = lockOwner(path) {
+        if !ignoresLock, let owner = lockOwner(path) {
             return ["directory \(path) is in use by process \(owner): stop it, or set another directory"]
         }
         do throws(StorageError) {
@@ -100,16 +105,27 @@ public final class MediumDirectory: Sendable {
         guard problems.isEmpty else { throw .medium(problems.joined(separator: "; ")) }
         try MediumDirectory.make(path)
         lock = try MediumDirectory.takeLock(path)
+        self.path = path
+        dataPath = path + "/data"
         do throws(StorageError) {
+            // Nobody else can change it from now on.
+            let again = MediumDirectory.problems(
+                path: path, namespace: namespace, wanted: wanted, formats: formats, ignoresLock: true)
+            guard again.isEmpty else { throw .medium(again.joined(separator: "; ")) }
             let stored = try MediumDirectory.readIdentity(path)
+            storedFormat = stored?.agreement.format ?? wanted.format
             identity = MediumIdentity(namespace: namespace, agreement: wanted, session: (stored?.session ?? 0) + 1)
-            dataPath = path + "/data"
+            try MediumDirectory.writeIdentity(identity.with(format: storedFormat), path)
             try MediumDirectory.make(dataPath)
-            try MediumDirectory.writeIdentity(identity, path)
         } catch {
             Glibc.close(lock)
             throw error
         }
+    }
+
+    /// The backend has opened what was there: it has the newest format now.
+    public func opened() throws(StorageError) {
+        if identity.agreement.format != storedFormat { try MediumDirectory.writeIdentity(identity, path) }
     }
 
     /// Gives the lock back. Once.
@@ -119,22 +135,40 @@ public final class MediumDirectory: Sendable {
         var partial = path.hasPrefix("/") ? "/" : ""
         for part in path.split(separator: "/") {
             partial += part + "/"
-            guard mkdir(partial, 0o755) == 0 || errno == EEXIST else {
+            if mkdir(partial, 0o755) == 0 {
+                try sync(directory: partial + "..")
+            } else if errno != EEXIST {
                 throw .device(errno: errno, operation: "make directory \(partial)")
             }
         }
+    }
+
+    private static func sync(directory path: String) throws(StorageError) {
+        let directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard directory >= 0 else { throw .device(errno: errno, operation: "open \(path)") }
+        defer { Glibc.close(directory) }
+        guard fsync(directory) == 0 else { throw .device(errno: errno, operation: "sync \(path)") }
     }
 
     private static func takeLock(_ path: String) throws(StorageError) -> Int32 {
         let file = path + "/" + lockName
         let descriptor = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
         guard descriptor >= 0 else { throw .device(errno: errno, operation: "open \(file)") }
-        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
-            Glibc.close(descriptor)
-            throw .medium("directory \(path) is in use by another process")
+        // Somebody who only looks holds it for a moment.
+        var attempts = 0
+        while flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
+            attempts += 1
+            guard attempts < lockAttempts else {
+                Glibc.close(descriptor)
+                throw .medium("directory \(path) is in use by another process")
+            }
+            usleep(10_000)
         }
         let text = "\(getpid())\n"
-        guard ftruncate(descriptor, 0) == 0, write(descriptor, text, text.utf8.count) == text.utf8.count else {
+        // In this order it works on a full disk too.
+        guard Glibc.write(descriptor, text, text.utf8.count) == text.utf8.count,
+            ftruncate(descriptor, off_t(text.utf8.count)) == 0
+        else {
             let reason = errno
             Glibc.close(descriptor)
             throw .device(errno: reason, operation: "write \(file)")
@@ -142,22 +176,28 @@ public final class MediumDirectory: Sendable {
         return descriptor
     }
 
+    /// Replaces the identity in one step. On a full disk, which must not keep a node from starting and deleting, it is
+    /// written over the old one, which is as long: both fit into one sector.
     private static func writeIdentity(_ identity: MediumIdentity, _ path: String) throws(StorageError) {
-        let fresh = path + "/" + identityName + ".new"
-        let bytes = identity.encoded
-        let descriptor = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
-        guard descriptor >= 0 else { throw .device(errno: errno, operation: "open \(fresh)") }
-        let isWritten = write(descriptor, bytes, bytes.count) == bytes.count && fsync(descriptor) == 0
+        let file = path + "/" + identityName
+        do throws(StorageError) {
+            try write(identity.encoded, to: file + ".new", O_CREAT | O_TRUNC)
+        } catch {
+            unlink(file + ".new")
+            guard case .device(ENOSPC, _) = error, access(file, F_OK) == 0 else { throw error }
+            return try write(identity.encoded, to: file, 0)
+        }
+        guard rename(file + ".new", file) == 0 else { throw .device(errno: errno, operation: "rename \(file).new") }
+        try sync(directory: path)
+    }
+
+    private static func write(_ bytes: [UInt8], to file: String, _ flags: Int32) throws(StorageError) {
+        let descriptor = open(file, O_WRONLY | O_CLOEXEC | flags, 0o644)
+        guard descriptor >= 0 else { throw .device(errno: errno, operation: "open \(file)") }
+        let isWritten = Glibc.write(descriptor, bytes, bytes.count) == bytes.count && fsync(descriptor) == 0
         let reason = errno
         Glibc.close(descriptor)
-        guard isWritten else { throw .device(errno: reason, operation: "write \(fresh)") }
-        guard rename(fresh, path + "/" + identityName) == 0 else {
-            throw .device(errno: errno, operation: "rename \(fresh)")
-        }
-        let directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard directory >= 0 else { throw .device(errno: errno, operation: "open \(path)") }
-        defer { Glibc.close(directory) }
-        guard fsync(directory) == 0 else { throw .device(errno: errno, operation: "sync \(path)") }
+        guard isWritten else { throw .device(errno: reason, operation: "write \(file)") }
     }
 }
 

@@ -41,8 +41,9 @@ public struct Mount: Sendable {
 
     // ---- Looking ----
 
-    /// Everything that keeps these namespaces from opening, one sentence each; nothing is touched.
-    public func problems(_ requests: [MountRequest]) -> [String] {
+    /// Everything that keeps these namespaces from opening, one sentence each; nothing is touched. That another
+    /// process has a directory open does not count if `ignoresLocks`.
+    public func problems(_ requests: [MountRequest], ignoresLocks: Bool = false) -> [String] {
         var problems: [String] = []
         var directories: [(path: String, namespace: String)] = []
         for request in requests {
@@ -59,7 +60,8 @@ public struct Mount: Sendable {
                 }
                 directories.append((place.path, request.namespace))
                 report(MediumDirectory.problems(
-                    path: place.path, namespace: request.namespace, wanted: place.agreement, formats: place.formats))
+                    path: place.path, namespace: request.namespace, wanted: place.agreement, formats: place.formats,
+                    ignoresLock: ignoresLocks))
             }
         }
         return problems
@@ -133,13 +135,14 @@ public struct Mount: Sendable {
             throw .settings("there is no storage-engine '\(engine)'")
         }
         guard descriptor.medium == .directory else {
-            return try start(request, descriptor, settings, agreement, directory: "")
+            return try start(request, descriptor, settings, agreement, nil)
         }
         let directory = try MediumDirectory(
             path: Mount.directory(request, settings), namespace: request.namespace,
             wanted: Mount.ownAgreement(descriptor), formats: descriptor.formats)
         do throws(StorageError) {
-            let inner = try start(request, descriptor, settings, agreement, directory: directory.dataPath)
+            let inner = try start(request, descriptor, settings, agreement, directory)
+            try directory.opened()
             return MountedBackend(inner, directory)
         } catch {
             directory.close()
@@ -149,18 +152,18 @@ public struct Mount: Sendable {
 
     private func start(
         _ request: MountRequest, _ descriptor: BackendDescriptor, _ settings: BackendSettings, _ agreement: Agreement,
-        directory: String
+        _ directory: MediumDirectory?
     ) throws(StorageError) -> any Backend {
         let inner = try descriptor.open(
             OpenRequest(
-                namespace: request.namespace, settings: settings, agreement: agreement, directory: directory,
-                log: request.log,
+                namespace: request.namespace, settings: settings, agreement: agreement,
+                directory: directory?.dataPath ?? "", storedFormat: directory?.storedFormat, log: request.log,
                 openPart: { (setting) throws(StorageError) in try openPart(request, settings, setting) }))
         guard descriptor.capabilities.contains(.blocking) else { return inner }
         do throws(StorageError) {
             return try ThreadedBackend(
-                inner, threads: Int(settings.number(StandardSettings.storageThreads) ?? 4),
-                queueMax: Int(settings.number(StandardSettings.storageQueueMax) ?? 4096))
+                inner, threads: max(Int(settings.number(StandardSettings.storageThreads) ?? 4), 1),
+                queueMax: max(Int(settings.number(StandardSettings.storageQueueMax) ?? 4096), 1))
         } catch {
             try? inner.close()
             throw error

@@ -9,7 +9,7 @@ internal import Storage
 
 /// One call on its way to a storage thread and back. Belongs to the posting shard, to the thread while it is posted there.
 struct Operation {
-    enum Kind: UInt8 { case append, read, release, remove, commit }
+    enum Kind: UInt8 { case append, read, remove, commit }
     enum Outcome {
         case underWay
         case placed(Location)
@@ -30,6 +30,8 @@ struct Operation {
     var buffer: UnsafeMutableRawPointer?
     var capacity = 0
     var byteCount = 0
+    /// What it counts for against the bytes under way.
+    var carried = 0
     var outcome = Outcome.underWay
 
     /// Copies `bytes` into memory of the operation's own.
@@ -128,9 +130,13 @@ final class StorageThread: @unchecked Sendable {
     /// Waits for operations, or for the inner shard to end one.
     private func rest() {
         guard !isStopping || underWay > 0, mailbox.prepareToSleep() else { return }
-        shard?.turnEnded(sleeping: true)
-        apus_bell_wait(bell.word, underWay > 0 ? StorageThread.pollMilliseconds : -1)
+        guard let shard else { return }
+        shard.turnEnded(sleeping: true)
+        // Pressure ends by itself, and nobody posts anything while it lasts.
+        let isIdle = underWay == 0 && pressure == .none
+        apus_bell_wait(bell.word, isIdle ? -1 : StorageThread.pollMilliseconds)
         mailbox.woke()
+        notePressure(shard)
     }
 
     /// One turn of the inner shard: calls, then commits, so that one sync serves all.
@@ -143,11 +149,15 @@ final class StorageThread: @unchecked Sendable {
         if underWay > 0 { shard.poll { finish($0) } }
         waiting.removeFirst(count)
         shard.turnEnded(sleeping: false)
-        apus_store_release_u32(pressureWord, UInt32(shard.pressure.rawValue))
+        notePressure(shard)
         for operation in ended {
             operation.pointee.home.post(UnsafeMutableRawPointer(operation).assumingMemoryBound(to: Letter.self))
         }
         ended.removeAll(keepingCapacity: true)
+    }
+
+    private func notePressure(_ shard: any BackendShard) {
+        apus_store_release_u32(pressureWord, UInt32(shard.pressure.rawValue))
     }
 
     private func start(_ operation: OperationPointer, _ shard: any BackendShard) {
@@ -180,9 +190,6 @@ final class StorageThread: @unchecked Sendable {
                 operation.pointee.keep(bytes)
                 return .read
             }
-        case .release:
-            shard.release(digest, at: operation.pointee.location, byteCount: operation.pointee.byteCount)
-            return .done
         case .remove:
             guard case .done = try shard.remove(digest, at: operation.pointee.location, tag: tag) else { return .underWay }
             return .done

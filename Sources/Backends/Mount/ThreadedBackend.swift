@@ -1,6 +1,6 @@
-// A blocking backend on threads of its own: every call answers `pending`, no reactor ever waits. Operations of one
-// digest always run on the same thread in the order in which they were started, so the inner shard that appended an
-// image is the one that commits it.
+// A blocking backend, which is a keyed one, on threads of its own: every call answers `pending`, no reactor ever
+// waits. Operations of one digest always run on the same thread in the order in which they were started, so the inner
+// shard that appended an image is the one that commits it.
 internal import Base
 internal import CBase
 public import Storage
@@ -82,9 +82,11 @@ public final class ThreadedBackend: Backend, @unchecked Sendable {
 
 /// One reactor's side. Invariants:
 /// 1. An operation is free, under way on a thread, or lent (its bytes are the engine's until the turn ends).
-/// 2. `underWay` counts the operations that have not come back; above `queueMax` none but commits and releases start.
+/// 2. `underWay` counts the operations that have not come back, `bytesUnderWay` the bytes they carry; above `queueMax` or
+///    `bytesMax` none but commits start.
 final class ThreadedShard: BackendShard {
-    private static let bufferKeptMax = 64 << 10
+    private static let bufferKeptMax = 4 << 10
+    private static let bytesMax = 128 << 20
     private let threads: [StorageThread]
     private let request: ShardRequest
     private let queueMax: Int
@@ -95,6 +97,7 @@ final class ThreadedShard: BackendShard {
     private var started: [OperationPointer] = []
     private var underWay = 0 { didSet { apus_store_relaxed_u64(word, UInt64(underWay)) } }
     private let word: UnsafeMutablePointer<UInt64>
+    private var bytesUnderWay = 0
 
     init(_ threads: [StorageThread], _ request: ShardRequest, queueMax: Int) {
         self.threads = threads
@@ -122,7 +125,10 @@ final class ThreadedShard: BackendShard {
     /// `pressure` for any thread.
     var sharedPressure: Pressure { threads.reduce(pressure(of: gauge)) { max($0, $1.pressure) } }
 
-    var pressure: Pressure { threads.reduce(pressure(of: underWay)) { max($0, $1.pressure) } }
+    var pressure: Pressure {
+        let own = bytesUnderWay > ThreadedShard.bytesMax / 2 ? max(.high, pressure(of: underWay)) : pressure(of: underWay)
+        return threads.reduce(own) { max($0, $1.pressure) }
+    }
 
     private func pressure(of count: Int) -> Pressure {
         count >= queueMax ? .full : count >= queueMax / 4 * 3 ? .high : .none
@@ -133,7 +139,7 @@ final class ThreadedShard: BackendShard {
     func append(
         _ digest: Digest, _ image: UnsafeRawBufferPointer, stream: Stream, tag: Tag
     ) throws(StorageError) -> AppendAnswer {
-        let operation = try begin(.append, digest, tag)
+        let operation = try begin(.append, digest, tag, carrying: image.count)
         operation.pointee.stream = stream
         operation.pointee.keep(image)
         started.append(operation)
@@ -143,18 +149,11 @@ final class ThreadedShard: BackendShard {
     func read(
         _ digest: Digest, at location: Location, byteCount: Int, tag: Tag
     ) throws(StorageError) -> ReadAnswer {
-        let operation = try begin(.read, digest, tag)
+        let operation = try begin(.read, digest, tag, carrying: byteCount)
         operation.pointee.location = location
         operation.pointee.byteCount = byteCount
         started.append(operation)
         return .pending
-    }
-
-    func release(_ digest: Digest, at location: Location, byteCount: Int) {
-        let operation = take(.release, digest, Tag(rawValue: 0))
-        operation.pointee.location = location
-        operation.pointee.byteCount = byteCount
-        started.append(operation)
     }
 
     func remove(_ digest: Digest, at location: Location, tag: Tag) throws(StorageError) -> DoneAnswer {
@@ -174,8 +173,8 @@ final class ThreadedShard: BackendShard {
         home.take { letter in
             let operation = UnsafeMutableRawPointer(letter).assumingMemoryBound(to: Operation.self)
             underWay -= 1
+            bytesUnderWay -= operation.pointee.carried
             lent.append(operation)
-            guard operation.pointee.kind != .release else { return }
             receive(Completion(tag: operation.pointee.tag, result: ThreadedShard.result(operation)))
         }
     }
@@ -190,9 +189,14 @@ final class ThreadedShard: BackendShard {
 
     // ---- Operations ----
 
-    private func begin(_ kind: Operation.Kind, _ digest: Digest, _ tag: Tag) throws(StorageError) -> OperationPointer {
-        guard underWay < queueMax else { throw .overloaded }
-        return take(kind, digest, tag)
+    private func begin(
+        _ kind: Operation.Kind, _ digest: Digest, _ tag: Tag, carrying byteCount: Int = 0
+    ) throws(StorageError) -> OperationPointer {
+        guard underWay < queueMax, bytesUnderWay < ThreadedShard.bytesMax else { throw .overloaded }
+        let operation = take(kind, digest, tag)
+        operation.pointee.carried = byteCount
+        bytesUnderWay += byteCount
+        return operation
     }
 
     private func take(_ kind: Operation.Kind, _ digest: Digest, _ tag: Tag) -> OperationPointer {
@@ -207,6 +211,7 @@ final class ThreadedShard: BackendShard {
         operation.pointee.digest = digest
         operation.pointee.tag = tag
         operation.pointee.outcome = .underWay
+        operation.pointee.carried = 0
         underWay += 1
         return operation
     }

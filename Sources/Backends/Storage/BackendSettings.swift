@@ -89,6 +89,10 @@ public enum StandardSettings {
     public static let directory = "directory"
     /// Writes are answered when they are durable.
     public static let commitToDevice = "commit-to-device"
+    private static let stopWritesUsed = "stop-writes-used-pct"
+    private static let stopWritesAvailable = "stop-writes-avail-pct"
+    /// Those that a namespace has once, whatever its backend is made of.
+    static let ofNamespaces = [commitToDevice, stopWritesUsed, stopWritesAvailable]
 
     /// What the node adds to the settings of a backend with these properties.
     public static func settings(
@@ -110,9 +114,9 @@ public enum StandardSettings {
                 help: "operations under way on these threads; writes wait above three quarters,"
                     + " more than all are refused with 18"))
         }
-        settings.append(SettingSchema("stop-writes-used-pct", .integer(0...100), default: "70",
+        settings.append(SettingSchema(stopWritesUsed, .integer(0...100), default: "70",
             help: "writes answer 8 above this percentage of the capacity, if the backend has one; 0 for never"))
-        settings.append(SettingSchema("stop-writes-avail-pct", .integer(0...100), default: "5",
+        settings.append(SettingSchema(stopWritesAvailable, .integer(0...100), default: "5",
             help: "writes answer 8 if less than this percentage of the capacity is free"))
         return settings
     }

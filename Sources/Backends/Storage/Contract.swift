@@ -12,8 +12,9 @@
 // given it.
 public import Base
 
-/// The data plane: one object for each reactor, called on that reactor's thread only and never re-entered. Every
-/// call returns at once. What one shard appended, every other shard can read, release and remove at once.
+/// The data plane: one object for each reactor, called on that reactor's thread only and not re-entered, except from the
+/// `receive` of `poll`. Every call returns at once. What one shard appended, every other shard can read, release and remove
+/// at once.
 ///
 /// After a crash a backend may have lost whatever `commit` did not confirm, wholly or in part, image by image; it
 /// never gives bytes that were not appended for that digest. An image that a commit has confirmed is there until its
@@ -58,8 +59,9 @@ public protocol BackendShard: AnyObject {
     /// - Throws: `device`, `overloaded`.
     func commit(_ digest: Digest, tag: Tag) throws(StorageError) -> DoneAnswer
 
-    /// Hands over the operations that have ended since, each once, in any order. Called at the start of every turn in
-    /// which operations are under way, and as often as one likes.
+    /// Hands over the operations that have ended since, each once, in any order. Called at least once in every turn in
+    /// which operations are under way. `receive` may call the shard again, for whatever comes next, but not `poll`: hold no
+    /// lock that those calls take, and do not walk a list that they change.
     func poll(_ receive: (borrowing Completion) -> Void)
 
     /// The reactor has ended a turn: nothing lent to it is used any more. `sleeping` is true if it may now wait for long;

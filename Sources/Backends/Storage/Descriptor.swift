@@ -73,6 +73,9 @@ public struct OpenRequest: Sendable {
     public let agreement: Agreement
     /// With `Medium.directory`: an existing directory for nothing but this backend's files. Empty otherwise.
     public let directory: String
+    /// With `Medium.directory`: the format of what is in it. If it is older than `agreement.format`, `open` converts
+    /// it, in a way that can be interrupted and begun again.
+    public let storedFormat: Int
     /// Writes a line to the node's log: an operator reads it. Any thread.
     public let log: @Sendable (String) -> Void
     /// Opens the backend that the setting of this name, a `SettingSchema.Kind.backend`, has picked: ready to use, on
@@ -82,7 +85,7 @@ public struct OpenRequest: Sendable {
     /// Joins the parts.
     public init(
         namespace: String, settings: BackendSettings, agreement: Agreement, directory: String = "",
-        log: @escaping @Sendable (String) -> Void,
+        storedFormat: Int? = nil, log: @escaping @Sendable (String) -> Void,
         openPart: @escaping @Sendable (String) throws(StorageError) -> any Backend = { (name) throws(StorageError) in
             throw .unsupported("no setting '\(name)' picks a backend")
         }
@@ -91,6 +94,7 @@ public struct OpenRequest: Sendable {
         self.settings = settings
         self.agreement = agreement
         self.directory = directory
+        self.storedFormat = storedFormat ?? agreement.format
         self.log = log
         self.openPart = openPart
     }
@@ -132,6 +136,11 @@ public struct BackendDescriptor: Sendable {
         self.settings = settings
         self.composition = composition
         self.open = open
+    }
+
+    /// Its settings where it is part of another backend: without those that are about a namespace.
+    public var partSettings: [SettingSchema] {
+        allSettings.filter { !StandardSettings.ofNamespaces.contains($0.name) }
     }
 
     /// Its own settings, and those that the node gives to every backend of its kind.

@@ -4,7 +4,7 @@
 //     apus-medium=1
 //     namespace=...            backend=...            format=...
 //     capabilities=...         the bits that were agreed, decimal
-//     session=...              how often the medium was opened for writing, decimal
+//     session=...              how often the medium was opened for writing, 20 decimal digits
 
 /// Whose a medium is.
 public struct MediumIdentity: Sendable, Equatable {
@@ -24,6 +24,12 @@ public struct MediumIdentity: Sendable, Equatable {
         self.session = session
     }
 
+    /// The same with the backend's own format set to `format`.
+    public func with(format: Int) -> MediumIdentity {
+        let agreed = Agreement(backend: agreement.backend, format: format, capabilities: agreement.capabilities)
+        return MediumIdentity(namespace: namespace, agreement: agreed, session: session)
+    }
+
     /// As it is stored.
     public var encoded: [UInt8] {
         Array(
@@ -33,9 +39,15 @@ public struct MediumIdentity: Sendable, Equatable {
             backend=\(agreement.backend)
             format=\(agreement.format)
             capabilities=\(agreement.capabilities.rawValue)
-            session=\(session)
+            session=\(MediumIdentity.padded(session))
 
             """.utf8)
+    }
+
+    /// Always 20 digits, so that an identity keeps its length from session to session.
+    private static func padded(_ number: UInt64) -> String {
+        let digits = "\(number)"
+        return String(repeating: "0", count: 20 - digits.utf8.count) + digits
     }
 
     /// Reads what `encoded` wrote; trailing zero bytes are ignored.

@@ -22,6 +22,9 @@ public struct BackendRegistry: Sendable {
                 problems.append("storage backend '\(name)' says volatile and at the same time"
                     + " \(promises.intersection([.blocking, .durableAtCommit]).names.joined(separator: ", "))")
             }
+            if promises.contains(.blocking), !promises.contains(.keyed) {
+                problems.append("storage backend '\(name)' says blocking, which only keyed backends may be")
+            }
             if !isWord { problems.append("'\(name)' is no name for a storage backend: use a-z, 0-9 and -") }
         }
         guard problems.isEmpty else { throw NegotiationError(problems: problems) }

@@ -131,7 +131,8 @@ public struct Capabilities: OptionSet, Sendable {
     public static let deletesLast = Capabilities(rawValue: 1 << 1)
     /// Keeps one image per digest; a location is a version (LSM trees, B-trees).
     public static let keyed = Capabilities(rawValue: 1 << 2)
-    /// Its calls may block; the node runs them on `storage-threads`, one shard each, never on a reactor.
+    /// Its calls may block; the node runs them on `storage-threads`, one shard each, never on a reactor. Only for keyed
+    /// backends: on threads of its own an addressed one could not be told of releases and compaction in order.
     public static let blocking = Capabilities(rawValue: 1 << 3)
     /// Everything lives in ordinary memory: reads answer `here` and appends `placed`, never `pending`; images
     /// are read without checking the checksum, and are gone with the process.

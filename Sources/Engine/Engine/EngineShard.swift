@@ -195,6 +195,7 @@ package final class EngineShard {
     /// An effect of the cluster layer that answered `pending` has ended well: the slot goes on.
     package func resume(_ slot: SlotPointer) {
         openOutput(slot)
+        if slot.pointee.phase == .claimed { namespaces[slot.pointee.namespace].reload(slot) }
         slot.pointee.phase = slot.pointee.phase == .claimed ? .resolved : .replicated
         close(slot, namespaces[slot.pointee.namespace].advance(slot, image: nil, now: now))
     }

@@ -171,6 +171,7 @@ extension NamespaceShard {
 
     private func failed(_ slot: SlotPointer, _ error: StorageError, _ now: TurnTime) -> Progress {
         if error == .overloaded, slot.pointee.phase < .appended, delay(slot, now) { return .suspended }
+        if slot.pointee.isRead, case .corrupt = error { return readAgain(slot, now) }
         let code = resultCode(error)
         if slot.pointee.isRead { return end(slot, code) }
         switch slot.pointee.phase {

@@ -32,6 +32,7 @@ extension NamespaceShard {
             }
         } catch {
             if error == .overloaded, delay(slot, now) { return .suspended }
+            if case .corrupt = error { return readAgain(slot, now) }
             return end(slot, resultCode(error))
         }
     }

@@ -79,6 +79,8 @@ package struct RequestSlot: BitwiseCopyable {
     var isDelete: Bool
     /// Carries a touch operation: the record must exist.
     var hasTouch: Bool
+    /// A backend under pressure has put it off.
+    var isDelayed: Bool
     /// Reads: how often the record was looked up.
     var attempts: UInt8
     /// Where this slot is in `SlotPool.suspended`.
@@ -108,6 +110,7 @@ package struct RequestSlot: BitwiseCopyable {
         isReplaced = false
         isDelete = false
         hasTouch = false
+        isDelayed = false
         attempts = 0
         suspendedAt = -1
         previous = IndexEntry(digest: digest)
@@ -137,6 +140,7 @@ extension RequestSlot {
         isRead = false
         isDelete = false
         hasTouch = false
+        isDelayed = false
         attempts = 0
         phase = .free
     }

@@ -38,10 +38,15 @@ extension NamespaceShard {
     /// A claim has passed to `slot`: begins where `startWrite` would have.
     func inherit(_ slot: SlotPointer, now: TurnTime) -> Progress {
         precondition(slot.pointee.phase == .claimed)
+        reload(slot)
+        return advance(slot, image: nil, now: now)
+    }
+
+    /// Looks the record up again after the request has waited.
+    func reload(_ slot: SlotPointer) {
         partitions.lock(slot.pointee.digest.partition)
         _ = loadPrevious(slot)
         partitions.unlock(slot.pointee.digest.partition)
-        return advance(slot, image: nil, now: now)
     }
 
     /// Takes the steps from the slot's phase on until one has to wait or the request is answered. `image` is
@@ -134,14 +139,16 @@ extension NamespaceShard {
         if slot.pointee.phase != .free { slot.pointee.phase = .claimed }
         slot.pointee.isDelete = !slot.pointee.isRead && slot.pointee.request.pointee.header.info2.contains(.delete)
         scratch.delayed.append(slot)
-        counters.count(.requestsDelayed)
+        if !slot.pointee.isDelayed { counters.count(.requestsDelayed) }
+        slot.pointee.isDelayed = true
         return true
     }
 
     /// Begins a request again that `delay` has put off.
     func retry(_ slot: SlotPointer, _ now: TurnTime) -> Progress {
         if slot.pointee.isRead { return startRead(slot, now: now) }
-        return slot.pointee.phase == .claimed ? advance(slot, image: nil, now: now) : startWrite(slot, now: now)
+        // Compaction may have moved the image meanwhile.
+        return slot.pointee.phase == .claimed ? inherit(slot, now: now) : startWrite(slot, now: now)
     }
 
     func releaseNext(_ slot: SlotPointer) {

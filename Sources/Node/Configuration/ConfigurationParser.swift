@@ -153,8 +153,8 @@ struct BlockReader {
             return reportUnknownEngine(statement.line, name)
         }
         block.written.append((setting.name, name, statement.line))
-        let schema = BlockSchema("\(block.word) \(block.argument) \(setting.name) \(name)", .none, backend.allSettings)
-        let part = read(statement, as: schema, argument: name, settings: backend.allSettings)
+        let schema = BlockSchema("\(block.word) \(block.argument) \(setting.name) \(name)", .none, backend.partSettings)
+        let part = read(statement, as: schema, argument: name, settings: backend.partSettings)
         block.parts += part.values.map { (name: "\(setting.name).\($0.name)", value: $0.value) }
     }
 

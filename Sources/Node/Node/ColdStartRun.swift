@@ -9,12 +9,13 @@ internal import Storage
 
 /// One cold start. Main thread; `work` on the threads.
 final class ColdStartRun: @unchecked Sendable {
-    private static let noteMilliseconds: UInt32 = 2000
+    private static let noteMilliseconds = 2000
     private let start: ColdStart
     private let namespace: Namespace
     private let segments: Int
     private let outcomes: [Outcome]
     private let log: Logger
+    private let stopWord = UnsafeMutablePointer<UInt32>.allocate(capacity: 1)
 
     /// What one thread ended with; `error` is read after it was joined.
     private final class Outcome: @unchecked Sendable {
@@ -41,10 +42,16 @@ final class ColdStartRun: @unchecked Sendable {
         self.segments = segments
         self.log = log
         outcomes = (0..<segments).map { _ in Outcome() }
+        stopWord.initialize(to: 0)
     }
 
-    /// Reads everything; `threads` at most as many as the namespace has reactors. Returns when the namespace can serve.
-    static func run(_ namespace: Namespace, recordsMax: Int, threads: Int, _ log: Logger) throws(StartError) {
+    deinit { stopWord.deallocate() }
+
+    /// Reads everything; `threads` at most as many as the namespace has reactors. True when the namespace can serve,
+    /// false if a signal has asked to stop meanwhile.
+    static func run(
+        _ namespace: Namespace, recordsMax: Int, threads: Int, _ signals: SignalSet, _ log: Logger
+    ) throws(StartError) -> Bool {
         let name = namespace.settings.name
         let begun = SystemClock.now()
         let start: ColdStart
@@ -55,17 +62,24 @@ final class ColdStartRun: @unchecked Sendable {
             throw StartError("namespace \(name): no address space for a cold start: raise the limit (ulimit -v)")
         }
         let run = ColdStartRun(start, namespace, segments: threads, log)
-        try run.workAndWait()
+        try run.workAndWait(signals)
+        if run.isStopAsked {
+            log.info(.storage, "{\(name)} cold start: given up after \(start.visited) images, the node is to stop")
+            return false
+        }
         let seconds = Double(SystemClock.monotonic().nanoseconds(since: begun.monotonic) / 1_000_000) / 1000
         log.info(.storage, "{\(name)} cold start: \(namespace.objectCount) records from \(start.visited) images"
             + " (\(start.bytes >> 20) MB) in \(seconds) s; expired \(start.expired), damaged \(start.damaged)")
         guard start.refused == 0 else {
-            throw StartError("namespace \(name): \(start.refused) records have no room in the index or too many sets;"
-                + " nothing was changed")
+            throw StartError("namespace \(name): \(start.refused) records have no room in the index, or there are too many"
+                + " sets; they are still on the medium")
         }
+        return true
     }
 
-    private func workAndWait() throws(StartError) {
+    private var isStopAsked: Bool { apus_load_acquire_u32(stopWord) == 1 }
+
+    private func workAndWait(_ signals: SignalSet) throws(StartError) {
         var threads: [pthread_t] = []
         for segment in 0..<segments {
             var thread = pthread_t()
@@ -82,19 +96,24 @@ final class ColdStartRun: @unchecked Sendable {
             }
             threads.append(thread)
         }
-        waitWithNotes()
+        waitWithNotes(signals)
         for thread in threads { pthread_join(thread, nil) }
         for error in outcomes.compactMap(\.error) {
             throw StartError("namespace \(namespace.settings.name) cannot be read: \(error.text)")
         }
     }
 
-    /// A line every two seconds until all threads are done.
-    private func waitWithNotes() {
-        var waited: UInt32 = 0
-        var step: UInt32 = 1
+    /// A line every two seconds until all threads are done; a signal has them stop early.
+    private func waitWithNotes(_ signals: SignalSet) {
+        var signals = signals
+        var waited = 0
+        var step = 1
         while !outcomes.allSatisfy(\.isDone) {
-            usleep(step * 1000)
+            switch signals.wait(milliseconds: step) {
+            case SIGTERM, SIGINT: apus_store_release_u32(stopWord, 1)
+            case SIGHUP: log.reopen()
+            default: break
+            }
             waited += step
             step = min(step * 2, 50)
             guard waited >= ColdStartRun.noteMilliseconds else { continue }
@@ -106,7 +125,9 @@ final class ColdStartRun: @unchecked Sendable {
 
     private func scan(_ segment: Int) {
         do throws(StorageError) {
-            try namespace.backend.scan(segment: segment, of: segments) { start.visit($0, worker: segment) }
+            try namespace.backend.scan(segment: segment, of: segments) { scanned in
+                isStopAsked ? .stop : start.visit(scanned, worker: segment)
+            }
         } catch {
             outcomes[segment].error = error
         }

@@ -25,7 +25,7 @@ public enum Node {
     public enum ExitCode {
         /// Stopped on request.
         public static let stopped: Int32 = 0
-        /// Could not start: the message says why.
+        /// Could not start, or not stop cleanly: the message says why.
         public static let startFailed: Int32 = 1
         /// The configuration has problems: each was printed.
         public static let badConfiguration: Int32 = 2
@@ -35,14 +35,20 @@ public enum Node {
     /// process, on the main thread, before any other thread exists.
     /// - Returns: an `ExitCode`.
     public static func run(_ source: Source, backends: [BackendDescriptor]) -> Int32 {
-        guard let (configuration, registry) = load(source, backends) else { return ExitCode.badConfiguration }
+        // Plugins may start threads when they are loaded: these leave the signals alone, too.
         let signals = SignalSet.block()
+        guard let (configuration, registry) = load(source, backends) else { return ExitCode.badConfiguration }
         do throws(StartError) {
             let node = try RunningNode(configuration, registry)
-            defer { node.end() }
-            try node.open()
-            node.serveUntilStopped(signals)
-            return ExitCode.stopped
+            var isClean = false
+            do throws(StartError) {
+                if try node.open(signals) { node.serveUntilStopped(signals) }
+                isClean = node.end()
+            } catch {
+                _ = node.end()
+                throw error
+            }
+            return isClean ? ExitCode.stopped : ExitCode.startFailed
         } catch {
             printError(error.message)
             return ExitCode.startFailed
@@ -54,7 +60,8 @@ public enum Node {
     public static func check(file: String, backends: [BackendDescriptor]) -> Int32 {
         guard let (configuration, registry) = load(.file(file), backends) else { return ExitCode.badConfiguration }
         for note in configuration.notes { print("note: \(note)") }
-        let problems = Mount(registry).problems(MountRequests.all(configuration))
+        // A running node's configuration is checked before it is restarted with it.
+        let problems = Mount(registry).problems(MountRequests.all(configuration), ignoresLocks: true)
         for problem in problems { printError(problem) }
         guard problems.isEmpty else { return ExitCode.badConfiguration }
         print("\(file) is good: namespaces \(configuration.namespaces.map(\.name).joined(separator: ", "))")

@@ -105,7 +105,11 @@ final class ReactorShell: ReactorHandler, EngineShell {
         state.userAgents.closed(UserAgents.Key(reactor: info.reactor, connection: connection.rawValue))
     }
 
-    func turnEnded(sleeping: Bool) { engine?.turnEnded(sleeping: sleeping) }
+    func turnEnded(sleeping: Bool) {
+        // Also for what no connection waits for: the touch after a read.
+        if sleeping, engine?.hasSuspended == true { reactor?.wantsTicks = true }
+        engine?.turnEnded(sleeping: sleeping)
+    }
 
     // ---- EngineShell ----
 

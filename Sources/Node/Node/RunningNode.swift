@@ -18,7 +18,7 @@ final class RunningNode {
     private let directory: WorkDirectory
     private let log: Logger
     private let state: NodeState
-    private var backends: [any Backend] = []
+    private var backends: [(namespace: String, backend: any Backend)] = []
     private let cluster = LoneNode()
     private let clientsMax: Int
     /// Records the index has address space for; memory is taken as they come.
@@ -53,8 +53,8 @@ final class RunningNode {
 
     // ---- Start ----
 
-    /// Opens everything; the node serves when this returns.
-    func open() throws(StartError) {
+    /// Opens everything; the node serves when this returns true. False: a signal has asked to stop before that.
+    func open(_ signals: SignalSet) throws(StartError) -> Bool {
         let requests = MountRequests.all(configuration, log: { [log] in log.info(.storage, $0) })
         let problems = Mount(registry).problems(requests)
         guard problems.isEmpty else { throw StartError(problems.joined(separator: "\napus: ")) }
@@ -63,11 +63,18 @@ final class RunningNode {
         for (settings, request) in zip(configuration.namespaces, requests) {
             namespaces.append(try openNamespace(settings, request))
         }
+        // Only when all are open: what is wrong with the last is said before the first has been read for an hour.
+        for namespace in namespaces where !namespace.agreement.capabilities.contains(.volatile) {
+            let isDone = try ColdStartRun.run(
+                namespace, recordsMax: RunningNode.recordsMax, threads: configuration.service.serviceThreads, signals, log)
+            guard isDone else { return false }
+        }
         try installEngines(namespaces)
         state.serve(namespaces)
         let endpoints = state.serviceEndpoints.map(\.text).joined(separator: ", ")
         log.info(.as, "service ready on \(endpoints): namespaces"
             + " \(namespaces.map { "\($0.settings.name) (\($0.agreement.backend))" }.joined(separator: ", "))")
+        return true
     }
 
     private func startReactors() throws(StartError) {
@@ -123,11 +130,10 @@ final class RunningNode {
     private func openNamespace(
         _ settings: NamespaceConfiguration, _ request: MountRequest
     ) throws(StartError) -> Namespace {
-        let namespace: Namespace
         do {
             let (backend, agreement) = try Mount(registry).open(request)
-            backends.append(backend)
-            namespace = Namespace(
+            backends.append((settings.name, backend))
+            return Namespace(
                 settings: RunningNode.engineSettings(settings), agreement: agreement, backend: backend,
                 index: try PrimaryIndex(heapFor: RunningNode.recordsMax),
                 epoch: Epoch(regime: 1, viewKey: state.clusterKey), reactors: configuration.service.serviceThreads)
@@ -135,11 +141,6 @@ final class RunningNode {
             let reason = (error as? StorageError)?.text ?? "\(error)"
             throw StartError("namespace \(settings.name) does not open: \(reason)")
         }
-        if !namespace.agreement.capabilities.contains(.volatile) {
-            try ColdStartRun.run(
-                namespace, recordsMax: RunningNode.recordsMax, threads: configuration.service.serviceThreads, log)
-        }
-        return namespace
     }
 
     private static func engineSettings(_ configured: NamespaceConfiguration) -> NamespaceSettings {
@@ -207,15 +208,22 @@ final class RunningNode {
 
     // ---- Stop ----
 
-    /// Stops whatever has been started.
-    func end() {
+    /// Stops whatever has been started. False: a backend could not write out what was under way.
+    func end() -> Bool {
         state.phase = .stopping
         log.info(.as, "stopping: answering what has been asked, closing connections")
         for reactor in state.reactors.all { reactor.stop() }
         for reactor in state.reactors.all { reactor.join() }
-        for backend in backends {
-            do throws(StorageError) { try backend.close() } catch { log.warning(.storage, "closing: \(error.text)") }
+        var isClean = true
+        for (namespace, backend) in backends {
+            do throws(StorageError) {
+                try backend.close()
+            } catch {
+                log.warning(.storage, "{\(namespace)} does not close: \(error.text); what was written last may be lost")
+                isClean = false
+            }
         }
-        log.info(.as, "stopped")
+        log.info(.as, isClean ? "stopped" : "stopped, not cleanly")
+        return isClean
     }
 }

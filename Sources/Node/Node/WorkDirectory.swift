@@ -28,7 +28,8 @@ struct WorkDirectory {
                     + " work-directory")
         }
         let text = "\(getpid())\n"
-        guard ftruncate(lock, 0) == 0, write(lock, text, text.utf8.count) == text.utf8.count else {
+        // In this order it works on a full disk too.
+        guard write(lock, text, text.utf8.count) == text.utf8.count, ftruncate(lock, off_t(text.utf8.count)) == 0 else {
             throw StartError("cannot write \(file): \(errnoText())")
         }
     }
