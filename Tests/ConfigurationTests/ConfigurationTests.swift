@@ -192,7 +192,8 @@ import Testing
             }
             """, try withParts())
         let settings = configuration.namespaces[0].storageSettings
-        #expect(settings.number("hot") == 4 << 20 && configuration.namespaces[0].commitToDevice && settings.text("part") == "cold-one")
+        #expect(settings.number("hot") == 4 << 20 && configuration.namespaces[0].commitToDevice
+            && settings.text("part") == "cold-one")
         let part = settings.part("part")
         #expect(part.number("cache") == 8192 && part.number("storage-threads") == 2
             && part.number("storage-queue-max") == 4096)

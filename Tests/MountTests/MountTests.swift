@@ -63,7 +63,8 @@ final class TemporaryDirectory {
             limits: BackendLimits(imageSizeMax: 1 << 20, locationBits: 44, atomicWriteSize: 0), medium: medium,
             settings: composition.map { [SettingSchema($0.setting, .backend, help: "")] } ?? [], composition: composition,
             open: { (request) throws(StorageError) -> any Backend in
-                if request.namespace == "converted", request.storedFormat != 1 { throw .settings("format \(request.storedFormat)") }
+                if request.namespace == "converted",
+                    request.storedFormat != 1 { throw .settings("format \(request.storedFormat)") }
                 if let setting = composition?.setting { return try request.openPart(setting) }
                 return BlockingBackend(request.directory)
             })
@@ -129,7 +130,9 @@ final class TemporaryDirectory {
     /// The backend is told which format it finds; the newest is written only when it has opened that.
     @Test func anOldFormatIsConvertedOnce() throws {
         let directory = TemporaryDirectory()
-        func mount(_ formats: ClosedRange<Int>) throws -> Mount { Mount(try BackendRegistry([descriptor(formats: formats)])) }
+        func mount(_ formats: ClosedRange<Int>) throws -> Mount {
+            Mount(try BackendRegistry([descriptor(formats: formats)]))
+        }
         func format() throws -> Int {
             try MediumIdentity(parsing: Array(directory.read("apus-medium").utf8)).agreement.format
         }
@@ -139,7 +142,8 @@ final class TemporaryDirectory {
         #expect(try format() == 2)
         #expect(problem { _ = try mount(1...3).open(request("converted", directory: directory.path)) } == "format 2")
         #expect(try format() == 2, "what did not open was not converted")
-        #expect(problem { _ = try mount(1...1).open(request("converted", directory: directory.path)) }.contains("use a newer one"))
+        #expect(problem { _ = try mount(1...1).open(request("converted",
+            directory: directory.path)) }.contains("use a newer one"))
     }
 
     @Test func oneProcessAtATime() throws {
@@ -208,6 +212,7 @@ final class TemporaryDirectory {
         #expect(throws: NegotiationError.self) { try BackendRegistry([descriptor("two words")]) }
         #expect(throws: NegotiationError.self) { try BackendRegistry([descriptor("")]) }
         #expect(throws: NegotiationError.self) { try BackendRegistry([descriptor(capabilities: .blocking)]) }
-        #expect(throws: NegotiationError.self) { try BackendRegistry([descriptor(capabilities: [.volatile, .durableAtCommit])]) }
+        #expect(throws: NegotiationError.self) { try BackendRegistry([descriptor(capabilities: [.volatile,
+            .durableAtCommit])]) }
     }
 }

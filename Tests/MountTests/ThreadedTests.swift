@@ -300,7 +300,8 @@ private final class BlockingShard: BackendShard {
         var count = 0
         try inner.gate.withLock { _ in
             while count < 100, side.shard.pressure == .none {
-                _ = try large.withUnsafeBytes { try side.shard.append(digest, $0, stream: .fresh, tag: Tag(rawValue: UInt64(count))) }
+                _ = try large.withUnsafeBytes { try side.shard.append(digest, $0, stream: .fresh,
+                    tag: Tag(rawValue: UInt64(count))) }
                 count += 1
             }
             side.turn()

@@ -1,6 +1,6 @@
-// A node with backends of its own, the way an outsider would add them: `slow` opens after two seconds, `trap` traps when it is
-// given an image that says so, `endless` shows damaged images at a cold start until it is told to stop, and does not
-// close cleanly. Usage: TestNode CONFIGURATION
+// A node with backends of its own, the way an outsider would add them: `slow` opens after two seconds, `trap` traps
+// when it is given an image that says so, `endless` shows damaged images at a cold start until it is told to stop,
+// and does not close cleanly. Usage: TestNode CONFIGURATION
 import Base
 import Builtin
 import Glibc

@@ -1,5 +1,6 @@
-// The way to a storage thread and back, alone: reads of 139 bytes from a backend that does nothing, through the wrapper of blocking backends.
-// Prints nanoseconds of CPU of the whole process per operation, and how often a side had to be woken.
+// The way to a storage thread and back, alone: reads of 139 bytes from a backend that does nothing, through the
+// wrapper of blocking backends. Prints nanoseconds of CPU of the whole process per operation, and how often a side
+// had to be woken.
 import Base
 import CBase
 import CReactor
