@@ -26,6 +26,10 @@ let package = Package(
             swiftSettings: settings),
         .executableTarget(
             name: "RocksDBKit",
-            dependencies: ["RocksDB", .product(name: "StorageConformance", package: "apus")], swiftSettings: settings),
+            dependencies: [
+                "RocksDB", .product(name: "Storage", package: "apus"),
+                .product(name: "StorageConformance", package: "apus"),
+            ],
+            swiftSettings: settings),
     ]
 )

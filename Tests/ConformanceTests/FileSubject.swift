@@ -29,7 +29,7 @@ enum FileBackend {
 
 private final class FileStore: Backend {
     struct State {
-        var images: [Digest: [UInt8]] = [:]
+        var images: [Digest: (location: Location, bytes: [UInt8])] = [:]
         var blob: [UInt8] = []
         var partitions: [[UInt8]] = []
     }
@@ -49,7 +49,7 @@ private final class FileStore: Backend {
             state.blob = lists.first ?? []
             state.partitions = Array(lists.dropFirst().prefix { !$0.isEmpty }).map { Array($0.dropFirst()) }
             for image in lists.dropFirst(state.partitions.count + 2) {
-                image.withUnsafeBytes { state.images[Envelope.digest(at: $0.baseAddress!)] = image }
+                image.withUnsafeBytes { state.images[Envelope.digest(at: $0.baseAddress!)] = (versions.next(), image) }
             }
         }
     }
@@ -69,7 +69,7 @@ private final class FileStore: Backend {
     func write() throws(StorageError) { try state.withLock { (state) throws(StorageError) in try write(state) } }
 
     private func write(_ state: State) throws(StorageError) {
-        let lists = [state.blob] + state.partitions.map { [1] + $0 } + [[]] + state.images.values
+        let lists = [state.blob] + state.partitions.map { [1] + $0 } + [[]] + state.images.values.map(\.bytes)
         guard let file = fopen(path + "-new", "w") else { throw .device(errno: errno, operation: "write") }
         for list in lists {
             var count = UInt32(list.count)
@@ -84,12 +84,13 @@ private final class FileStore: Backend {
     func makeShard(_ request: ShardRequest) throws(StorageError) -> any BackendShard { FileShard(self) }
 
     func scan(segment: Int, of count: Int, _ visit: (ScannedImage) -> ScanDecision) throws(StorageError) {
-        for (digest, bytes) in state.withLock({ $0.images }) where Int(digest.low % UInt64(count)) == segment {
-            let decision = bytes.withUnsafeBytes {
-                visit(ScannedImage(digest: digest, location: versions.next(), image: $0, sequence: 0))
+        for (digest, image) in state.withLock({ $0.images }) where Int(digest.low % UInt64(count)) == segment {
+            let decision = image.bytes.withUnsafeBytes {
+                visit(ScannedImage(digest: digest, location: image.location, image: $0, sequence: 0))
             }
             if case .stop = decision { return }
-            if case .stale = decision { state.withLock { $0.images[digest] = nil } }
+            guard case .stale = decision else { continue }
+            state.withLock { if $0.images[digest]?.location == image.location { $0.images[digest] = nil } }
         }
     }
 
@@ -111,7 +112,9 @@ private final class FileStore: Backend {
 
     var statistics: BackendStatistics {
         var figures = BackendStatistics()
-        figures.usedBytes = state.withLock { $0.images.values.reduce(0) { $0 + UInt64(Envelope.storedByteCount($1.count)) } }
+        figures.usedBytes = state.withLock { state in
+            state.images.values.reduce(0) { $0 + UInt64(Envelope.storedByteCount($1.bytes.count)) }
+        }
         return figures
     }
 
@@ -130,12 +133,13 @@ private final class FileShard: BackendShard {
         _ digest: Digest, _ image: UnsafeRawBufferPointer, stream: Storage.Stream, tag: Tag
     ) throws(StorageError) -> AppendAnswer {
         guard image.count <= 1 << 20 else { throw .tooLarge(limitBytes: 1 << 20) }
-        store.state.withLock { $0.images[digest] = Array(image) }
-        return .placed(store.versions.next())
+        let location = store.versions.next()
+        store.state.withLock { $0.images[digest] = (location, Array(image)) }
+        return .placed(location)
     }
 
     func read(_ digest: Digest, at location: Location, byteCount: Int, tag: Tag) throws(StorageError) -> ReadAnswer {
-        guard let found = store.state.withLock({ $0.images[digest] }) else { return .absent }
+        guard let found = store.state.withLock({ $0.images[digest]?.bytes }) else { return .absent }
         let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: found.count, alignment: 16)
         bytes.copyBytes(from: found)
         lent.append(bytes)

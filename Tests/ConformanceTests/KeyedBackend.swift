@@ -25,6 +25,8 @@ enum KeyedFlaw: String, CaseIterable, Sendable {
     case scansTwice
     /// A scan does not delete what is called stale.
     case ignoresStale
+    /// A scan deletes what is called stale, even if it has been replaced since it was visited.
+    case deletesReplaced
     /// An append keeps the caller's buffer and looks at it only in the next poll.
     case copiesLate
 }
@@ -105,7 +107,10 @@ final class KeyedBackend: Backend {
             }
             if case .stop = decision { return }
             guard case .stale = decision, flaw != .ignoresStale else { continue }
-            try medium.use { (state) throws(StorageError) in state.states[digest]?.append(nil) }
+            try medium.use { (state) throws(StorageError) in
+                let now = (state.states[digest]?.last ?? nil)?.location
+                if now == image.location || flaw == .deletesReplaced { state.states[digest]?.append(nil) }
+            }
         }
     }
 

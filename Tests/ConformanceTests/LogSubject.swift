@@ -10,21 +10,27 @@ final class LogSubject: ConformanceSubject {
     private static let smallByteCount = 1 << 20
     let flaw: Flaw?
     private let byteCount: Int
+    private let blockSize: Int
     private let seed: UInt64
     private var device: CrashPointDevice
-    private var makes: UInt64 = 0
 
     let capabilities: Capabilities
 
-    init(byteCount: Int, seed: UInt64, flaw: Flaw? = nil, promises: Capabilities = ReferenceLogBackend.capabilities) {
+    init(
+        byteCount: Int, blockSize: Int = ReferenceLogBackend.blockSize, seed: UInt64, flaw: Flaw? = nil,
+        promises: Capabilities = ReferenceLogBackend.capabilities
+    ) {
         capabilities = promises
         self.byteCount = byteCount
+        self.blockSize = blockSize
         self.seed = seed
         self.flaw = flaw
         device = CrashPointDevice(SimulatedDevice(byteCount: byteCount, seed: seed))
     }
 
-    var descriptor: BackendDescriptor { ReferenceLogBackend.descriptor(device: device, flaw: flaw) }
+    var descriptor: BackendDescriptor {
+        ReferenceLogBackend.descriptor(device: device, blockSize: blockSize, flaw: flaw)
+    }
 
     func make() throws(StorageError) -> any Backend { try open(SimulatedDevice(byteCount: byteCount, seed: seed)) }
 
@@ -41,7 +47,7 @@ final class LogSubject: ConformanceSubject {
 
     private func open(_ inner: SimulatedDevice) throws(StorageError) -> any Backend {
         device = CrashPointDevice(inner)
-        return try ReferenceLogBackend(device: device, flaw: flaw)
+        return try ReferenceLogBackend(device: device, blockSize: blockSize, flaw: flaw)
     }
 
     func injectFault(after operations: Int) -> Bool {

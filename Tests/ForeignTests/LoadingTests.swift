@@ -71,6 +71,10 @@ private let fieldFaults = [
     Fault("capability bits 0x100") { $0.capabilities |= 0x100 },
     Fault("bit 31 (self-indexed) is reserved") { $0.capabilities |= 1 << 31 },
     Fault("volatile excludes durable-at-commit") { $0.capabilities |= APUS_VOLATILE },
+    Fault("blocking is only for keyed backends") { table in
+        table.capabilities = APUS_BLOCKING
+        table.release = { _, _, _, _ in }
+    },
     Fault("the formats 4 to 3") { $0.format_min = 4 },
     Fault("the formats 1 to 70000") { $0.format_max = 70_000 },
     Fault("image_size_max is 100") { $0.image_size_max = 100 },

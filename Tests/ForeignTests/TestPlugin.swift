@@ -3,6 +3,7 @@
 import Base
 import CBackend
 import Foreign
+import Glibc
 import Storage
 import Synchronization
 import Testing
@@ -39,10 +40,20 @@ final class TestStore {
     var depth = 0
     var reentered = false
     var shards: [TestShard] = []
+    /// How long `statistics` takes, in microseconds, and whether it was called.
+    var figuresTake: UInt32 = 0
+    let figuresAsked = Signal()
 
     /// The store that the backend most recently opened on this thread belongs to.
     @TaskLocal static var current = Box()
     final class Box: @unchecked Sendable { var store: TestStore? }
+}
+
+/// Set once, by any thread.
+final class Signal: Sendable {
+    private let flag = Atomic(false)
+    var isSet: Bool { flag.load(ordering: .acquiring) }
+    func set() { flag.store(true, ordering: .releasing) }
 }
 
 final class TestShard {
@@ -174,7 +185,7 @@ private func fillLife(_ table: inout apus_backend) {
         if let status = made.forced(error) { return status }
         let request = request!.pointee
         made.openedWith = [words(request.namespace_name), words(request.directory), "\(request.format)",
-            "\(request.capabilities)"]
+            "\(request.capabilities)", "\(request.stored_format)"]
         for number in 0..<Int(request.setting_count) {
             let pair = request.settings![number]
             made.openedWith.append("\(words(pair.name))=\(words(pair.value))")
@@ -233,6 +244,11 @@ private func fillMetadata(_ table: inout apus_backend) {
     }
     table.statistics = { handle, figures in
         let store = store(handle)
+        store.figuresAsked.set()
+        if store.figuresTake > 0 {
+            usleep(store.figuresTake)
+            store.events.append("figures")
+        }
         figures!.pointee.total_bytes = 1 << 30
         figures!.pointee.used_bytes = UInt64(store.images.values.reduce(0) { $0 + $1.bytes.count })
         figures!.pointee.pressure = store.pressure

@@ -11,7 +11,7 @@ extension LogCore {
             let block = blocks[number]
             guard !block.isVictim, !block.isDamaged, block.unwrittenGroups == 0, block.liveBytes > 0 else { continue }
             let left = block.liveBytes + neededNotes(number).count * LogFormat.entryHeaderSize
-            if left <= LogFormat.blockSize / 8 * 7, left < best?.left ?? .max { best = (number, left) }
+            if left <= layout.blockRoom / 8 * 7, left < best?.left ?? .max { best = (number, left) }
         }
         return best?.number
     }
@@ -21,7 +21,7 @@ extension LogCore {
         let victims = shards.compactMap(\.victim)
         guard !isClosed, !victims.contains(where: \.isBeingRead) else { return 0 }
         guard !victims.isEmpty || isLow && emptiestBlock() != nil else { return 0 }
-        return freeCount <= reserve ? CompactionUrgency.pressingBytes : LogFormat.blockSize
+        return freeCount <= reserve ? CompactionUrgency.pressingBytes : layout.blockSize
     }
 
     /// The block that `shard` empties, which may be a new one. Nil: there is none, or its bytes are still on their way.
@@ -36,7 +36,7 @@ extension LogCore {
             return victim.buffer == nil ? nil : victim
         }
         guard isLow, let block = emptiestBlock() else { return nil }
-        let buffer = LogBuffer(byteCount: LogFormat.blockSize)
+        let buffer = LogBuffer(byteCount: layout.blockSize)
         let read = submit(
             .read(buffer.bytes, offset: layout.offset(ofBlock: block)), .victim(shard: shard, block: block, buffer))
         guard read else { return nil }

@@ -91,7 +91,7 @@ final class LogCore: @unchecked Sendable {
         guard freeCount >= reserve else { throw .outOfSpace }
         if let open {
             let start = groupStart == nil ? blocks[open].fill + LogFormat.groupHeaderSize : blocks[open].fill
-            if start + byteCount <= LogFormat.blockSize { return beginGroup(start) }
+            if start + byteCount <= layout.blockSize { return beginGroup(start) }
         }
         guard freeCount > reserve, let next = blocks.firstIndex(where: { $0.phase == .free }) else { throw .outOfSpace }
         closeOpenBlock()
@@ -99,7 +99,7 @@ final class LogCore: @unchecked Sendable {
         blocks[next] = LogBlock()
         blocks[next].phase = .open
         blocks[next].generation = nextSequence
-        blocks[next].buffer = LogBuffer(byteCount: LogFormat.blockSize)
+        blocks[next].buffer = LogBuffer(byteCount: layout.blockSize)
         nextSequence += 1
         open = next
         writeBlockHeader(next)
@@ -174,7 +174,7 @@ final class LogCore: @unchecked Sendable {
 
     func append(_ digest: Digest, _ image: UnsafeRawBufferPointer, _ reserve: Int) throws(StorageError) -> Location {
         guard !isClosed else { throw .closed }
-        guard image.count <= LogFormat.imageSizeMax else { throw .tooLarge(limitBytes: LogFormat.imageSizeMax) }
+        guard image.count <= layout.imageSizeMax else { throw .tooLarge(limitBytes: layout.imageSizeMax) }
         guard sealed.count < LogCore.backlogMax else { throw .overloaded }
         hasServed = true
         // A new block takes a sequence for its generation, so the image's is drawn when there is room.
@@ -345,7 +345,7 @@ final class LogCore: @unchecked Sendable {
     private func keepNotes(of number: Int) -> Bool {
         let needed = neededNotes(number)
         guard !needed.isEmpty else { return true }
-        guard isLow, needed.count * LogFormat.entryHeaderSize < LogFormat.blockSize / 2 else { return false }
+        guard isLow, needed.count * LogFormat.entryHeaderSize < layout.blockSize / 2 else { return false }
         for sequence in needed {
             let header = EntryHeader(isNote: true, byteCount: 0, sequence: sequence)
             do throws(StorageError) { _ = try place(header, nil, reserve: 0) } catch { return false }

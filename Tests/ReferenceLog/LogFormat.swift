@@ -2,7 +2,7 @@
 //
 //     superblock   4096 bytes: u32 magic, u32 CRC of what follows, u32 format, u32 block size, u64 size of a metadata area
 //     areas        two for the namespace blob, two for the partition metadata
-//     blocks       32 KiB each: a sector of its own with u32 magic, u32 CRC of what follows, u64 generation, zeros; then
+//     blocks       a sector of its own with u32 magic, u32 CRC of what follows, u64 generation, zeros; then
 //                  groups, one behind the other, each beginning with a sector
 //
 // A group is what one durable write brings: 64 bytes of header, entries, zeros up to the next sector.
@@ -29,8 +29,6 @@ internal import Storage
 
 enum LogFormat {
     static let number = 1
-    static let blockSize = 32 << 10
-    static let imageSizeMax = 24 << 10
     static let superblockSize = 4096
     static let blockHeaderSize = 16
     static let groupHeaderSize = 64
@@ -94,15 +92,18 @@ struct WipeMark {
 struct LogLayout {
     let sectorSize: Int
     let areaSize: Int
+    let blockSize: Int
     let blockCount: Int
     let firstBlock: Int
 
-    init(_ geometry: DeviceGeometry, areaSize: Int) {
+    init(_ geometry: DeviceGeometry, areaSize: Int, blockSize: Int) {
+        precondition(blockSize >= 8 * geometry.sectorSize && blockSize % geometry.sectorSize == 0)
         sectorSize = geometry.sectorSize
         self.areaSize = areaSize
+        self.blockSize = blockSize
         let areasEnd = LogFormat.superblockSize + 4 * areaSize
-        firstBlock = (areasEnd + LogFormat.blockSize - 1) / LogFormat.blockSize * LogFormat.blockSize
-        blockCount = max(0, (geometry.byteCount - firstBlock) / LogFormat.blockSize)
+        firstBlock = (areasEnd + blockSize - 1) / blockSize * blockSize
+        blockCount = max(0, (geometry.byteCount - firstBlock) / blockSize)
     }
 
     /// Room for all the metadata the contract allows, but on a small device a thirty-second of it.
@@ -112,10 +113,17 @@ struct LogLayout {
         return max(4096, size / 4096 * 4096)
     }
 
-    func offset(ofBlock number: Int) -> Int { firstBlock + number * LogFormat.blockSize }
+    /// Bytes of entries that fit into a block in one group.
+    var blockRoom: Int { blockSize - sectorSize - LogFormat.groupHeaderSize }
+
+    /// An image and its header fit into a block, with room to spare.
+    static func imageSizeMax(blockSize: Int) -> Int { blockSize / 4 * 3 }
+    var imageSizeMax: Int { LogLayout.imageSizeMax(blockSize: blockSize) }
+
+    func offset(ofBlock number: Int) -> Int { firstBlock + number * blockSize }
 
     func block(at offset: Int) -> Int? {
-        let number = (offset - firstBlock) / LogFormat.blockSize
+        let number = (offset - firstBlock) / blockSize
         return offset >= firstBlock && number < blockCount ? number : nil
     }
 

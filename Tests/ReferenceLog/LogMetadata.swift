@@ -7,27 +7,34 @@ internal import Storage
 
 enum LogSuperblock {
     /// Reads the superblock, or writes one on a device that has none.
-    static func open(_ device: any BlockDevice, _ channel: LogChannel) throws(StorageError) -> LogLayout {
+    static func open(
+        _ device: any BlockDevice, _ channel: LogChannel, blockSize: Int
+    ) throws(StorageError) -> LogLayout {
         let buffer = try channel.read(0, LogFormat.superblockSize, "read the superblock")
-        if buffer.bytes.allSatisfy({ $0 == 0 }) { return try format(device, channel, buffer) }
+        if buffer.bytes.allSatisfy({ $0 == 0 }) { return try format(device, channel, buffer, blockSize) }
         let base = UnsafeRawPointer(buffer.bytes.baseAddress!)
         guard LogFormat.isSealed(UnsafeRawBufferPointer(buffer.bytes), LogFormat.superblockMagic),
             base.littleEndian(UInt32.self, at: 8) == LogFormat.number,
-            base.littleEndian(UInt32.self, at: 12) == LogFormat.blockSize
-        else { throw .medium("it does not begin with the superblock of a reference log of format \(LogFormat.number)") }
-        return LogLayout(device.geometry, areaSize: Int(base.littleEndian(UInt64.self, at: 16)))
+            base.littleEndian(UInt32.self, at: 12) == blockSize
+        else {
+            throw .medium(
+                "it does not begin with the superblock of a reference log of format \(LogFormat.number)"
+                    + " with blocks of \(blockSize) bytes")
+        }
+        return LogLayout(
+            device.geometry, areaSize: Int(base.littleEndian(UInt64.self, at: 16)), blockSize: blockSize)
     }
 
     private static func format(
-        _ device: any BlockDevice, _ channel: LogChannel, _ buffer: LogBuffer
+        _ device: any BlockDevice, _ channel: LogChannel, _ buffer: LogBuffer, _ blockSize: Int
     ) throws(StorageError) -> LogLayout {
-        let layout = LogLayout(device.geometry, areaSize: LogLayout.areaSize(device.geometry))
+        let layout = LogLayout(device.geometry, areaSize: LogLayout.areaSize(device.geometry), blockSize: blockSize)
         guard layout.blockCount >= 8 else {
             throw .settings("the device is too small: it has room for \(layout.blockCount) blocks")
         }
         let base = buffer.bytes.baseAddress!
         base.storeLittleEndian(UInt32(LogFormat.number), at: 8)
-        base.storeLittleEndian(UInt32(LogFormat.blockSize), at: 12)
+        base.storeLittleEndian(UInt32(blockSize), at: 12)
         base.storeLittleEndian(UInt64(layout.areaSize), at: 16)
         LogFormat.seal(buffer.bytes, LogFormat.superblockMagic)
         try channel.write(buffer, 0, "write the superblock")

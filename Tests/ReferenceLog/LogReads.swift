@@ -21,12 +21,12 @@ extension LogCore {
         }
         let offset = Int(location.rawValue) * Limits.imageUnitSize
         guard let block = layout.block(at: offset), blocks[block].phase != .free,
-            byteCount >= Envelope.byteCount, byteCount <= LogFormat.imageSizeMax
+            byteCount >= Envelope.byteCount, byteCount <= layout.imageSizeMax
         else { throw .corrupt(location) }
         if let buffer = blocks[block].buffer {
             let start = offset - layout.offset(ofBlock: block)
             let count = Envelope.byteCount(at: buffer.bytes.baseAddress! + start)
-            guard count <= byteCount, start + count <= LogFormat.blockSize else { throw .corrupt(location) }
+            guard count <= byteCount, start + count <= layout.blockSize else { throw .corrupt(location) }
             return .here(buffer, start..<(start + count))
         }
         let sectors = self.sectors(offset, byteCount)

@@ -30,7 +30,7 @@ extension LogCore {
             guard LogFormat.isSealed(header, LogFormat.blockMagic) else { continue }
             let generation = header.baseAddress!.littleEndian(UInt64.self, at: 8)
             take(block, generation)
-            let buffer = try channel.read(layout.offset(ofBlock: block), LogFormat.blockSize, "read a block")
+            let buffer = try channel.read(layout.offset(ofBlock: block), layout.blockSize, "read a block")
             memory[block] = buffer
             groups += findGroups(block, generation, buffer)
         }
@@ -65,7 +65,7 @@ extension LogCore {
     private func take(_ block: Int, _ generation: UInt64) {
         blocks[block].phase = .closed
         blocks[block].generation = generation
-        blocks[block].fill = LogFormat.blockSize
+        blocks[block].fill = layout.blockSize
         freeCount -= 1
         nextSequence = max(nextSequence, generation + 1)
     }
@@ -81,8 +81,8 @@ extension LogCore {
     private func findGroups(_ block: Int, _ generation: UInt64, _ buffer: LogBuffer) -> [FoundGroup] {
         var groups: [FoundGroup] = []
         var start = layout.sectorSize
-        while start < LogFormat.blockSize {
-            let bytes = buffer.view(start..<LogFormat.blockSize)
+        while start < layout.blockSize {
+            let bytes = buffer.view(start..<layout.blockSize)
             let header = GroupHeader(bytes, at: layout.offset(ofBlock: block) + start)
             guard let header, header.generation == generation else {
                 start += layout.sectorSize
@@ -190,20 +190,19 @@ extension LogCore {
     // ---- Figures ----
 
     var pressure: Pressure {
-        let isOpenFull = open.map { blocks[$0].fill + LogFormat.imageSizeMax > LogFormat.blockSize } ?? true
+        let isOpenFull = open.map { blocks[$0].fill + layout.imageSizeMax > layout.blockSize } ?? true
         if sealed.count >= LogCore.backlogMax || freeCount < reserve || freeCount == reserve && isOpenFull { return .full }
         return sealed.count > LogCore.backlogMax / 2 || freeCount <= reserve + 1 ? .high : .none
     }
 
     var statistics: BackendStatistics {
         var figures = BackendStatistics()
-        let room = LogFormat.blockSize - layout.sectorSize - LogFormat.groupHeaderSize
-        figures.totalBytes = UInt64(blocks.count * LogFormat.blockSize)
+        figures.totalBytes = UInt64(blocks.count * layout.blockSize)
         figures.usedBytes = images.values.reduce(0) {
             $0 + ($1.isLive ? UInt64(Envelope.storedByteCount($1.byteCount)) : 0)
         }
-        figures.availableBytes = UInt64(max(0, freeCount - reserve) * room)
-        figures.allocatedBytes = UInt64((blocks.count - freeCount) * LogFormat.blockSize)
+        figures.availableBytes = UInt64(max(0, freeCount - reserve) * layout.blockRoom)
+        figures.allocatedBytes = UInt64((blocks.count - freeCount) * layout.blockSize)
         figures.movedImages = movedImages
         figures.compactedBlocks = compactedBlocks
         figures.pressure = pressure

@@ -27,26 +27,37 @@ public final class ReferenceLogBackend: Backend, Compacting, @unchecked Sendable
 
     /// What it promises.
     public static let capabilities: Capabilities = [.durableAtCommit, .deletesLast]
-    /// What it can hold.
-    public static let limits = BackendLimits(
-        imageSizeMax: LogFormat.imageSizeMax, locationBits: Location.bitCount, atomicWriteSize: 512)
+    /// Bytes of a block if nothing else is said.
+    public static let blockSize = 32 << 10
 
-    /// The log as a registry knows it; `open` opens `device`.
-    public static func descriptor(device: any BlockDevice, flaw: Flaw? = nil) -> BackendDescriptor {
-        BackendDescriptor(
-            name: "reference-log", contract: .current, formats: LogFormat.number...LogFormat.number,
-            capabilities: capabilities, limits: limits, medium: .own, settings: [],
-            open: { (_) throws(StorageError) -> any Backend in try ReferenceLogBackend(device: device, flaw: flaw) })
+    /// What it can hold.
+    public static func limits(blockSize: Int) -> BackendLimits {
+        BackendLimits(
+            imageSizeMax: LogLayout.imageSizeMax(blockSize: blockSize), locationBits: Location.bitCount,
+            atomicWriteSize: 512)
     }
 
-    /// Formats a device that has never been formatted, else recovers what is there.
+    /// The log as a registry knows it; `open` opens `device`.
+    public static func descriptor(
+        device: any BlockDevice, blockSize: Int = blockSize, flaw: Flaw? = nil
+    ) -> BackendDescriptor {
+        BackendDescriptor(
+            name: "reference-log", contract: .current, formats: LogFormat.number...LogFormat.number,
+            capabilities: capabilities, limits: limits(blockSize: blockSize), medium: .own, settings: [],
+            open: { (_) throws(StorageError) -> any Backend in
+                try ReferenceLogBackend(device: device, blockSize: blockSize, flaw: flaw)
+            })
+    }
+
+    /// Formats a device that has never been formatted, else recovers what is there. `blockSize` in bytes, at least eight
+    /// sectors; the same at each start.
     /// - Throws: `device`; `settings` if the device is too small, `medium` if it holds something else.
-    public init(device: any BlockDevice, flaw: Flaw? = nil) throws(StorageError) {
+    public init(device: any BlockDevice, blockSize: Int = blockSize, flaw: Flaw? = nil) throws(StorageError) {
         let channel = try LogChannel(device)
         // A process that died here before may have left writes that can be read but are not durable yet: what recovery
         // builds on must not vanish later.
         try channel.flush("flush at the start")
-        let layout = try LogSuperblock.open(device, channel)
+        let layout = try LogSuperblock.open(device, channel, blockSize: blockSize)
         core = try LogCore(device, layout, flaw)
         metadata = try LogMetadata(channel, layout, isWrittenInPlace: flaw == .tornMetadata)
         try core.recover(channel)

@@ -52,13 +52,10 @@ struct Scan {
     /// The image if it is the one that was appended for this digest, to the last bit.
     private func whole(_ scanned: apus_scanned) -> ScannedImage? {
         guard let digestBytes = scanned.digest, let image = try? border.image(scanned.image, "scan"),
-            let location = try? border.location(scanned.location, "scan"), image.count >= Envelope.byteCount
+            let location = try? border.location(scanned.location, "scan")
         else { return nil }
         let digest = Digest(digestBytes)
-        // The engine may append more than the envelope says: padding up to the next unit.
-        let byteCount = Envelope.byteCount(at: image.baseAddress!)
-        let envelope = UnsafeRawBufferPointer(rebasing: image.prefix(byteCount))
-        guard Envelope.fits(envelope, digest: digest), Envelope.checksumFits(envelope) else { return nil }
+        guard Envelope.fits(image, digest: digest), Envelope.checksumFits(image) else { return nil }
         return ScannedImage(digest: digest, location: location, image: image, sequence: scanned.sequence)
     }
 }

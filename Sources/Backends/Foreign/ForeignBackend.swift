@@ -1,6 +1,7 @@
 // One namespace of a plugin. Invariants:
 // 1. The plugin's `open` has succeeded once; its `close` is called once, by `close` or when the object goes.
 // 2. The shards are ended before that: a plugin never sees a call for a shard, or a backend, that is gone.
+// 3. `statistics`, which comes at any time from any thread, runs under the lock of `open`: `close` waits for it.
 internal import Base
 internal import CBackend
 internal import Storage
@@ -46,6 +47,7 @@ final class ForeignBackend: Backend, @unchecked Sendable {
                 question.setting_count = UInt32(values.count)
                 question.format = UInt32(clamping: request.agreement.format)
                 question.capabilities = request.agreement.capabilities.rawValue
+                question.stored_format = UInt32(clamping: request.storedFormat)
                 question.log = { context, line in
                     guard let context, let line else { return }
                     Unmanaged<Border>.fromOpaque(context).takeUnretainedValue().log(String(cString: line))
@@ -138,10 +140,13 @@ final class ForeignBackend: Backend, @unchecked Sendable {
     }
 
     var statistics: BackendStatistics {
-        var figures = apus_statistics()
-        guard open.withLock({ $0 != nil }) else { return BackendStatistics() }
-        plugin.table.pointee.statistics(handle, &figures)
-        return border.statistics(figures)
+        let figures: apus_statistics? = open.withLock { shards in
+            guard shards != nil else { return nil }
+            var figures = apus_statistics()
+            plugin.table.pointee.statistics(handle, &figures)
+            return figures
+        }
+        return figures.map { border.statistics($0) } ?? BackendStatistics()
     }
 
     func close() throws(StorageError) {

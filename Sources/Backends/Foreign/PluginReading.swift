@@ -87,6 +87,9 @@ struct PluginReading {
         if capabilities.contains(.volatile), !capabilities.isDisjoint(with: [.durableAtCommit, .blocking]) {
             report("the capability volatile excludes durable-at-commit and blocking")
         }
+        if capabilities.contains(.blocking), !capabilities.contains(.keyed) {
+            report("the capability blocking is only for keyed backends")
+        }
         return capabilities
     }
 

@@ -55,6 +55,8 @@ struct Case: Sendable {
         Case("scan-on-threads", excludes: .volatile, ScanCases.onThreads),
         Case("scan-sequence", excludes: [.volatile, .keyed], ScanCases.sequence),
         Case("scan-stale", needs: .keyed, excludes: .volatile, ScanCases.stale),
+        Case("scan-stale-replaced", needs: .keyed, excludes: .volatile, ScanCases.staleReplaced),
+        Case("scan-segments", excludes: .volatile, ScanCases.segments),
         Case("scan-stop", excludes: .volatile, ScanCases.stop),
         Case("scan-while-writing", excludes: .volatile, ScanCases.whileWriting),
         Case("histories", RandomCases.histories),

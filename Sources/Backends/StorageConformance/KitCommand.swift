@@ -1,6 +1,18 @@
 // The `main` of an author's test program.
 internal import Glibc
-internal import Storage
+public import Storage
+
+/// A test of the author's own, beside those of the kit: of what only this backend promises, like a setting.
+public struct OwnCase {
+    let name: String
+    let body: () throws(StorageError) -> String?
+
+    /// `body` says in words what was wrong, or nil; an error is a failure too.
+    public init(_ name: String, _ body: @escaping () throws(StorageError) -> String?) {
+        self.name = name
+        self.body = body
+    }
+}
 
 extension Kit {
     private static let usage = """
@@ -15,15 +27,17 @@ extension Kit {
         """
 
     /// Runs the kit as a program: `arguments` without the program's name. Prints a line for each case; the last line is
-    /// `N passed, N failed, N skipped`.
+    /// `N passed, N failed, N skipped`. `ownCases` come last.
     /// - Returns: the exit code.
-    public static func main(_ arguments: [String], _ makeSubject: () -> any ConformanceSubject) -> Int32 {
+    public static func main(
+        _ arguments: [String], ownCases: [OwnCase] = [], _ makeSubject: () -> any ConformanceSubject
+    ) -> Int32 {
         if arguments.contains("--help") {
             print(usage)
             return 0
         }
         if arguments.contains("--list") {
-            print(caseNames.joined(separator: "\n"))
+            print((caseNames + ownCases.map(\.name)).joined(separator: "\n"))
             return 0
         }
         let settings: KitSettings
@@ -33,10 +47,12 @@ extension Kit {
         }
         let subject = makeSubject()
         print("\(subject.descriptor.name): --seed \(settings.seed)")
-        let result = Kit(subject, settings) { line in
+        let kit = Kit(subject, settings) { line in
             print(line)
             fflush(nil)
-        }.run()
+        }
+        var result = kit.run()
+        for one in ownCases { kit.run(one, &result) }
         guard !(result.passed.isEmpty && result.failed.isEmpty && result.skipped.isEmpty) else {
             print("no case has that name; --list has them all")
             return 64

@@ -80,6 +80,79 @@ enum ScanCases {
         }
     }
 
+    /// What a scan calls stale a client may have replaced while the engine was looking: the new image stays.
+    static func staleReplaced(_ context: Context) throws(CaseEnd) {
+        try context.onSession { (session) throws(Failure) in
+            session.refuseNothing()
+            for number in 0..<40 { try session.append(number, byteCount: 100, shard: number % 2) }
+            try session.settle()
+            try callStale(session, replacing: { $0 % 4 == 0 }, deleting: { $0 % 4 == 1 })
+            for number in 0..<40 { try session.readEverywhere(number) }
+            try session.settle()
+            try session.scanAndCompare(segments: 2)
+            try session.closeAndReopen(segments: 1)
+            try session.scanAndCompare(segments: 1)
+        }
+    }
+
+    /// Scans; the visits of the digests in `replacing` write them anew and then call stale what they were shown, those of
+    /// `deleting` only call it stale.
+    private static func callStale(
+        _ session: Session, replacing: (Int) -> Bool, deleting: (Int) -> Bool
+    ) throws(Failure) {
+        var failure: Failure?
+        var replaced: Set<Int> = []
+        let backend = session.backend
+        try trying("scan") { () throws(StorageError) in
+            try backend.scan(segment: 0, of: 1) { image in
+                guard let number = TestImage.number(of: image.digest) else { return .live }
+                // The new image comes later in the same scan, if the backend shows it at all.
+                guard replacing(number) else { return deleting(number) ? .stale : .live }
+                guard replaced.insert(number).inserted else { return .live }
+                let before = crc32c(image.image)
+                do throws(Failure) {
+                    try session.append(number, byteCount: 100 + number % 3, shard: number % 2)
+                    try session.settle()
+                    try session.commit(number, shard: number % 2)
+                    try session.settle()
+                } catch {
+                    failure = failure ?? error
+                }
+                if crc32c(image.image) != before {
+                    failure = failure ?? Failure(text: "the image lent to a visit of digest \(number) changed meanwhile")
+                }
+                return .stale
+            }
+        }
+        if let failure { throw failure }
+        for number in session.records.keys where deleting(number) { session.records[number]?.dropped() }
+    }
+
+    /// The parts of a scan share the work: no part has it all, however many digests there are.
+    static func segments(_ context: Context) throws(CaseEnd) {
+        try context.onSession { (session) throws(Failure) in
+            session.refuseNothing()
+            for number in 0..<400 {
+                try session.append(number, byteCount: 200, shard: number % 2)
+                if number % 16 == 15 { try session.settle() }
+            }
+            try session.settle()
+            var visits = [0, 0, 0, 0]
+            let backend = session.backend
+            for segment in visits.indices {
+                try trying("scan") { () throws(StorageError) in
+                    try backend.scan(segment: segment, of: visits.count) { _ in
+                        visits[segment] += 1
+                        return .live
+                    }
+                }
+            }
+            guard visits.count(where: { $0 > 0 }) >= 2 else {
+                throw Failure(text: "of 4 segments one does all the work; they visited \(visits) images")
+            }
+        }
+    }
+
     /// After `stop` nothing more is visited, and the backend works on.
     static func stop(_ context: Context) throws(CaseEnd) {
         try context.onSession { (session) throws(Failure) in

@@ -18,7 +18,7 @@ final class RocksBackend: Backend {
     init(_ request: OpenRequest) throws(StorageError) {
         dataSize = Int(request.settings.number("data-size") ?? 0)
         log = request.log
-        database = try RocksDatabase(request.directory, request.settings)
+        database = try RocksDatabase(request.directory, request.settings, log: request.log)
     }
 
     func makeShard(_ request: ShardRequest) throws(StorageError) -> any BackendShard {
@@ -30,13 +30,20 @@ final class RocksBackend: Backend {
         try database.syncAll()
     }
 
+    /// The capacity is `data-size`, or what the file system has for this database; then RocksDB need not count live bytes,
+    /// and the node has the sum from its index.
     var statistics: BackendStatistics {
+        let now = database.figuresOfNow
         var figures = BackendStatistics()
+        figures.allocatedBytes = now.allocatedBytes
+        figures.pressure = now.isWriteDelayed ? .high : .none
+        figures.totalBytes = now.capacityBytes
+        figures.availableBytes = now.availableBytes
+        guard dataSize > 0 else { return figures }
         figures.totalBytes = UInt64(dataSize)
         figures.usedBytes = UInt64(max(database.liveBytes, 0))
-        figures.availableBytes = figures.totalBytes - min(figures.usedBytes, figures.totalBytes)
-        figures.allocatedBytes = database.allocatedBytes
-        figures.pressure = database.isWriteDelayed ? .high : .none
+        figures.availableBytes = min(
+            figures.totalBytes - min(figures.usedBytes, figures.totalBytes), now.availableBytes)
         return figures
     }
 
@@ -46,7 +53,7 @@ final class RocksBackend: Backend {
         precondition(segment >= 0 && segment < count)
         let iterator = database.iterator()
         defer { rocksdb_iter_destroy(iterator) }
-        let first = (segment << 16 + count - 1) / count
+        let first = ((segment << 16) + count - 1) / count
         let start = [UInt8(first >> 8 & 0xFF), UInt8(first & 0xFF)]
         guard first < 1 << 16 else { return }
         start.withUnsafeBytes {
@@ -54,7 +61,7 @@ final class RocksBackend: Backend {
         }
         while rocksdb_iter_valid(iterator) != 0 {
             let key = RocksBackend.part(iterator, rocksdb_iter_key)
-            guard (Int(key[0]) << 8 | Int(key[1])) * count >> 16 == segment else { break }
+            guard ((Int(key[0]) << 8 | Int(key[1])) * count) >> 16 == segment else { break }
             if key.count == Digest.byteCount {
                 let image = RocksBackend.part(iterator, rocksdb_iter_value)
                 guard try show(Digest(key.baseAddress!), image, visit) else { break }
@@ -63,7 +70,7 @@ final class RocksBackend: Backend {
         }
         var text: UnsafeMutablePointer<CChar>?
         rocksdb_iter_get_error(iterator, &text)
-        if text != nil { throw RocksDatabase.error(text, "scan") }
+        if text != nil { throw RocksStatus.error(text, "scan") }
     }
 
     /// Key or value under the iterator.
@@ -87,19 +94,9 @@ final class RocksBackend: Backend {
         case .live, .replaces: return true
         case .stop: return false
         case .stale:
-            try delete(digest, Envelope.storedByteCount(image.count))
+            try database.delete(digest, ifStill: image)
             return true
         }
-    }
-
-    private func delete(_ digest: Digest, _ storedByteCount: Int) throws(StorageError) {
-        let batch: OpaquePointer = rocksdb_writebatch_create()
-        defer { rocksdb_writebatch_destroy(batch) }
-        withUnsafeTemporaryAllocation(byteCount: Digest.byteCount, alignment: 8) { key in
-            digest.store(to: key.baseAddress!)
-            rocksdb_writebatch_delete(batch, key.baseAddress!.assumingMemoryBound(to: CChar.self), key.count)
-        }
-        _ = try database.write(batch, grown: -storedByteCount)
     }
 
     // ---- Metadata ----

@@ -23,5 +23,7 @@ public enum RocksDB {
             help: "threads that write files and merge them, with low priority"),
         SettingSchema("compression", .word(["none", "lz4", "zstd"]), default: "none",
             help: "compression of the files' blocks"),
+        SettingSchema("damaged-log", .word(["refuse", "cut"]), default: "refuse",
+            help: "a write-ahead log that is damaged before its end: do not start, or go on with what stands before"),
     ]
 }

@@ -5,15 +5,17 @@
 // 2. With a limit (`data-size`) the value of `live-bytes` is the sum of all images, each rounded to its unit: it changes in
 //    the same batch as they do. Without one there is no such value, and a write need not know what it replaces.
 // 3. `written` counts finished writes, `synced` is one of its earlier values: all writes up to it are on the medium.
+// 4. Every write of images is in the gate, so that nothing changes between look and deletion in `delete(_:ifStill:)`.
+internal import Base
 internal import CRocksDB
+internal import Glibc
 internal import Storage
 internal import Synchronization
 
 /// The handle, with errors in the contract's words. Any thread; calls may block.
 final class RocksDatabase: @unchecked Sendable {
     static let liveBytesKey = "live-bytes"
-    static let figuresRefreshEvery: UInt64 = 64
-    private static let digestSize = 20
+    private static let digestSize = Digest.byteCount
     let options: RocksOptions
     /// There is a limit, so live bytes are counted.
     let countsLiveBytes: Bool
@@ -21,17 +23,24 @@ final class RocksDatabase: @unchecked Sendable {
     private let written = Atomic<UInt64>(0)
     private let synced = Mutex<UInt64>(0)
     private let live = Atomic<Int>(0)
-    private let allocated = Atomic<UInt64>(0)
-    private let isDelayed = Atomic<Bool>(false)
+    private let deletions = Atomic<Int>(0)
+    private let gate = WriteGate()
+    private let figures: RocksFigures
+    private let log: @Sendable (String) -> Void
+    private let hasFailed = Atomic<Bool>(false)
 
     /// Opens the database in `directory`; makes it if there is none.
-    init(_ directory: String, _ settings: BackendSettings) throws(StorageError) {
+    init(
+        _ directory: String, _ settings: BackendSettings, log: @escaping @Sendable (String) -> Void
+    ) throws(StorageError) {
+        figures = try RocksFigures(directory, memory: RocksOptions.memoryMax(settings))
         options = RocksOptions(settings)
+        self.log = log
         countsLiveBytes = (settings.number("data-size") ?? 0) > 0
         var text: UnsafeMutablePointer<CChar>?
         guard let handle = rocksdb_open(options.options, directory, &text) else {
             options.free()
-            throw RocksDatabase.error(text, "open \(directory)")
+            throw RocksStatus.openError(text, directory)
         }
         self.handle = handle
         do throws(StorageError) {
@@ -40,7 +49,7 @@ final class RocksDatabase: @unchecked Sendable {
             close()
             throw error
         }
-        refreshFigures()
+        figures.refresh(handle)
     }
 
     /// Takes the count up where it was left; counts everything if it was not kept until now, and ends it if it is not
@@ -53,13 +62,13 @@ final class RocksDatabase: @unchecked Sendable {
         }
         var total = stored.enumerated().reduce(0) { $0 | Int($1.element) << (8 * $1.offset) }
         if stored.isEmpty {
-            total = countLiveBytes()
+            total = try countLiveBytes()
             try store(RocksDatabase.liveBytesKey, (0..<8).map { UInt8(truncatingIfNeeded: total >> (8 * $0)) })
         }
         live.store(total, ordering: .relaxed)
     }
 
-    private func countLiveBytes() -> Int {
+    private func countLiveBytes() throws(StorageError) -> Int {
         let iterator = iterator()
         defer { rocksdb_iter_destroy(iterator) }
         var total = 0
@@ -71,6 +80,10 @@ final class RocksDatabase: @unchecked Sendable {
             if keyCount == RocksDatabase.digestSize { total += Envelope.storedByteCount(valueCount) }
             rocksdb_iter_next(iterator)
         }
+        // An iterator also ends where it cannot read on.
+        var text: UnsafeMutablePointer<CChar>?
+        rocksdb_iter_get_error(iterator, &text)
+        if text != nil { throw RocksStatus.error(text, "count the live bytes") }
         return total
     }
 
@@ -79,24 +92,26 @@ final class RocksDatabase: @unchecked Sendable {
         options.free()
     }
 
-    // ---- Figures: what statistics and pressure say, without asking RocksDB, which might wait ----
+    // ---- Figures ----
 
     var liveBytes: Int { live.load(ordering: .relaxed) }
-    var allocatedBytes: UInt64 { allocated.load(ordering: .relaxed) }
-    /// RocksDB slows writers down because merging has fallen behind.
-    var isWriteDelayed: Bool { isDelayed.load(ordering: .relaxed) }
+    /// How often a scan has deleted an image.
+    var deletionCount: Int { deletions.load(ordering: .acquiring) }
 
-    private func refreshFigures() {
-        allocated.store(
-            property("rocksdb.total-sst-files-size") + property("rocksdb.cur-size-all-mem-tables"), ordering: .relaxed)
-        let isSlow = property("rocksdb.actual-delayed-write-rate") > 0 || property("rocksdb.is-write-stopped") > 0
-        isDelayed.store(isSlow, ordering: .relaxed)
+    /// Figures of now, as far as they are had without waiting. Any thread.
+    var figuresOfNow: RocksFigures {
+        figures.refreshSpaceIfOld()
+        return figures
     }
 
-    private func property(_ name: String) -> UInt64 {
-        var number: UInt64 = 0
-        return rocksdb_property_int(handle, name, &number) == 0 ? number : 0
+    /// On a storage thread: RocksDB slows writers down.
+    var isWriteDelayed: Bool {
+        figures.refreshIfOld(handle)
+        return figures.isWriteDelayed
     }
+
+    /// The file system has no room for more images; what is left RocksDB needs itself.
+    var isFull: Bool { figuresOfNow.availableBytes == 0 }
 
     // ---- Reading ----
 
@@ -105,7 +120,7 @@ final class RocksDatabase: @unchecked Sendable {
         var text: UnsafeMutablePointer<CChar>?
         let found = rocksdb_get_pinned(
             handle, options.reading, key.baseAddress?.assumingMemoryBound(to: CChar.self), key.count, &text)
-        if text != nil { throw RocksDatabase.error(text, "read") }
+        if text != nil { throw RocksStatus.error(text, "read") }
         return found
     }
 
@@ -122,7 +137,7 @@ final class RocksDatabase: @unchecked Sendable {
         var count = 0
         var text: UnsafeMutablePointer<CChar>?
         let found = rocksdb_get(handle, options.reading, key, key.utf8.count, &count, &text)
-        if text != nil { throw RocksDatabase.error(text, "read \(key)") }
+        if text != nil { throw RocksStatus.error(text, "read \(key)") }
         defer { rocksdb_free(found) }
         return Array(UnsafeRawBufferPointer(start: found, count: found == nil ? 0 : count))
     }
@@ -141,19 +156,47 @@ final class RocksDatabase: @unchecked Sendable {
                 handle, options.writingDurably, key, key.utf8.count, $0.baseAddress?.assumingMemoryBound(to: CChar.self),
                 $0.count, &text)
         }
-        if text != nil { throw RocksDatabase.error(text, "store \(key)") }
+        if text != nil { throw failure(text, "store \(key)") }
     }
 
     /// Deletes a value of the backend's own; durable when it returns.
     private func delete(_ key: String) throws(StorageError) {
         var text: UnsafeMutablePointer<CChar>?
         rocksdb_delete(handle, options.writingDurably, key, key.utf8.count, &text)
-        if text != nil { throw RocksDatabase.error(text, "delete \(key)") }
+        if text != nil { throw RocksStatus.error(text, "delete \(key)") }
     }
 
-    /// Writes a batch, all of it or nothing. `grown` is by how much its images take more room than those before.
+    /// Writes a batch, all of it or nothing. `growth` says, when no scan can delete anything any more, by how much its
+    /// images take more room than those before.
     /// - Returns: the number of the write, for `sync`.
-    func write(_ batch: OpaquePointer, grown: Int) throws(StorageError) -> UInt64 {
+    func write(_ batch: OpaquePointer, growth: () throws(StorageError) -> Int) throws(StorageError) -> UInt64 {
+        let number = try gate.write { () throws(StorageError) in try writeInGate(batch, grown: try growth()) }
+        figures.refreshIfOld(handle)
+        return number
+    }
+
+    /// Deletes an image of a scan if it is still there. The same bytes are the same image.
+    func delete(_ digest: Digest, ifStill image: UnsafeRawBufferPointer) throws(StorageError) {
+        let key = UnsafeMutableRawBufferPointer.allocate(byteCount: Digest.byteCount, alignment: 8)
+        let batch: OpaquePointer = rocksdb_writebatch_create()
+        defer {
+            rocksdb_writebatch_destroy(batch)
+            key.deallocate()
+        }
+        digest.store(to: key.baseAddress!)
+        rocksdb_writebatch_delete(batch, key.baseAddress!.assumingMemoryBound(to: CChar.self), key.count)
+        try gate.alone { () throws(StorageError) in
+            guard let pinned = try pinned(UnsafeRawBufferPointer(key)) else { return }
+            defer { rocksdb_pinnableslice_destroy(pinned) }
+            let now = RocksDatabase.bytes(pinned)
+            guard now.count == image.count, memcmp(now.baseAddress!, image.baseAddress!, now.count) == 0 else { return }
+            _ = try writeInGate(batch, grown: -Envelope.storedByteCount(image.count))
+            // After the deletion: who has looked at the image before sees the count change, see `RocksShard.growth`.
+            deletions.wrappingAdd(1, ordering: .releasing)
+        }
+    }
+
+    private func writeInGate(_ batch: OpaquePointer, grown: Int) throws(StorageError) -> UInt64 {
         if countsLiveBytes {
             withUnsafeBytes(of: UInt64(bitPattern: Int64(grown)).littleEndian) {
                 rocksdb_writebatch_merge(
@@ -163,43 +206,37 @@ final class RocksDatabase: @unchecked Sendable {
         }
         var text: UnsafeMutablePointer<CChar>?
         rocksdb_write(handle, options.writing, batch, &text)
-        if text != nil { throw RocksDatabase.error(text, "write") }
+        if text != nil { throw failure(text, "write") }
         if countsLiveBytes { live.wrappingAdd(grown, ordering: .relaxed) }
-        let number = written.wrappingAdd(1, ordering: .releasing).newValue
-        if number % RocksDatabase.figuresRefreshEvery == 0 { refreshFigures() }
-        return number
+        return written.wrappingAdd(1, ordering: .releasing).newValue
+    }
+
+    /// The error of a write. A full medium RocksDB gets over by itself; after other errors it takes no writes any more, and
+    /// its C interface has no call that resumes.
+    private func failure(_ text: UnsafeMutablePointer<CChar>?, _ operation: String) -> StorageError {
+        let error = RocksStatus.error(text, operation)
+        if case .device = error, !hasFailed.exchange(true, ordering: .relaxed) {
+            log("\(error.text). RocksDB may refuse all writes from now on: restart the node when the cause is gone")
+        }
+        return error
     }
 
     /// Everything up to write `number` is on the medium when it returns. Who waits for another's sync may find its own
     /// work done.
     func sync(upTo number: UInt64) throws(StorageError) {
-        let failure: StorageError? = synced.withLock { synced in
+        let problem: StorageError? = synced.withLock { synced in
             if synced >= number { return nil }
             let covered = written.load(ordering: .acquiring)
             var text: UnsafeMutablePointer<CChar>?
             rocksdb_flush_wal(handle, 1, &text)
-            if text != nil { return RocksDatabase.error(text, "sync the write-ahead log") }
+            if text != nil { return failure(text, "sync the write-ahead log") }
             assert(covered >= number, "a write is counted before it is synced")
             synced = covered
             return nil
         }
-        if let failure { throw failure }
+        if let problem { throw problem }
     }
 
     /// Everything written is on the medium when it returns.
     func syncAll() throws(StorageError) { try sync(upTo: written.load(ordering: .acquiring)) }
-
-    // ---- Errors ----
-
-    /// RocksDB's status in the contract's words; frees the text.
-    static func error(_ text: UnsafeMutablePointer<CChar>?, _ operation: String) -> StorageError {
-        guard let text else { return .device(errno: 0, operation: operation) }
-        defer { rocksdb_free(text) }
-        let status = String(cString: text)
-        if status.contains("No space left") || status.contains("Disk quota exceeded") { return .outOfSpace }
-        if status.hasPrefix("Invalid argument") || status.hasPrefix("Not implemented") {
-            return .settings("rocksdb cannot \(operation): \(status)")
-        }
-        return .device(errno: 5, operation: "\(operation): \(status)")
-    }
 }

@@ -4,6 +4,11 @@ internal import Storage
 
 /// Everything RocksDB wants before it opens. Lives as long as the database; freed with it.
 struct RocksOptions {
+    private static let writeBuffers: Int32 = 4
+    /// Files that RocksDB keeps open; it opens others when it needs them, so that connections find descriptors too.
+    private static let openFilesMax: Int32 = 500
+    private static let tolerateBrokenTail: Int32 = 0
+    private static let cutAtDamage: Int32 = 2
     let options: OpaquePointer
     let reading: OpaquePointer
     let scanning: OpaquePointer
@@ -29,6 +34,11 @@ struct RocksOptions {
         setUpTables()
     }
 
+    /// Bytes that may be in memory and not in the files yet.
+    static func memoryMax(_ settings: BackendSettings) -> UInt64 {
+        UInt64(writeBuffers) * (settings.number("write-buffer-size") ?? 64 << 20)
+    }
+
     func free() {
         rocksdb_readoptions_destroy(reading)
         rocksdb_readoptions_destroy(scanning)
@@ -43,7 +53,7 @@ struct RocksOptions {
         rocksdb_options_set_create_if_missing(options, 1)
         rocksdb_options_set_env(options, environment)
         rocksdb_options_set_write_buffer_size(options, Int(settings.number("write-buffer-size") ?? 64 << 20))
-        rocksdb_options_set_max_write_buffer_number(options, 4)
+        rocksdb_options_set_max_write_buffer_number(options, RocksOptions.writeBuffers)
         rocksdb_options_set_max_background_jobs(options, Int32(settings.number("background-threads") ?? 2))
         // Merging files must not take the processor and the disk from requests.
         rocksdb_env_lower_thread_pool_cpu_priority(environment)
@@ -57,6 +67,11 @@ struct RocksOptions {
             "none": rocksdb_no_compression, "lz4": rocksdb_lz4_compression, "zstd": rocksdb_zstd_compression,
         ]
         rocksdb_options_set_compression(options, Int32(compression[settings.text("compression") ?? "none"] ?? 0))
+        rocksdb_options_set_max_open_files(options, RocksOptions.openFilesMax)
+        // A record that a crash has cut short at the end of the log was not acknowledged. Damage before the end loses some
+        // that were: then the operator decides, instead of RocksDB, which would say nothing.
+        rocksdb_options_set_wal_recovery_mode(
+            options, settings.text("damaged-log") == "cut" ? RocksOptions.cutAtDamage : RocksOptions.tolerateBrokenTail)
         rocksdb_options_set_level_compaction_dynamic_level_bytes(options, 1)
         // The system writes files out as they grow, not all at once when they are synced.
         rocksdb_options_set_bytes_per_sync(options, 1 << 20)

@@ -3,7 +3,9 @@
 //
 // Invariants:
 // 1. `waiting` names the operations in `batch`, in order; both are empty after `write`.
-// 2. `grown` is by how many stored bytes the batch changes the live bytes.
+// 2. `grown` is by how many stored bytes the batch changes the live bytes, if no scan has deleted anything since the
+//    database had `deletionsSeen`; `changes` says what each digest in the batch will take. Without a limit nobody asks for
+//    either.
 // 3. `lent` holds what reads have given out in this turn, and is empty after `turnEnded`.
 internal import Base
 internal import CRocksDB
@@ -21,6 +23,8 @@ final class RocksShard: BackendShard {
     private let batch: OpaquePointer = rocksdb_writebatch_create()
     private var batchBytes = 0
     private var grown = 0
+    private var changes: [(digest: Digest, storedByteCount: Int)] = []
+    private var deletionsSeen = 0
     private var waiting: [(tag: Tag, result: Completion.Result)] = []
     private var ended: [(tag: Tag, result: Completion.Result)] = []
     private var lent: [OpaquePointer] = []
@@ -46,20 +50,23 @@ final class RocksShard: BackendShard {
     ) throws(StorageError) -> AppendAnswer {
         let limit = RocksDB.limits.imageSizeMax
         guard image.count <= limit else { throw .tooLarge(limitBytes: limit) }
-        digest.store(to: key.baseAddress!)
-        let before = database.countsLiveBytes ? try storedByteCount() ?? 0 : 0
-        let growth = Envelope.storedByteCount(image.count) - before
+        if database.isFull { throw .outOfSpace }
+        let after = Envelope.storedByteCount(image.count)
+        let growth = after - (try countedBytes(digest))
         if dataSize > 0, growth > 0, database.liveBytes + grown + growth > dataSize { throw .outOfSpace }
+        digest.store(to: key.baseAddress!)
         rocksdb_writebatch_put(
             batch, characters(UnsafeRawBufferPointer(key)), key.count, characters(image), image.count)
+        if dataSize > 0 { changes.append((digest, after)) }
         add(.placed(versions.next()), tag, byteCount: image.count, growth: growth)
         return .pending
     }
 
     func remove(_ digest: Digest, at location: Location, tag: Tag) throws(StorageError) -> DoneAnswer {
+        let before = try countedBytes(digest)
         digest.store(to: key.baseAddress!)
-        let before = database.countsLiveBytes ? try storedByteCount() ?? 0 : 0
         rocksdb_writebatch_delete(batch, characters(UnsafeRawBufferPointer(key)), key.count)
+        if dataSize > 0 { changes.append((digest, 0)) }
         add(.done, tag, byteCount: 0, growth: -before)
         return .pending
     }
@@ -68,11 +75,23 @@ final class RocksShard: BackendShard {
         bytes.baseAddress?.assumingMemoryBound(to: CChar.self)
     }
 
-    /// What the image of the digest in `key` takes now, nil if there is none: the count of live bytes wants to know.
-    private func storedByteCount() throws(StorageError) -> Int? {
-        guard let pinned = try database.pinned(UnsafeRawBufferPointer(key)) else { return nil }
+    /// What the image of `digest` adds to the live bytes now; 0 if there is none, or nobody counts.
+    private func countedBytes(_ digest: Digest) throws(StorageError) -> Int {
+        guard database.countsLiveBytes else { return 0 }
+        if waiting.isEmpty { deletionsSeen = database.deletionCount }
+        digest.store(to: key.baseAddress!)
+        guard let pinned = try database.pinned(UnsafeRawBufferPointer(key)) else { return 0 }
         defer { rocksdb_pinnableslice_destroy(pinned) }
         return Envelope.storedByteCount(RocksDatabase.bytes(pinned).count)
+    }
+
+    /// By how much the batch changes the live bytes, asked in the gate: if a scan has deleted what an append was to replace,
+    /// all is counted anew.
+    private func growth() throws(StorageError) -> Int {
+        guard database.countsLiveBytes, deletionsSeen != database.deletionCount else { return grown }
+        var growth = 0
+        for change in changes { growth += change.storedByteCount - (try countedBytes(change.digest)) }
+        return growth
     }
 
     private func add(_ result: Completion.Result, _ tag: Tag, byteCount: Int, growth: Int) {
@@ -86,13 +105,14 @@ final class RocksShard: BackendShard {
     private func write() {
         guard !waiting.isEmpty else { return }
         do throws(StorageError) {
-            lastWrite = try database.write(batch, grown: grown)
+            lastWrite = try database.write(batch) { () throws(StorageError) in try growth() }
             ended += waiting
         } catch {
             ended += waiting.map { ($0.tag, .failed(error)) }
         }
         rocksdb_writebatch_clear(batch)
         waiting.removeAll(keepingCapacity: true)
+        changes.removeAll(keepingCapacity: true)
         grown = 0
         batchBytes = 0
     }

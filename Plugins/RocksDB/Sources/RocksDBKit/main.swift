@@ -5,7 +5,12 @@ import RocksDB
 import StorageConformance
 
 exit(
-    Kit.main(Array(CommandLine.arguments.dropFirst())) {
+    Kit.main(
+        Array(CommandLine.arguments.dropFirst()),
+        ownCases: [
+            OwnCase("log-broken-tail", DamagedLog.brokenTail), OwnCase("log-broken-middle", DamagedLog.brokenMiddle),
+        ]
+    ) {
         DirectorySubject(
             descriptor: RocksDB.descriptor,
             settings: [(name: "write-buffer-size", value: "1048576"), (name: "cache-size", value: "1048576")],

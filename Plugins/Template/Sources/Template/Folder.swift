@@ -11,7 +11,12 @@ struct Folder {
     init(_ path: String) throws(StorageError) {
         handle = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard handle >= 0 else { throw Folder.failure("open \(path)") }
-        for name in try names() where name.hasSuffix(".new") { try remove(name) }
+        do throws(StorageError) {
+            for name in try names() where name.hasSuffix(".new") { try remove(name) }
+        } catch {
+            close()
+            throw error
+        }
     }
 
     func close() { _ = Glibc.close(handle) }
@@ -22,23 +27,39 @@ struct Folder {
 
     func names() throws(StorageError) -> [String] {
         let own = openat(handle, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard own >= 0, let listing = fdopendir(own) else { throw Folder.failure("list the directory") }
+        guard own >= 0 else { throw Folder.failure("list the directory") }
+        guard let listing = fdopendir(own) else {
+            let reason = Folder.failure("list the directory")
+            _ = Glibc.close(own)
+            throw reason
+        }
         defer { closedir(listing) }
         var names: [String] = []
+        errno = 0  // The end sets none, an error does.
         while let entry = readdir(listing) {
             withUnsafeBytes(of: entry.pointee.d_name) { name in
                 names.append(String(decoding: name.prefix { $0 != 0 }, as: UTF8.self))
             }
+            errno = 0
         }
+        guard errno == 0 else { throw Folder.failure("list the directory") }
         return names
     }
 
     /// Bytes of a file; nil if there is none.
     func size(_ name: String) throws(StorageError) -> Int? {
         var status = stat()
-        if fstatat(handle, name, &status, 0) == 0 { return Int(status.st_size) }
-        guard errno == ENOENT else { throw Folder.failure("look at \(name)") }
-        return nil
+        guard fstatat(handle, name, &status, 0) == 0 else {
+            guard errno == ENOENT else { throw Folder.failure("look at \(name)") }
+            return nil
+        }
+        return try Folder.size(name, status)
+    }
+
+    /// Directories have sizes too, but hold no images.
+    private static func size(_ name: String, _ status: stat) throws(StorageError) -> Int {
+        guard status.st_mode & S_IFMT == S_IFREG else { throw .medium("template: \(name) is no regular file") }
+        return Int(status.st_size)
     }
 
     /// What a file holds, to be deallocated by the caller; nil if there is none.
@@ -49,10 +70,15 @@ struct Folder {
             return nil
         }
         defer { _ = Glibc.close(file) }
-        let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: Int(lseek(file, 0, SEEK_END)), alignment: 16)
+        var status = stat()
+        guard fstat(file, &status) == 0 else { throw Folder.failure("look at \(name)") }
+        let size = try Folder.size(name, status)
+        let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: size, alignment: 16)
+        errno = EIO  // A short read sets no errno.
         guard pread(file, bytes.baseAddress, bytes.count, 0) == bytes.count else {
+            let reason = Folder.failure("read \(name)")
             bytes.deallocate()
-            throw Folder.failure("read \(name)")
+            throw reason
         }
         return bytes
     }

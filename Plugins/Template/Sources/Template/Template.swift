@@ -2,7 +2,8 @@
 // place of `Folder`.
 //
 // Invariants: 1. A file named by the 40 digits of a digest holds the newest image of that digest. 2. What takes a file's
-// place is durable first, so a crash leaves the one or the other.
+// place is durable first, so a crash leaves the one or the other. 3. Who changes the file of a digest holds the lock of that
+// digest, so that a scan deletes only what it has visited, and `liveBytes` is the sum of all files.
 internal import Base
 public import Storage
 internal import Synchronization
@@ -26,12 +27,27 @@ final class TemplateBackend: Backend {
     let folder: Folder
     let versions = VersionCounter()
     private let liveBytes = Atomic<Int>(0)
+    private let locks = (0..<64).map { _ in DigestLock() }
     private let log: @Sendable (String) -> Void
 
     init(_ request: OpenRequest) throws(StorageError) {
         log = request.log
         folder = try Folder(request.directory)
-        for name in try folder.names() where name.utf8.count == 2 * Digest.byteCount { replaced(nil, try folder.size(name)) }
+        do throws(StorageError) {
+            for name in try folder.names() where name.utf8.count == 2 * Digest.byteCount {
+                replaced(nil, try folder.size(name))
+            }
+        } catch {
+            folder.close()
+            throw error
+        }
+    }
+
+    /// Runs `body` while nobody else changes the file of `digest`.
+    func locked<Value: Sendable>(
+        _ digest: Digest, _ body: () throws(StorageError) -> Value
+    ) throws(StorageError) -> Value {
+        try locks[Int(digest.low % UInt64(locks.count))].locked(body)
     }
 
     /// Keeps the figure for `statistics`: an image of `before` bytes, if there was one, gave way to one of `after`.
@@ -57,10 +73,19 @@ final class TemplateBackend: Backend {
             switch visit(ScannedImage(digest: digest, location: versions.next(), image: image, sequence: 0)) {
             case .live, .replaces: continue
             case .stop: return
-            case .stale:
-                try folder.remove(name)
-                replaced(image.count, nil)
+            case .stale: try delete(digest, ifStill: image)
             }
+        }
+    }
+
+    /// A client may have put another image there since the visit. The same bytes are the same image.
+    private func delete(_ digest: Digest, ifStill image: UnsafeRawBufferPointer) throws(StorageError) {
+        try locked(digest) { () throws(StorageError) in
+            guard let now = try folder.read(digest.description) else { return }
+            defer { now.deallocate() }
+            guard now.elementsEqual(image) else { return }
+            try folder.remove(digest.description)
+            replaced(image.count, nil)
         }
     }
 
@@ -115,10 +140,12 @@ final class TemplateShard: BackendShard {
     ) throws(StorageError) -> AppendAnswer {
         guard image.count <= Template.limits.imageSizeMax else { throw .tooLarge(limitBytes: Template.limits.imageSizeMax) }
         let name = digest.description
-        let before = try backend.folder.size(name)
-        try backend.folder.replace(name, image, durably: before != nil)
-        backend.replaced(before, image.count)
-        return .placed(backend.versions.next())
+        return try backend.locked(digest) { () throws(StorageError) in
+            let before = try backend.folder.size(name)
+            try backend.folder.replace(name, image, durably: before != nil)
+            backend.replaced(before, image.count)
+            return .placed(backend.versions.next())
+        }
     }
 
     func read(_ digest: Digest, at location: Location, byteCount: Int, tag: Tag) throws(StorageError) -> ReadAnswer {
@@ -129,10 +156,12 @@ final class TemplateShard: BackendShard {
     }
 
     func remove(_ digest: Digest, at location: Location, tag: Tag) throws(StorageError) -> DoneAnswer {
-        guard let before = try backend.folder.size(digest.description) else { return .done }
-        try backend.folder.remove(digest.description)
-        backend.replaced(before, nil)
-        return .done
+        try backend.locked(digest) { () throws(StorageError) in
+            guard let before = try backend.folder.size(digest.description) else { return .done }
+            try backend.folder.remove(digest.description)
+            backend.replaced(before, nil)
+            return .done
+        }
     }
 
     func commit(_ digest: Digest, tag: Tag) throws(StorageError) -> DoneAnswer {
@@ -144,5 +173,14 @@ final class TemplateShard: BackendShard {
     func turnEnded(sleeping: Bool) {
         for bytes in lent { bytes.deallocate() }
         lent.removeAll(keepingCapacity: true)
+    }
+}
+
+/// Held by whoever changes the file of one of its digests; a class, because a lock cannot stand in an array.
+private final class DigestLock: Sendable {
+    private let lock = Mutex(())
+
+    func locked<Value: Sendable>(_ body: () throws(StorageError) -> Value) throws(StorageError) -> Value {
+        try lock.withLock { _ throws(StorageError) in try body() }
     }
 }

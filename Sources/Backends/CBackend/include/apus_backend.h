@@ -9,10 +9,11 @@
 // not fit; once it is accepted, the shared object is never unloaded. The node calls nothing else by name.
 //
 // TWO PLANES. The data plane (slots that take a `shard`) is called on one thread for each shard, never re-entered,
-// and never blocks. The control plane (slots that take a `backend`) may block. A backend whose data plane may block
-// sets APUS_BLOCKING: then the node runs each shard on a storage thread of its own, and plain blocking calls are
+// and never blocks. The control plane (slots that take a `backend`) may block. A keyed backend whose data plane may
+// block sets APUS_BLOCKING: then the node runs each shard on a storage thread of its own, and plain blocking calls are
 // right. A round of calls there is: appends, reads, removes; poll; commits; poll; turn_ended. A shard may be made on
-// another thread than the one that calls it.
+// another thread than the one that calls it. What one shard appended, every other shard can read, release and remove
+// at once.
 //
 // TWO KINDS. A keyed backend (APUS_KEYED: B-trees, LSM trees) keeps one image for each digest: append replaces it,
 // remove deletes it, a location is only a version that differs from those it gave before. An addressed one (logs)
@@ -31,7 +32,9 @@
 // becomes an error of that operation and a line in the node's log. C++ exceptions and longjmp must not leave a slot.
 //
 // CRASH. After a crash a backend may have lost whatever commit did not confirm, wholly or in part, image by image; it
-// never gives bytes that were not appended for that digest.
+// never gives bytes that were not appended for that digest. An image that a commit has confirmed is there until its
+// successor or its deletion is durable: a release of the older image right after its successor was placed must not lose
+// both. What one start has not shown no later start brings back.
 //
 // VERSION. Another major version is refused, and so is a newer minor one; an older minor one is accepted. Later minor
 // versions only add slots at the end: `size` says how many there are. Not in version 1.0: compaction by the engine,
@@ -112,7 +115,8 @@ struct apus_error {
 #define APUS_DELETES_LAST 2u
 // Keeps one image for each digest.
 #define APUS_KEYED 4u
-// Its data plane may block.
+// Its data plane may block. Only together with APUS_KEYED: on threads of its own an addressed backend could not be told
+// of releases in order.
 #define APUS_BLOCKING 8u
 // Everything lives in ordinary memory and is gone with the process; nothing is ever pending. Not together with the
 // two bits APUS_BLOCKING and APUS_DURABLE_AT_COMMIT.
@@ -185,7 +189,9 @@ struct apus_open_request {
     // What was negotiated: format to write, APUS_... bits.
     uint32_t format;
     uint32_t capabilities;
-    uint32_t reserved;
+    // With APUS_MEDIUM_DIRECTORY the format of what is in the directory, `format` if it is new. If it is older than
+    // `format`, open converts it, in a way that can be interrupted and begun again.
+    uint32_t stored_format;
     // Writes a line to the node's log; an operator reads it. Any thread.
     void (*log)(void *log_context, const char *line);
     void *log_context;
@@ -220,9 +226,10 @@ struct apus_completion {
 struct apus_scanned {
     const uint8_t *digest;
     uint64_t location;
-    // As appended; lent for the call.
+    // As appended, not a byte more; lent for the call.
     struct apus_bytes image;
-    // Order of writing; a keyed backend may say 0.
+    // Order of writing; images that compaction moved keep theirs. Of several images of one digest the highest is the
+    // newest. A keyed backend may say 0.
     uint64_t sequence;
 };
 
@@ -236,7 +243,9 @@ struct apus_replaced {
 #define APUS_LIVE 0
 // The index points at it now, and no longer at the image in `replaced`, which an earlier visit was told to be live.
 #define APUS_REPLACES 1
-// Nobody wants it: its space is free, a keyed backend deletes it, unless it was replaced meanwhile.
+// Nobody wants it: its space is free, a keyed backend deletes it, unless it was replaced meanwhile. What APUS_STALE and
+// APUS_REPLACES release, the next commit of that digest covers. After the cold start's scan an addressed backend is told
+// APUS_LIVE for every image.
 #define APUS_STALE 2
 // Stop scanning, and answer APUS_DONE.
 #define APUS_STOP 3
@@ -263,9 +272,9 @@ struct apus_detail {
 struct apus_statistics {
     // Configured capacity in bytes; 0 if there is none.
     uint64_t total_bytes;
-    // Bytes of live images.
+    // Bytes of live images, each rounded up to units of 16; a keyed backend that does not count them says 0.
     uint64_t used_bytes;
-    // Bytes that could be appended before space runs out.
+    // Bytes that could be appended before space runs out, whole free blocks only.
     uint64_t available_bytes;
     // Bytes taken from the medium or memory, garbage included.
     uint64_t allocated_bytes;
@@ -323,28 +332,36 @@ struct apus_backend {
 
     // -- Data plane: the shard's thread only --
 
-    // Stores `size` bytes at `image`; they are copied before it returns. APUS_DONE: *location says where, and every
-    // shard can read it. stream is 0 for what a client wrote, 1 for what compaction moved. After an error nothing has
-    // changed: a keyed backend still has the image before.
+    // Stores `size` bytes at `image`, an envelope with its payload and exactly as long as the envelope says; they are
+    // copied before it returns. APUS_DONE: *location says where, and every shard can read it. stream is 0 for what a
+    // client wrote, 1 for what compaction moved. After an error, from here or from poll, nothing has changed: a keyed
+    // backend still has the image before. Only after an APUS_DEVICE from poll it may be either.
     int32_t (*append)(
         void *shard, const uint8_t *digest, const void *image, uint64_t size, uint32_t stream, uint64_t tag,
         uint64_t *location, struct apus_error *error);
-    // Gives the image at `location` as appended; `size` is what it was appended with, rounded up to units of 16. A keyed
-    // backend may give a newer image of the digest, and looks it up by the digest alone.
+    // Gives the image at `location` as appended, perhaps with more bytes behind it; `size` is what it was
+    // appended with, rounded up to units of 16. While a read is under way, and until the turn in which it ended is over,
+    // its location is not used for another image, even if it is released. A keyed backend may give a newer image of the
+    // digest, and looks it up by the digest alone.
     int32_t (*read)(
         void *shard, const uint8_t *digest, uint64_t location, uint64_t size, uint64_t tag,
         struct apus_bytes *image, struct apus_error *error);
-    // Keyed backends, (o) for others: deletes the image of `digest`; APUS_DONE if there was none.
+    // Keyed backends, (o) for others: deletes the image of `digest`; APUS_DONE if there was none. After an error the image
+    // is still there.
     int32_t (*remove)(
         void *shard, const uint8_t *digest, uint64_t location, uint64_t tag, struct apus_error *error);
     // Addressed backends, (o) for others: nobody wants this image any more. Its space may be reused once every shard
-    // has ended the turn it is in.
+    // has ended the turn it is in. It need not last: after a crash a scan may show the image again, unless the backend
+    // promises APUS_DELETES_LAST.
     void (*release)(void *shard, const uint8_t *digest, uint64_t location, uint64_t size);
-    // Makes durable what this shard has appended, released and removed of `digest` so far; more may become durable
-    // with it.
+    // Makes durable what this shard has appended, released and removed of `digest` so far, as far as the backend promises
+    // (APUS_DURABLE_AT_COMMIT); more may become durable with it. After an error it is unknown what lasts.
     int32_t (*commit)(void *shard, const uint8_t *digest, uint64_t tag, struct apus_error *error);
     // (o) if nothing is ever pending. Hands over operations that have ended, each once, in any order: fills in at most
-    // `capacity` completions, which are zero before, and says how many. Called again at once if it filled all.
+    // `capacity` completions, which are zero before, and says how many. Called at least once in every turn in which
+    // operations are under way. The node acts on the completions in the order in which they stand, after poll has
+    // returned: on each it may call the other slots of the shard before it looks at the next. If poll filled all, it is
+    // called again in the same turn, after these calls.
     uint32_t (*poll)(void *shard, struct apus_completion *completions, uint32_t capacity);
     // (o) A turn has ended: nothing lent by this shard is used any more. sleeping is 1 if the thread may now wait for
     // long.
@@ -357,8 +374,9 @@ struct apus_backend {
     // -- Control plane again --
 
     // Visits what the medium holds: part `segment` of `count`, each on a thread of its own, also while the shards
-    // work. Every image that is there during the whole scan of all parts is visited exactly once. A volatile backend
-    // visits nothing.
+    // work. Every image that is there during the whole scan of all parts is visited exactly once; images that come or go
+    // meanwhile may be, and so may those that were overwritten or released, if the backend is addressed and does not
+    // promise APUS_DELETES_LAST. A volatile backend visits nothing.
     int32_t (*scan)(
         void *backend, uint32_t segment, uint32_t count, apus_visit visit, void *visit_context,
         struct apus_error *error);
