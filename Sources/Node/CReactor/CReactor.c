@@ -130,8 +130,8 @@ int apus_processors(int *ids, int max) {
 void apus_name_thread(const char *name) { pthread_setname_np(pthread_self(), name); }
 
 void apus_prefer_latency(void) {
-    // Time slices of 0.1 ms: since Linux 6.12 a thread with short slices that wakes up goes before one with longer slices. Older
-    // kernels ignore the figure; nothing depends on it.
+    // Time slices of 0.1 ms: since Linux 6.12 a thread with short slices that wakes up goes before one with longer
+    // slices. Older kernels ignore the figure; nothing depends on it.
     struct {
         uint32_t size, policy;
         uint64_t flags;

@@ -96,7 +96,9 @@ final class TemplateShard: BackendShard {
         _ digest: Digest, _ image: UnsafeRawBufferPointer, stream: Stream, tag: Tag
     ) throws(StorageError) -> AppendAnswer {
         guard image.count <= Template.limits.imageSizeMax else { throw .tooLarge(limitBytes: Template.limits.imageSizeMax) }
-        try backend.changes.withLock { (_) throws(StorageError) in try backend.files.replace(digest.description, Array(image)) }
+        try backend.changes.withLock { (_) throws(StorageError) in
+            try backend.files.replace(digest.description, Array(image))
+        }
         return .placed(backend.versions.next())
     }
 
