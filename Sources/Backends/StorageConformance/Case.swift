@@ -42,6 +42,7 @@ struct Case: Sendable {
         Case("remove-nothing", needs: .keyed, ContractCases.removeNothing),
         Case("commit", ContractCases.commit),
         Case("tags", ContractCases.tags),
+        Case("calls-from-receive", ContractCases.callsFromReceive),
         Case("lent-bytes", ContractCases.lentBytes),
         Case("too-large", ContractCases.tooLarge),
         Case("shards", ContractCases.shards),

@@ -149,6 +149,31 @@ enum ContractCases {
         }
     }
 
+    /// An engine goes on with a request from inside `poll`: calls that come while operations are handed over are as good
+    /// as any.
+    static func callsFromReceive(_ context: Context) throws(CaseEnd) {
+        try context.onSession { (session) throws(Failure) in
+            session.refuseNothing()
+            var calls = 0
+            session.whenEnded = { [unowned session] (shard) throws(Failure) in
+                guard calls < 600 else { return }
+                calls += 1
+                let number = calls % 40
+                switch calls % 4 {
+                case 0: try session.delete(number, shard: shard)
+                case 1: try session.commit(number, shard: shard)
+                case 2: try session.read(number, shard: shard)
+                default: try session.append(number, byteCount: 100 + calls, shard: shard)
+                }
+            }
+            defer { session.whenEnded = nil }
+            for number in 0..<40 { try session.append(number, byteCount: 90, shard: number % 2) }
+            try session.settle()
+            for number in 0..<40 { try session.readEverywhere(number) }
+            try session.settle()
+        }
+    }
+
     /// What a read lends stays as it is until the end of the turn, whatever another shard does meanwhile.
     static func lentBytes(_ context: Context) throws(CaseEnd) {
         try context.onSession { (session) throws(Failure) in

@@ -50,6 +50,8 @@ final class Session {
     var nextVersion: UInt64 = 0
     /// Errors that are no failure of the case.
     var tolerates: (StorageError) -> Bool = { $0 == .outOfSpace || $0 == .overloaded }
+    /// Called inside `poll` whenever an operation of a shard has ended; nil: everything is gathered first.
+    var whenEnded: ((_ shard: Int) throws(Failure) -> Void)?
     /// Replaced images are not released but kept here (addressed backends).
     var keepsReplaced = false
     var kept: [(number: Int, placed: Placed)] = []
@@ -100,9 +102,25 @@ final class Session {
     }
 
     func poll(_ shard: Int) throws(Failure) {
+        guard whenEnded == nil else { return try pollGoingOn(shard) }
         var ended: [(Tag, Completion.Result)] = []
         shards[shard].poll { completion in ended.append((completion.tag, completion.result)) }
         for (tag, result) in ended { try finish(tag, result, shard) }
+    }
+
+    /// As an engine does it: what has ended goes on from inside `receive`.
+    private func pollGoingOn(_ shard: Int) throws(Failure) {
+        var failure: Failure?
+        shards[shard].poll { completion in
+            guard failure == nil else { return }
+            do throws(Failure) {
+                try finish(completion.tag, completion.result, shard)
+                try whenEnded?(shard)
+            } catch {
+                failure = error
+            }
+        }
+        if let failure { throw failure }
     }
 
     /// Turns until nothing is under way.

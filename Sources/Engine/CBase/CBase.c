@@ -57,7 +57,10 @@ void apus_bell_wait(uint32_t *word, int milliseconds) {
 
 void apus_background_thread(const char *name, int niceness) {
     pthread_setname_np(pthread_self(), name);
-    // On Linux this is the calling thread's; a failure only costs politeness.
+    // A batch thread that wakes up does not push another one from its processor. On Linux both are the calling thread's
+    // alone; a failure only costs politeness.
+    struct sched_param none = {0};
+    (void)pthread_setschedparam(pthread_self(), SCHED_BATCH, &none);
     (void)setpriority(PRIO_PROCESS, 0, niceness);
 }
 

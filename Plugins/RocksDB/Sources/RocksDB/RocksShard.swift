@@ -27,6 +27,7 @@ final class RocksShard: BackendShard {
     private var deletionsSeen = 0
     private var waiting: [(tag: Tag, result: Completion.Result)] = []
     private var ended: [(tag: Tag, result: Completion.Result)] = []
+    private var handedOver: [(tag: Tag, result: Completion.Result)] = []
     private var lent: [OpaquePointer] = []
     private var lastWrite: UInt64 = 0
 
@@ -143,8 +144,10 @@ final class RocksShard: BackendShard {
 
     func poll(_ receive: (borrowing Completion) -> Void) {
         write()
-        for (tag, result) in ended { receive(Completion(tag: tag, result: result)) }
-        ended.removeAll(keepingCapacity: true)
+        // What is received may lead to calls, which may end more.
+        swap(&ended, &handedOver)
+        for (tag, result) in handedOver { receive(Completion(tag: tag, result: result)) }
+        handedOver.removeAll(keepingCapacity: true)
     }
 
     func turnEnded(sleeping: Bool) {
