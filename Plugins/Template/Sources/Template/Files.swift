@@ -20,8 +20,10 @@ struct Files: Sendable {
         }
         defer { close(file) }
         var status = stat()
+        errno = EISDIR
         guard fstat(file, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { throw failure("look at \(path)/\(name)") }
         var bytes = [UInt8](repeating: 0, count: Int(status.st_size))
+        errno = EIO
         guard Glibc.read(file, &bytes, bytes.count) == bytes.count else { throw failure("read \(path)/\(name)") }
         return bytes
     }
