@@ -52,16 +52,14 @@ final class MemoryBackend: Backend, Compacting, @unchecked Sendable {
     func loadNamespaceBlob() throws(StorageError) -> [UInt8] { namespaceBlob }
 
     func storeNamespaceBlob(_ bytes: [UInt8]) throws(StorageError) {
-        guard bytes.count <= Memory.blobSizeMax else { throw .tooLarge(limitBytes: Memory.blobSizeMax) }
+        try StoredMetadata.check(blob: bytes)
         namespaceBlob = bytes
     }
 
     func loadPartitionMetadata() throws(StorageError) -> [[UInt8]] { partitionMetadata }
 
     func storePartitionMetadata(_ metadata: [[UInt8]]) throws(StorageError) {
-        guard metadata.allSatisfy({ $0.count <= Memory.metadataSizeMax }) else {
-            throw .tooLarge(limitBytes: Memory.metadataSizeMax)
-        }
+        try StoredMetadata.check(partitions: metadata)
         partitionMetadata = metadata
     }
 
@@ -112,8 +110,6 @@ final class MemoryBackend: Backend, Compacting, @unchecked Sendable {
 /// The memory backend as the registry knows it.
 public enum Memory {
     static let imageSizeMax = 8 << 20
-    static let blobSizeMax = 1 << 20
-    static let metadataSizeMax = 256
     static let dataSizeDefault: UInt64 = 4 << 30
     static let defragPercentDefault: UInt64 = 95
     /// Bytes of garbage, in percent of what lives, that compaction leaves alone.

@@ -62,7 +62,7 @@ package final class ColdStart: @unchecked Sendable {
     package func visit(_ scanned: ScannedImage, worker: Int) -> ScanDecision {
         count(.visited)
         count(.bytes, scanned.image.count)
-        guard let (view, byteCount) = ColdStart.parse(scanned) else {
+        guard let view = NamespaceShard.payload(of: scanned.image, scanned.digest, checksChecksum: true) else {
             count(.damaged)
             log("record \(scanned.digest) of namespace \(namespace.settings.name) at location"
                 + " \(scanned.location.rawValue) is damaged: it is left where it is and not served")
@@ -80,26 +80,13 @@ package final class ColdStart: @unchecked Sendable {
         }
         var entry = IndexEntry(digest: scanned.digest)
         entry.location = scanned.location.rawValue
-        entry.byteCount = byteCount
+        entry.byteCount = Envelope.storedByteCount(Envelope.byteCount(at: scanned.image.baseAddress!))
         entry.isKeyStored = !view.key.isEmpty
         entry.lastUpdate = view.lastUpdate
         entry.generation = view.generation
         entry.voidTime = view.voidTime
         entry.setID = setID
         return place(entry, scanned, namespace.counters[worker])
-    }
-
-    /// The record in an image and its stored size; nil if it is damaged.
-    private static func parse(_ scanned: ScannedImage) -> (ImageView, byteCount: Int)? {
-        let image = scanned.image
-        guard image.count >= Envelope.byteCount, let base = image.baseAddress else { return nil }
-        let byteCount = Envelope.byteCount(at: base)
-        guard byteCount >= Envelope.byteCount, byteCount <= image.count else { return nil }
-        let whole = UnsafeRawBufferPointer(rebasing: image[..<byteCount])
-        guard Envelope.fits(whole, digest: scanned.digest), Envelope.checksumFits(whole),
-            let view = ImageView(UnsafeRawBufferPointer(rebasing: whole[Envelope.byteCount...]))
-        else { return nil }
-        return (view, Envelope.storedByteCount(byteCount))
     }
 
     private func place(_ entry: IndexEntry, _ scanned: ScannedImage, _ counters: ShardCounters) -> ScanDecision {

@@ -83,10 +83,17 @@ package final class NamespaceShard {
 
     /// The payload of an image as the backend gave it; nil if it is not what was written.
     func payload(of image: UnsafeRawBufferPointer, _ digest: Digest) -> ImageView? {
+        NamespaceShard.payload(of: image, digest, checksChecksum: checksChecksums)
+    }
+
+    /// The same for images that no shard has read.
+    static func payload(
+        of image: UnsafeRawBufferPointer, _ digest: Digest, checksChecksum: Bool
+    ) -> ImageView? {
         let bytes = image.count >= 4 ? Envelope.byteCount(at: image.baseAddress!) : 0
         guard bytes >= Envelope.byteCount, bytes <= image.count else { return nil }
         let whole = UnsafeRawBufferPointer(rebasing: image[..<bytes])
-        guard Envelope.fits(whole, digest: digest), !checksChecksums || Envelope.checksumFits(whole) else { return nil }
+        guard Envelope.fits(whole, digest: digest), !checksChecksum || Envelope.checksumFits(whole) else { return nil }
         return ImageView(UnsafeRawBufferPointer(rebasing: whole[Envelope.byteCount...]))
     }
 

@@ -12,8 +12,6 @@ final class RocksBackend: Backend {
 
     private static let blobKey = "namespace-blob"
     private static let metadataKey = "partition-metadata"
-    private static let blobSizeMax = 1 << 20
-    private static let metadataSizeMax = 256
 
     init(_ request: OpenRequest) throws(StorageError) {
         dataSize = Int(request.settings.number("data-size") ?? 0)
@@ -104,26 +102,16 @@ final class RocksBackend: Backend {
     func loadNamespaceBlob() throws(StorageError) -> [UInt8] { try database.value(RocksBackend.blobKey) }
 
     func storeNamespaceBlob(_ bytes: [UInt8]) throws(StorageError) {
-        guard bytes.count <= RocksBackend.blobSizeMax else { throw .tooLarge(limitBytes: RocksBackend.blobSizeMax) }
+        try StoredMetadata.check(blob: bytes)
         try database.store(RocksBackend.blobKey, bytes)
     }
 
     func loadPartitionMetadata() throws(StorageError) -> [[UInt8]] {
-        var rest = try database.value(RocksBackend.metadataKey)[...]
-        var metadata: [[UInt8]] = []
-        while rest.count >= 2 {
-            let size = Int(rest.removeFirst()) | Int(rest.removeFirst()) << 8
-            metadata.append(Array(rest.prefix(size)))
-            rest = rest.dropFirst(size)
-        }
-        return metadata
+        StoredMetadata.decode(partitions: try database.value(RocksBackend.metadataKey))
     }
 
-    /// One value for all: each metadata behind its size in two bytes, the low one first.
     func storePartitionMetadata(_ metadata: [[UInt8]]) throws(StorageError) {
-        let limit = RocksBackend.metadataSizeMax
-        guard metadata.allSatisfy({ $0.count <= limit }) else { throw .tooLarge(limitBytes: limit) }
-        try database.store(
-            RocksBackend.metadataKey, metadata.flatMap { [UInt8($0.count & 0xFF), UInt8($0.count >> 8)] + $0 })
+        try StoredMetadata.check(partitions: metadata)
+        try database.store(RocksBackend.metadataKey, StoredMetadata.encode(partitions: metadata))
     }
 }

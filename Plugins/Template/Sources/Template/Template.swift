@@ -56,24 +56,18 @@ final class TemplateBackend: Backend {
     func loadNamespaceBlob() throws(StorageError) -> [UInt8] { try files.read("namespace") ?? [] }
 
     func storeNamespaceBlob(_ bytes: [UInt8]) throws(StorageError) {
-        guard bytes.count <= 1 << 20 else { throw .tooLarge(limitBytes: 1 << 20) }
+        try StoredMetadata.check(blob: bytes)
         try files.replace("namespace", bytes)
         try files.sync()
     }
 
     func loadPartitionMetadata() throws(StorageError) -> [[UInt8]] {
-        var rest = (try files.read("partitions") ?? [])[...]
-        var metadata: [[UInt8]] = []
-        while let low = rest.popFirst(), let high = rest.popFirst() {
-            metadata.append(Array(rest.prefix(Int(high) << 8 | Int(low))))
-            rest = rest.dropFirst(metadata[metadata.count - 1].count)
-        }
-        return metadata
+        StoredMetadata.decode(partitions: try files.read("partitions") ?? [])
     }
 
     func storePartitionMetadata(_ metadata: [[UInt8]]) throws(StorageError) {
-        guard metadata.allSatisfy({ $0.count <= 256 }) else { throw .tooLarge(limitBytes: 256) }
-        try files.replace("partitions", metadata.flatMap { [UInt8($0.count & 0xFF), UInt8($0.count >> 8)] + $0 })
+        try StoredMetadata.check(partitions: metadata)
+        try files.replace("partitions", StoredMetadata.encode(partitions: metadata))
         try files.sync()
     }
 
