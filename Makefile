@@ -5,7 +5,7 @@ SWIFT_FLAGS := -c release -Xswiftc -cross-module-optimization -Xswiftc -enforce-
 SECONDS_TO_FUZZ ?= 600
 ROUNDS ?= 3
 
-.PHONY: help setup build full kit run test fuzz soak bench bench-storage bench-index bench-cores clean
+.PHONY: help setup build full kit run test fuzz soak bench bench-storage bench-device bench-index bench-cores clean
 
 help:
 	@echo "make run          build, then start a node on 127.0.0.1:3000 (Ctrl-C stops it): apus-full if librocksdb can be installed"
@@ -15,7 +15,8 @@ help:
 	@echo "make kit          the conformance kit against every plugin (KIT_OPTIONS=\"--seed 7\")"
 	@echo "make bench        the benchmark against a bare echo and redis-server (ROUNDS=3)"
 	@echo "make bench-index  the index against dependent random reads"
-	@echo "make bench-storage RocksDB through the server against a bare loop, the hop, neighbours in memory (ROUNDS=3)"
+	@echo "make bench-storage RocksDB through the server against a bare loop, the hop, neighbours in memory (ROUNDS=3); then bench-device"
+	@echo "make bench-device the device log against fio, 12 GiB in /tmp and half an hour (DEVICE_OPTIONS=\"--quick --directory /data\")"
 	@echo "make bench-cores  throughput with one reactor per processor"
 	@echo "make fuzz         fuzz the parsers (SECONDS_TO_FUZZ=600 each)"
 	@echo "make soak         random histories and fuzzers for longer (SECONDS_TO_FUZZ=600 each)"
@@ -59,6 +60,12 @@ bench-storage: build
 	@scripts/setup bench
 	scripts/plugins build
 	scripts/bench-storage --rounds $(ROUNDS)
+	@$(MAKE) --no-print-directory bench-device
+
+bench-device: build
+	@scripts/setup bench
+	swift build --product DeviceBench $(SWIFT_FLAGS)
+	scripts/bench-device $(DEVICE_OPTIONS)
 
 bench-index:
 	@scripts/setup build

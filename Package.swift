@@ -58,9 +58,10 @@ let package = Package(
         target("Device", in: "Backends", ["Base"]),
         target("Mount", in: "Backends", ["Base", "CBase", "Storage"]),
         target("StorageConformance", in: "Backends", ["Base", "Storage", "Mount"]),
+        target("DeviceLog", in: "Backends", ["Base", "CBase", "Device", "Storage"]),
         cTarget("CBackend", in: "Backends"),
         target("Foreign", in: "Backends", ["Base", "CBackend", "Storage"]),
-        target("Builtin", in: "Backends", ["Storage", "Memory"]),
+        target("Builtin", in: "Backends", ["Storage", "Memory", "DeviceLog", "SystemDevice"]),
         // Client
         .systemLibrary(
             name: "COpenSSL", path: "Sources/Node/COpenSSL", pkgConfig: "libcrypto",
@@ -70,6 +71,9 @@ let package = Package(
         .systemLibrary(
             name: "CZlib", path: "Sources/Node/CZlib", pkgConfig: "zlib",
             providers: [.apt(["zlib1g-dev"])]),
+        cTarget("CUring", in: "Node"),
+        target(
+            "SystemDevice", in: "Node", ["Device", "CUring"], linker: [.linkedLibrary("uring")]),
         cTarget("CReactor", in: "Node"),
         target("Reactor", in: "Node", ["Base", "CBase", "CReactor"]),
         target("Logging", in: "Node", ["Base", "CBase"]),
@@ -85,7 +89,7 @@ let package = Package(
         target(
             "Commands", in: "Node",
             [
-                "Client", "Bench", "Node", "Storage",
+                "Client", "Bench", "Node", "Storage", "DeviceLog", "SystemDevice",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
         .executableTarget(
@@ -97,6 +101,9 @@ let package = Package(
             swiftSettings: settings),
         .executableTarget(
             name: "HopBench", dependencies: ["Base", "CBase", "Storage", "Mount", "CReactor"], path: "bench/HopBench",
+            swiftSettings: settings),
+        .executableTarget(
+            name: "RingBench", dependencies: ["Base", "Device", "SystemDevice", "CReactor"], path: "bench/RingBench",
             swiftSettings: settings),
         // Tests
         .target(name: "TestSupport", dependencies: ["Base"], path: "Tests/TestSupport", swiftSettings: settings),
@@ -114,6 +121,8 @@ let package = Package(
         tests("ClientTests", ["Base", "Wire", "Client", "TestSupport"]),
         tests("MemoryTests", ["Base", "Storage", "Memory", "TestSupport"]),
         tests("DeviceTests", ["Base", "Device", "TestSupport"]),
+        tests("DeviceLogTests", ["Base", "Storage", "StorageConformance", "Device", "DeviceLog", "TestSupport"]),
+        tests("SystemDeviceTests", ["Base", "CBase", "CReactor", "Device", "SystemDevice", "TestSupport"]),
         tests("MountTests", ["Base", "Storage", "Mount", "TestSupport"]),
         tests("ForeignTests", ["Base", "Storage", "CBackend", "Foreign", "TestSupport"]),
         tests(

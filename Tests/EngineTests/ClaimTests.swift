@@ -145,7 +145,8 @@ import Wire
         harness.send(Request.write(
             digest, [.init(code: 2, name: "a", value: Request.integer(1))], key: [3, 0x6B]))
         let location = try #require(backend.images.keys.first)
-        backend.images[location]?[60] ^= 0xFF
+        // The size of the stored key: the first thing behind the image's header.
+        backend.images[location]?[Envelope.byteCount + 16] ^= 0xFF
         harness.send(Request.get(digest))
         #expect(harness.answers[0]?.result == .unknown && harness.namespace.total(.recordsUnreadable) == 1)
         harness.send(Request.put(digest, "a", 2))

@@ -147,7 +147,7 @@ final class Harness {
 
     /// Turns until nothing is under way.
     func settle() {
-        for _ in 0..<10_000 where shards.contains(where: \.hasSuspended) || !letters.isEmpty { turn() }
+        for _ in 0..<10_000 where shards.contains(where: \.wantsTicks) || !letters.isEmpty { turn() }
     }
 }
 

@@ -266,7 +266,7 @@ private func digests(_ count: Int) -> [Digest] {
     var seen: [Digest] = []
     for segment in 0..<3 {
         try backend.scan(segment: segment, of: 3) { scanned in
-            #expect(scanned.image.count == 52 && scanned.location.rawValue == scanned.digest.low + 1)
+            #expect(scanned.image.count == Envelope.byteCount + 20 && scanned.location.rawValue == scanned.digest.low + 1)
             seen.append(scanned.digest)
             return scanned.digest.low % 2 == 0 ? .stale : .replaces(Location(rawValue: 3), byteCount: 64)
         }
@@ -289,7 +289,7 @@ private func digests(_ count: Int) -> [Digest] {
     let backend = try #require(world.backend)
     let all = digests(6)
     for digest in all { _ = try world.shard.place(digest, image(digest, 20)) }
-    world.store.images[all[0]]!.bytes[51] ^= 1
+    world.store.images[all[0]]!.bytes[Envelope.byteCount + 19] ^= 1
     world.store.images[all[1]]!.bytes[13] ^= 1
     world.store.images[all[2]]!.bytes.removeLast()
     world.store.images[all[3]]!.bytes = [1, 2, 3]

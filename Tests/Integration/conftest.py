@@ -1,9 +1,11 @@
 """Servers for the tests: the shipped binary, real ports, real processes. The binary is APUS_BIN, else .build/release/apus.
 
 With APUS_ENGINE=name the namespaces that say nothing but `storage-engine memory` run on that backend, in apus-full."""
+import itertools
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import struct
@@ -24,25 +26,28 @@ FULL = os.environ.get("APUS_FULL", os.path.join(ROOT, ".build-full", "release", 
 LMDB = os.environ.get("APUS_LMDB", os.path.join(ROOT, ".build-full", "lmdb", "apus-lmdb.so"))
 ENGINES = {
     "memory": "storage-engine memory",
+    "device": "storage-engine device { file %FILE\n filesize 96M\n post-write-cache 8M\n flush-max-ms 200\n}",
     "rocksdb": "storage-engine rocksdb",
     "lmdb": "storage-engine lmdb { map-size 1G\n}",
     "template": "storage-engine template",
     "tiered": "storage-engine tiered { hot-size 16M\n cold rocksdb\n}",
 }
 ENGINE = os.environ.get("APUS_ENGINE", "memory")
+# Backends of the plain binary.
+OURS = ("memory", "device")
 # What was not built, because its library could not be installed, is not tested.
 needs_full = pytest.mark.skipif(not os.path.exists(FULL), reason="apus-full was not built: no librocksdb")
 
 
 def engines(*names):
     """These backends as parameters of a test."""
-    return [pytest.param(name, marks=[needs_full, pytest.mark.skipif(
+    return [pytest.param(name, marks=[] if name in OURS else [needs_full, pytest.mark.skipif(
         name == "lmdb" and not os.path.exists(LMDB), reason="the LMDB plugin was not built")]) for name in names]
 
 
 def command_of(engine):
     """The server that has this backend."""
-    return [BINARY if engine == "memory" else FULL, "serve", "--config"]
+    return [BINARY if engine in OURS else FULL, "serve", "--config"]
 
 
 def plugin_block(engine):
@@ -71,9 +76,13 @@ class Server:
     def __init__(self, namespaces=THREE_NAMESPACES, service="", network=None, environment=None, descriptors=None,
                  logging="", wait=True, threads=2, command=None, directory=None):
         self.directory = directory or tempfile.mkdtemp(prefix="apus-test-")
+        self.owns_directory = directory is None
         if ENGINE != "memory" and command is None and "storage-engine memory\n" in namespaces:
             namespaces = plugin_block(ENGINE) + namespaces.replace("storage-engine memory\n", ENGINES[ENGINE] + "\n")
             command = command_of(ENGINE)
+        # Each namespace on a device has a file of its own.
+        files = itertools.count()
+        namespaces = re.sub("%FILE", lambda _: f"{self.directory}/ssd{next(files)}.dat", namespaces)
         network = network or "service { address 127.0.0.1\n port 0\n}\n"
         self.configuration = os.path.join(self.directory, "apus.conf")
         with open(self.configuration, "w") as file:
@@ -249,8 +258,8 @@ def put(of, value, name=b"a", **more):
     return message(of, [operation(2, 1, name, integer(value))], info2=1, **more)
 
 
-def delete(of, **more):
-    return message(of, info2=3, **more)
+def delete(of, durable=False, **more):
+    return message(of, info2=0x13 if durable else 3, **more)
 
 
 def pytest_sessionfinish():
@@ -259,6 +268,9 @@ def pytest_sessionfinish():
         if node.process.poll() is None:
             node.process.kill()
             node.process.wait()
+    for node in Server.everyone:
+        if node.owns_directory:
+            shutil.rmtree(node.directory, ignore_errors=True)
 
 
 def pytest_configure(config):

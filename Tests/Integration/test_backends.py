@@ -86,9 +86,10 @@ def test_all_problems_at_once_and_nothing_touched(tmp_path):
     (("namespace=test", "namespace=other"), "it holds the data of namespace 'other', not of 'test'"),
     (("backend=rocksdb", "backend=template"), "it was written by storage-engine 'template', not by 'rocksdb'"),
     (("\nformat=1", "\nformat=7"), "it has format 7 of 'rocksdb', this version reads up to 1: use a newer one"),
-    (("apus-medium=1", "apus-medium=2"), "its identity has format 2, this Apus reads up to 1"),
+    (("apus-medium=2", "apus-medium=3"), "its identity has format 3, this Apus reads up to 2"),
+    (("apus-medium=2", "apus-medium=1"), "its identity has format 1, written by a development version of Apus"),
     (("session=", "sessions="), "its identity is incomplete"),
-], ids=["namespace", "backend", "format", "identity", "damage"])
+], ids=["namespace", "backend", "format", "newer", "older", "damage"])
 def test_data_of_something_else(tmp_path, change, message):
     data = tmp_path / "data"
     configuration = namespace("test", f"rocksdb {{ directory {data}\n}}")

@@ -249,6 +249,7 @@ def test_info_command(server):
 @pytest.mark.parametrize("words", [
     ["load", "--keys", "2000", "--depth", "4"],
     ["run", "--keys", "2000", "--seconds", "0.3", "--read-percent", "50", "--distribution", "zipfian"],
+    ["run", "--keys", "2000", "--seconds", "0.3", "--read-percent", "50", "--rate", "5000", "--bin", "fifteen-letters"],
 ])
 def test_bench_command(server, words):
     result = apus("bench", *words, "--hosts", f"127.0.0.1:{server.port}", "--connections", "8", "--json", "--set", "benchtest")

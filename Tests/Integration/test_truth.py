@@ -42,7 +42,7 @@ def change(node, command, do):
     ignored = {"current_time", "uptime", "data_total_bytes", "data_allocated_bytes", "index_used_bytes", "data_used_bytes",
                "data_avail_pct"}
     return {name: after[name] - before[name] for name in after if after[name] != before[name] and name not in ignored
-            and not name.startswith("backend.")}
+            and not name.startswith(("backend.", "storage-engine."))}
 
 
 # ---- Counters ----

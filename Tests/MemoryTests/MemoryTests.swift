@@ -193,7 +193,7 @@ extension UnsafeRawBufferPointer {
     @Test func aSpanTakesSeveralBlocks() throws {
         var world = try World(dataSize: 64 << 20, shards: 1, seed: 8)
         let digest = Digest.random(&world.random)
-        for payload in [8 << 20 - 32, 1 << 20 - 32, 1 << 20, 5_000_000] {
+        for payload in [8 << 20 - Envelope.byteCount, 1 << 20 - Envelope.byteCount, 1 << 20, 5_000_000] {
             #expect(try world.write(digest, payload: payload))
             try world.expectAllReadable()
             world.turn()

@@ -47,8 +47,22 @@ public enum DeviceError: Error, Hashable, Sendable {
 public enum DeviceErrno {
     /// EIO: the medium failed.
     public static let inputOutput: Int32 = 5
+    /// ENODEV: there is no such device.
+    public static let noDevice: Int32 = 19
     /// ENOSPC: no room under the device.
     public static let noSpace: Int32 = 28
+}
+
+extension DeviceError {
+    /// The nearest errno.
+    public var errno: Int32 {
+        switch self {
+        case .queueFull: 11
+        case .invalid: 22
+        case .noSpace: DeviceErrno.noSpace
+        case .failed(let errno): errno
+        }
+    }
 }
 
 /// What a queue is asked to do. A buffer begins at a multiple of the sector size, is as long as the transfer, stays the
@@ -94,11 +108,100 @@ public protocol DeviceQueue: AnyObject {
     /// - Throws: `queueFull`, `invalid`; nothing was started then.
     func submit(_ operation: DeviceOperation, tag: UInt64) throws(DeviceError)
 
+    /// Starts what has been submitted since the last call, all of it at once; without it an operation need not begin before
+    /// the next `poll` or `wait`.
+    func kick()
+
     /// Hands over what has completed since; never blocks. `receive` may submit.
     func poll(_ receive: (DeviceCompletion) -> Void)
 
+    /// The owner has ended a turn. If it is `sleeping`, it polls again only when it is woken: completions from now on, and
+    /// those that nobody has polled yet, call its `DeviceWake`. Else it polls soon and need not be woken. Kicks.
+    func turnEnded(sleeping: Bool)
+
+    /// This memory, a sector's multiple from a sector's multiple on, will be used for many transfers: a chance to prepare it. It
+    /// stays valid as long as the queue. A hint.
+    func prepare(_ memory: UnsafeMutableRawBufferPointer)
+
     /// Waits until `poll` has something to hand over, or a moment has passed. For control planes, never on a reactor.
     func wait()
+}
+
+extension DeviceQueue {
+    /// What is submitted begins at once.
+    public func kick() {}
+    /// Wakes its owner whether it sleeps or not.
+    public func turnEnded(sleeping: Bool) {}
+    /// Prepares nothing.
+    public func prepare(_ memory: UnsafeMutableRawBufferPointer) {}
+}
+
+/// How the owner of a queue is woken.
+public struct DeviceWake: Sendable {
+    /// Any thread; cheap if called often.
+    public let call: @Sendable () -> Void
+    /// A descriptor of the system (an eventfd) that does the same when it is signalled; -1 if there is none.
+    public let descriptor: Int32
+
+    /// Joins the ways.
+    public init(descriptor: Int32 = -1, call: @escaping @Sendable () -> Void) {
+        self.call = call
+        self.descriptor = descriptor
+    }
+}
+
+/// What is to be opened as a device.
+public struct DeviceRequest: Sendable {
+    /// A raw device, or a file.
+    public let path: String
+    /// It must be a block device (true), or a file, which is made if it is missing.
+    public let isBlockDevice: Bool
+    /// Size of a file that is made; an existing smaller one grows to it. 0 takes an existing file as it is.
+    public let fileByteCount: Int
+    /// Reads may come from the system's page cache (`read-page-cache`).
+    public let readsThroughPageCache: Bool
+    /// Only to be looked at: nothing is made, locked or written.
+    public let isLookedAt: Bool
+
+    /// Joins the wishes.
+    public init(
+        path: String, isBlockDevice: Bool, fileByteCount: Int = 0, readsThroughPageCache: Bool = false,
+        isLookedAt: Bool = false
+    ) {
+        self.path = path
+        self.isBlockDevice = isBlockDevice
+        self.fileByteCount = fileByteCount
+        self.readsThroughPageCache = readsThroughPageCache
+        self.isLookedAt = isLookedAt
+    }
+}
+
+/// Why something cannot be opened as a device: a sentence that an operator can act on, without the path.
+public struct DeviceOpenError: Error, Hashable, Sendable {
+    /// Begins in lower case, ends without a full stop.
+    public let sentence: String
+    /// Nothing is at the path, or it cannot be reached: the device is missing rather than wrong.
+    public let isMissing: Bool
+
+    /// Wraps the sentence.
+    public init(_ sentence: String, isMissing: Bool = false) {
+        self.sentence = sentence
+        self.isMissing = isMissing
+    }
+}
+
+/// Opens devices: the real ones of a machine, or simulated ones. Any thread but a reactor's; may block.
+public protocol DeviceOpener: Sendable {
+    /// Opens one; unless it is only looked at, no other process, and no other path to the same device, can open it then.
+    func open(_ request: DeviceRequest) throws(DeviceOpenError) -> any BlockDevice
+
+    /// One queue for each of these devices, all for one thread: they may share what is under them, so that one system call
+    /// starts and ends what is under way on all. `kick`, `poll`, `wait` and `turnEnded` of the first do for all what the
+    /// others' would. Each has at most `depth` operations under way.
+    /// - Throws: `failed`.
+    func makeQueues(
+        _ devices: [any BlockDevice], depth: Int, wake: DeviceWake
+    ) throws(DeviceError) -> [any DeviceQueue]
 }
 
 /// A device: opened by whoever makes it, closed when the last reference to it and its queues goes. Any thread.

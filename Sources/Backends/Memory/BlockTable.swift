@@ -10,6 +10,7 @@
 //    by compare-and-swap.
 // 5. A span is a run of blocks for one image that is larger than a block; its first block stands for all of
 //    them.
+internal import Base
 internal import CBase
 internal import Storage
 
@@ -46,12 +47,11 @@ final class BlockTable: @unchecked Sendable {
     let count: Int
     private let lines: UnsafeMutablePointer<BlockLine>
     private let lockWord: UnsafeMutablePointer<UInt32>
-    // Word 0: epoch; 8: used blocks; 16: free blocks with their pages; 24: tails,
+    // Word 8: used blocks; 16: free blocks with their pages; 24: tails,
     // bytes at the ends of closed blocks that no image fitted into; 32: discards waiting. Each on a line of its own.
     private let words: UnsafeMutablePointer<UInt64>
-    private let shardEpochs: UnsafeMutablePointer<UInt64>
-    static let shardsMax = 256
-    static let asleep = UInt64.max
+    /// Turns of the shards.
+    let epochs = TurnEpochs()
     private var lowestFree = 0
     /// Free blocks whose pages are still there, and a list that holds each of them (and some that are not free any more).
     private var residentFree: Int {
@@ -63,7 +63,6 @@ final class BlockTable: @unchecked Sendable {
     /// No block from here on has ever been used.
     private var highWater = 0
     private var retiredList: [UInt32] = []
-    private var shardCount = 0
     /// Free blocks that keep their pages: compaction frees in bursts, and a page that comes back must be cleared again.
     private var residentFreeMax: Int { max(4, usedBlocks / 32) }
 
@@ -79,9 +78,6 @@ final class BlockTable: @unchecked Sendable {
         lockWord.initialize(repeating: 0, count: 16)
         words = .allocate(capacity: 40)
         words.initialize(repeating: 0, count: 40)
-        words[0] = 1
-        shardEpochs = .allocate(capacity: BlockTable.shardsMax * 8)
-        shardEpochs.initialize(repeating: BlockTable.asleep, count: BlockTable.shardsMax * 8)
         retiredList.reserveCapacity(1024)
         residentList.reserveCapacity(2048)
         discards.reserveCapacity(256)
@@ -92,35 +88,6 @@ final class BlockTable: @unchecked Sendable {
         lines.deallocate()
         lockWord.deallocate()
         words.deallocate()
-        shardEpochs.deallocate()
-    }
-
-    // ---- Turns ----
-
-    func registerShard() throws(StorageError) -> Int {
-        apus_lock(lockWord)
-        defer { apus_unlock(lockWord) }
-        guard shardCount < BlockTable.shardsMax else {
-            throw .settings("more than \(BlockTable.shardsMax) service-threads: storage-engine memory has no more shards")
-        }
-        shardCount += 1
-        return shardCount - 1
-    }
-
-    /// Shard `number` begins a turn: it sees nothing that was retired before.
-    func turnBegan(_ number: Int) {
-        apus_store_release_u64(shardEpochs + number * 8, apus_load_acquire_u64(words))
-        apus_fence()
-    }
-
-    /// Shard `number` waits for events and holds nothing.
-    func fellAsleep(_ number: Int) { apus_store_release_u64(shardEpochs + number * 8, BlockTable.asleep) }
-
-    private var oldestTurn: UInt64 {
-        apus_fence()
-        var oldest = BlockTable.asleep
-        for shard in 0..<shardCount { oldest = min(oldest, apus_load_acquire_u64(shardEpochs + shard * 8)) }
-        return oldest
     }
 
     // ---- Blocks ----
@@ -216,14 +183,14 @@ final class BlockTable: @unchecked Sendable {
         guard apus_compare_exchange_u32(state(block), old, BlockState.retired) else { return }
         apus_lock(lockWord)
         defer { apus_unlock(lockWord) }
-        lines[block].retiredEpoch = apus_fetch_add_u64(words, 1) + 1
+        lines[block].retiredEpoch = epochs.retire()
         retiredList.append(UInt32(block))
     }
 
     /// Makes free what was retired and can no longer be seen. Under the lock.
     private func recycle() {
         guard !retiredList.isEmpty else { return }
-        let oldest = oldestTurn
+        let oldest = epochs.oldest
         retiredList.removeAll { block in
             guard lines[Int(block)].retiredEpoch <= oldest else { return false }
             free(Int(block))

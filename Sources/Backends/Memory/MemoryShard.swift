@@ -28,7 +28,10 @@ final class MemoryShard: BackendShard {
     init(_ blocks: BlockTable, reserveBlocks: Int) throws(StorageError) {
         self.blocks = blocks
         self.reserveBlocks = reserveBlocks
-        number = try blocks.registerShard()
+        guard let number = blocks.epochs.join() else {
+            throw .settings("more than \(TurnEpochs.membersMax) service-threads: storage-engine memory has no more shards")
+        }
+        self.number = number
         counters = .allocate(capacity: 8)
         counters.initialize(repeating: 0, count: 8)
     }
@@ -78,10 +81,10 @@ final class MemoryShard: BackendShard {
 
     func commit(_ digest: Digest, tag: Tag) throws(StorageError) -> DoneAnswer { .done }
 
-    func poll(_ receive: (borrowing Completion) -> Void) { blocks.turnBegan(number) }
+    func poll(_ receive: (borrowing Completion) -> Void) { blocks.epochs.turnBegan(number) }
 
     func turnEnded(sleeping: Bool) {
-        if sleeping { blocks.fellAsleep(number) }
+        if sleeping { blocks.epochs.fellAsleep(number) }
         blocks.discardPages()
     }
 

@@ -49,7 +49,8 @@ public struct Mount: Sendable {
         for request in requests {
             func report(_ texts: [String]) { problems += texts.map { "namespace \(request.namespace): \($0)" } }
             do throws(NegotiationError) {
-                _ = try registry.negotiate(request.engine, request.settings, request.requirements)
+                let agreement = try registry.negotiate(request.engine, request.settings, request.requirements)
+                report(ownProblems(request, agreement))
             } catch {
                 report(error.problems)
             }
@@ -65,6 +66,13 @@ public struct Mount: Sendable {
             }
         }
         return problems
+    }
+
+    /// What a backend that looks after its medium itself says about it.
+    private func ownProblems(_ request: MountRequest, _ agreement: Agreement) -> [String] {
+        guard let descriptor = registry.descriptor(named: request.engine), descriptor.medium == .own else { return [] }
+        return descriptor.problems(
+            OpenRequest(namespace: request.namespace, settings: request.settings, agreement: agreement, log: request.log))
     }
 
     private struct Place {

@@ -22,6 +22,8 @@ final class MountedBackend: Backend {
     }
     var statistics: BackendStatistics { inner.statistics }
     var compaction: (any Compacting)? { inner.compaction }
+    var locating: (any Locating)? { inner.locating }
+    var resizing: (any Resizing)? { inner.resizing }
     func close() throws(StorageError) {
         defer { directory.close() }
         try inner.close()

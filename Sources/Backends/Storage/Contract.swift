@@ -68,6 +68,10 @@ public protocol BackendShard: AnyObject {
     /// a shard that has operations under way calls `ShardRequest.wake` when one has ended meanwhile.
     func turnEnded(sleeping: Bool)
 
+    /// Whether something has to be done within milliseconds though nothing may come: asked when the reactor goes to sleep; turns
+    /// follow at least every 10 ms as long as it is true.
+    var wantsTurns: Bool { get }
+
     /// How close this shard is to refusing work. Asked before every write of a backend that is not volatile: cheap.
     var pressure: Pressure { get }
 }
@@ -85,6 +89,8 @@ extension BackendShard {
     public func poll(_ receive: (borrowing Completion) -> Void) {}
     /// Lends nothing that a turn's end would take back.
     public func turnEnded(sleeping: Bool) {}
+    /// Acts only when it is called.
+    public var wantsTurns: Bool { false }
     /// Never pressed.
     public var pressure: Pressure { .none }
 }
@@ -97,12 +103,21 @@ public struct ShardRequest: Sendable {
     public let count: Int
     /// Has the shard polled soon, also if its reactor sleeps. Any thread; cheap if called often.
     public let wake: @Sendable () -> Void
+    /// An eventfd that does the same when it is signalled: for completions that the system reports; -1 if there is none.
+    public let wakeDescriptor: Int32
+    /// A clock that never goes back, in milliseconds. Any thread; cheap.
+    public let milliseconds: @Sendable () -> UInt64
 
-    /// Joins the parts.
-    public init(index: Int, count: Int, wake: @escaping @Sendable () -> Void) {
+    /// Joins the parts. Without a clock, time stands still.
+    public init(
+        index: Int, count: Int, wakeDescriptor: Int32 = -1, milliseconds: @escaping @Sendable () -> UInt64 = { 0 },
+        wake: @escaping @Sendable () -> Void
+    ) {
         self.index = index
         self.count = count
         self.wake = wake
+        self.wakeDescriptor = wakeDescriptor
+        self.milliseconds = milliseconds
     }
 }
 
@@ -150,6 +165,12 @@ public protocol Backend: AnyObject, Sendable {
     /// Facet: the object that compacts, if this backend needs it.
     var compaction: (any Compacting)? { get }
 
+    /// Facet: says where images lie.
+    var locating: (any Locating)? { get }
+
+    /// Facet: makes the medium larger while it serves.
+    var resizing: (any Resizing)? { get }
+
     /// Writes out what is under way and lets the medium go. Everything that was placed is there at the next start. Nothing
     /// is called afterwards.
     /// - Throws: `device`: something may be lost.
@@ -159,6 +180,10 @@ public protocol Backend: AnyObject, Sendable {
 extension Backend {
     /// Needs no compaction, or does its own.
     public var compaction: (any Compacting)? { nil }
+    /// Cannot say.
+    public var locating: (any Locating)? { nil }
+    /// Has no size, or a fixed one.
+    public var resizing: (any Resizing)? { nil }
 }
 
 /// One image met by a scan.

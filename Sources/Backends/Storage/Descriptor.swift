@@ -118,6 +118,9 @@ public struct BackendDescriptor: Sendable {
     public let settings: [SettingSchema]
     /// How it depends on the backend that one of its settings picks; nil for most.
     public let composition: Composition?
+    /// What keeps `open` from opening this now, a sentence each, as far as can be told without touching anything. Asked of all
+    /// namespaces before the first is opened; for backends with `Medium.own`. May block; called on a helper thread.
+    public let problems: @Sendable (OpenRequest) -> [String]
     /// Opens one namespace. May block; called on a helper thread.
     public let open: @Sendable (OpenRequest) throws(StorageError) -> any Backend
 
@@ -125,6 +128,7 @@ public struct BackendDescriptor: Sendable {
     public init(
         name: String, contract: ContractVersion, formats: ClosedRange<Int>, capabilities: Capabilities,
         limits: BackendLimits, medium: Medium, settings: [SettingSchema], composition: Composition? = nil,
+        problems: @escaping @Sendable (OpenRequest) -> [String] = { _ in [] },
         open: @escaping @Sendable (OpenRequest) throws(StorageError) -> any Backend
     ) {
         self.name = name
@@ -135,6 +139,7 @@ public struct BackendDescriptor: Sendable {
         self.medium = medium
         self.settings = settings
         self.composition = composition
+        self.problems = problems
         self.open = open
     }
 

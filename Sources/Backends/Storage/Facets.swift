@@ -34,6 +34,23 @@ public protocol LivenessArbiter: AnyObject {
     /// dead, and the copy at `to` is the backend's to take back.
     func relocate(_ digest: Digest, from: Location, to: Location) -> Bool
 
-    /// Whether the index entry of `digest` says `location` now. A hint that saves the copy of a dead image.
+    /// Whether the index entry of `digest` says `location` now, and no write of it is under way. Only such an image may be
+    /// moved: then no other image of the digest is waiting to be published, and the order of its images is that of their
+    /// appends. One that is passed over because of a write is asked about again later.
     func isLive(_ digest: Digest, at location: Location) -> Bool
+}
+
+/// Facet: a backend that can say where on its medium an image lies. Any thread; does not block.
+public protocol Locating: AnyObject, Sendable {
+    /// What an operator wants to know of a place, in the order to be shown: device, block, offset in bytes. Empty if there is no
+    /// such place.
+    func place(of location: Location) -> [(name: String, value: String)]
+}
+
+/// Facet: a backend that can be made larger while it serves. May block; any thread but a reactor's.
+public protocol Resizing: AnyObject, Sendable {
+    /// Files grow to `byteCount` each; raw devices are looked at again, and their new size is taken.
+    /// - Returns: what has happened, for the operator.
+    /// - Throws: `settings` if there is nothing to grow, `outOfSpace`, `device`; what has grown stays so.
+    func grow(to byteCount: UInt64?) throws(StorageError) -> String
 }

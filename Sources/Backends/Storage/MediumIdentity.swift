@@ -1,15 +1,18 @@
-// What stands at the front of every medium, so that no data is ever opened as something else. Format 1, text, one
+// What stands at the front of every medium, so that no data is ever opened as something else. Format 2, text, one
 // `name=value` a line:
 //
-//     apus-medium=1
+//     apus-medium=2
 //     namespace=...            backend=...            format=...
 //     capabilities=...         the bits that were agreed, decimal
 //     session=...              how often the medium was opened for writing, 20 decimal digits
+//
+// The number counts what is above and, with it, what every backend stores: envelopes and images. It was 1 while those
+// had their first format (decision 019), which no release has written.
 
 /// Whose a medium is.
 public struct MediumIdentity: Sendable, Equatable {
     /// Number of this format.
-    public static let format = 1
+    public static let format = 2
     /// Namespace the data belongs to.
     public let namespace: String
     /// What was agreed when it was last opened.
@@ -65,6 +68,10 @@ public struct MediumIdentity: Sendable, Equatable {
         guard version <= MediumIdentity.format else {
             throw .medium("its identity has format \(version), this Apus reads up to"
                 + " \(MediumIdentity.format): use a newer Apus")
+        }
+        guard version == MediumIdentity.format else {
+            throw .medium("its identity has format \(version), written by a development version of Apus from before format"
+                + " \(MediumIdentity.format): its records cannot be read; move the directory away, or use that version")
         }
         guard let namespace = value("namespace"), let backend = value("backend"),
             let format = value("format").flatMap({ Int($0) }),

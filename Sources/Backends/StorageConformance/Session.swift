@@ -6,6 +6,7 @@
 internal import Base
 internal import Glibc
 internal import Storage
+internal import Synchronization
 
 /// Why a case failed, in words.
 struct Failure: Error { let text: String }
@@ -61,6 +62,11 @@ final class Session {
     /// A crash has been prepared: what is committed from here on may come after it.
     var isCrashPrepared = false
 
+    /// The shards' clock: time passes with turns only, so that a history can be repeated.
+    final class Clock: Sendable { let milliseconds = Atomic<UInt64>(1_000_000) }
+    private let clock = Clock()
+    private static let turnMilliseconds: UInt64 = 2
+
     var isKeyed: Bool { promises.contains(.keyed) }
 
     /// Opens the backend on an empty medium, or takes one that is open.
@@ -80,7 +86,10 @@ final class Session {
 
     func makeShards() throws(Failure) {
         for index in 0..<Session.shardCount {
-            let request = ShardRequest(index: index, count: Session.shardCount, wake: {})
+            let clock = clock
+            let request = ShardRequest(
+                index: index, count: Session.shardCount, milliseconds: { clock.milliseconds.load(ordering: .relaxed) },
+                wake: {})
             let backend = backend
             shards.append(try trying("makeShard") { () throws(StorageError) in try backend.makeShard(request) })
         }
@@ -89,8 +98,9 @@ final class Session {
 
     // ---- Turns ----
 
-    /// Ends the turn of one shard and begins its next.
+    /// Ends the turn of one shard and begins its next, some milliseconds later.
     func turn(_ shard: Int, sleeping: Bool = false) throws(Failure) {
+        clock.milliseconds.add(Session.turnMilliseconds, ordering: .relaxed)
         for one in lent[shard] where crc32c(one.bytes) != one.checksum {
             throw Failure(
                 text: "bytes lent to shard \(shard) by a read of digest \(one.number) changed before its turn ended")

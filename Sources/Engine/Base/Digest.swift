@@ -70,6 +70,16 @@ extension Digest: CustomStringConvertible {
     }
 }
 
+extension Digest {
+    /// Reads what `description` writes, in either case; nil for anything else.
+    public init?(hexadecimal text: String) {
+        let digits = text.utf8.compactMap { Character(Unicode.Scalar($0)).hexDigitValue.map { UInt8($0) } }
+        guard text.utf8.count == 2 * Digest.byteCount, digits.count == text.utf8.count else { return nil }
+        let bytes = stride(from: 0, to: digits.count, by: 2).map { digits[$0] << 4 | digits[$0 + 1] }
+        self = bytes.withUnsafeBytes { Digest($0.baseAddress!) }
+    }
+}
+
 /// One of the 4096 partitions of a namespace.
 public struct PartitionID: Hashable, Sendable, BitwiseCopyable {
     /// How many partitions every namespace has.

@@ -19,4 +19,8 @@ public struct Epoch: Hashable, Sendable, BitwiseCopyable {
     /// The takeover count, 24 bits.
     @inlinable
     public var regime: UInt32 { UInt32(truncatingIfNeeded: rawValue >> 40) }
+
+    /// The lower 40 bits of the view key.
+    @inlinable
+    public var viewKey: UInt64 { rawValue & 0xFF_FFFF_FFFF }
 }

@@ -1,6 +1,8 @@
 // From what the medium holds to an index, before the namespace serves. Invariants:
 // 1. Of several images of one digest the one that was written last wins, whatever its times say.
 // 2. The record clock ends at or above every last-update time that was seen.
+// 3. A tombstone that has older images below it is of kind `raiderTombstone` meanwhile; one that has none when everything is
+//    read is of no use any more.
 package import Base
 internal import CBase
 package import Index
@@ -86,6 +88,8 @@ package final class ColdStart: @unchecked Sendable {
         entry.generation = view.generation
         entry.voidTime = view.voidTime
         entry.setID = setID
+        // What has no bins says that the record was deleted.
+        entry.kind = view.binCount == 0 ? .tombstone : .live
         return place(entry, scanned, namespace.counters[worker])
     }
 
@@ -98,19 +102,47 @@ package final class ColdStart: @unchecked Sendable {
             guard let reference = index.find(scanned.digest) else {
                 try index.insert(scanned.digest, entry)
                 if let made = index.find(scanned.digest) { sequences[index.number(made)] = scanned.sequence }
-                counters.changeSet(entry.setID, objects: 1, bytes: entry.byteCount)
+                counters.changeSet(entry, by: 1)
                 return .live
             }
             let held = index.entry(reference)
-            guard scanned.sequence > sequences[index.number(reference)] else { return .stale }
+            guard scanned.sequence > sequences[index.number(reference)] else {
+                if held.kind == .tombstone { index.setKind(reference, .raiderTombstone) }
+                return .stale
+            }
+            var entry = entry
+            if entry.kind == .tombstone { entry.kind = .raiderTombstone }
             let replaced = try index.replace(reference, with: entry, partition: partition)
             sequences[index.number(replaced)] = scanned.sequence
-            counters.changeSet(held.setID, objects: -1, bytes: -held.byteCount)
-            counters.changeSet(entry.setID, objects: 1, bytes: entry.byteCount)
+            counters.changeSet(held, by: -1)
+            counters.changeSet(entry, by: 1)
             return .replaces(Location(rawValue: held.location), byteCount: held.byteCount)
         } catch {
             count(.refused)
             return .live
         }
+    }
+
+    // ---- Tombstones ----
+
+    /// Everything is read: tombstones that hold nothing down any more are left to the reactors to remove. Once, on one thread.
+    package func settleTombstones() {
+        guard namespace.tombstoneCount > 0 else { return }
+        let room = UnsafeMutableBufferPointer<IndexedRecord>.allocate(capacity: 256)
+        defer { room.deallocate() }
+        var needless: [Digest] = []
+        for number in 0..<PartitionID.count {
+            let partition = PartitionID(UInt16(number))
+            var cursor = IndexCursor()
+            while !cursor.isDone {
+                for record in room[..<namespace.index.slice(partition, &cursor, into: room)] {
+                    if record.entry.kind == .tombstone { needless.append(record.digest) }
+                    if record.entry.kind == .raiderTombstone, let reference = namespace.index.find(record.digest) {
+                        namespace.index.setKind(reference, .tombstone)
+                    }
+                }
+            }
+        }
+        namespace.needlessTombstones.add(needless)
     }
 }

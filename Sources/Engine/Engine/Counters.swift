@@ -1,6 +1,7 @@
 // What a namespace counts. Each reactor counts for itself in plain memory; readers add the reactors up and
 // may see a request's counters a moment apart. Names are those of `namespace/<ns>`.
 internal import CBase
+internal import Index
 
 /// Counters of a namespace on one reactor.
 package enum NamespaceCounter: Int, CaseIterable, Sendable {
@@ -38,6 +39,7 @@ package final class ShardCounters: @unchecked Sendable {
     private let latencies: UnsafeMutablePointer<UInt64>
     private let setObjects: UnsafeMutableRawPointer
     private let setBytes: UnsafeMutableRawPointer
+    private let setTombstones: UnsafeMutableRawPointer
     private static let setRoom = 4096 * 8
 
     package init() {
@@ -49,16 +51,19 @@ package final class ShardCounters: @unchecked Sendable {
         latencies = counters + NamespaceCounter.allCases.count
         latencies.initialize(repeating: 0, count: LatencyKind.allCases.count * ShardCounters.latencyBuckets)
         guard let objects = apus_pages_reserve(ShardCounters.setRoom, false),
-            let bytes = apus_pages_reserve(ShardCounters.setRoom, false)
+            let bytes = apus_pages_reserve(ShardCounters.setRoom, false),
+            let tombstones = apus_pages_reserve(ShardCounters.setRoom, false)
         else { fatalError("no address space for set counters") }
         setObjects = objects
         setBytes = bytes
+        setTombstones = tombstones
     }
 
     deinit {
         counters.deallocate()
         apus_pages_release(setObjects, ShardCounters.setRoom)
         apus_pages_release(setBytes, ShardCounters.setRoom)
+        apus_pages_release(setTombstones, ShardCounters.setRoom)
     }
 
     private func add(_ amount: UInt64, to word: UnsafeMutableRawPointer) {
@@ -75,12 +80,13 @@ package final class ShardCounters: @unchecked Sendable {
         add(times, to: latencies + kind.rawValue * ShardCounters.latencyBuckets + bucket)
     }
 
-    /// Changes what set `id` holds. Owner's thread; the sum over all reactors is the truth, one of them may
-    /// be negative.
-    func changeSet(_ id: UInt16, objects: Int, bytes: Int) {
-        let offset = Int(id) * 8
-        if objects != 0 { add(UInt64(bitPattern: Int64(objects)), to: setObjects + offset) }
-        if bytes != 0 { add(UInt64(bitPattern: Int64(bytes)), to: setBytes + offset) }
+    /// An entry has come into the index (1) or has left it (-1): changes what its set holds. Owner's thread; the sum over all
+    /// reactors is the truth, one of them may be negative.
+    @inline(__always)
+    func changeSet(_ entry: IndexEntry, by sign: Int) {
+        let offset = Int(entry.setID) * 8
+        add(UInt64(bitPattern: Int64(sign)), to: (entry.kind == .live ? setObjects : setTombstones) + offset)
+        add(UInt64(bitPattern: Int64(sign * entry.byteCount)), to: setBytes + offset)
     }
 
     /// The value of a counter. Any thread.
@@ -95,6 +101,11 @@ package final class ShardCounters: @unchecked Sendable {
     /// This reactor's share of the objects of set `id`. Any thread.
     package func setObjects(_ id: UInt16) -> Int64 {
         Int64(bitPattern: apus_load_relaxed_u64(setObjects + Int(id) * 8))
+    }
+
+    /// This reactor's share of the tombstones of set `id`. Any thread.
+    package func setTombstones(_ id: UInt16) -> Int64 {
+        Int64(bitPattern: apus_load_relaxed_u64(setTombstones + Int(id) * 8))
     }
 
     /// This reactor's share of the bytes of set `id`. Any thread.

@@ -230,8 +230,10 @@ package final class EngineShard {
         if !isTouch { scratch.shell.answered(connection, isCompressionAsked: isCompressionAsked) }
     }
 
-    /// Whether `tick` is wanted soon: requests are waiting.
-    package var hasSuspended: Bool { !scratch.slots.suspended.isEmpty }
+    /// Whether turns are wanted soon: requests are waiting, or a backend has to act in time.
+    package var wantsTicks: Bool {
+        !scratch.slots.suspended.isEmpty || namespaces.contains { $0.backend.wantsTurns }
+    }
 
     /// Answers 9 to requests that wait for a claim and whose time is up.
     package func expireWaiters() {

@@ -46,6 +46,8 @@ package final class Namespace: @unchecked Sendable {
     package let epoch: Epoch
     package let counters: [ShardCounters]
     let partitions = PartitionTable()
+    /// Tombstones that a cold start has found to be needless.
+    let needlessTombstones = NeedlessTombstones()
     // Word 0: record clock; word 8: stop-writes.
     private let words: UnsafeMutablePointer<UInt64>
 
@@ -88,8 +90,16 @@ package final class Namespace: @unchecked Sendable {
         set { apus_store_relaxed_u64(words + 8, newValue ? 1 : 0) }
     }
 
-    /// How many records there are. Any thread.
-    package var objectCount: Int { index.count }
+    /// How many records there are. Any thread; a moment old.
+    package var objectCount: Int { max(index.count - tombstoneCount, 0) }
+
+    /// How many deleted records the index remembers. Any thread; a moment old.
+    package var tombstoneCount: Int {
+        let total = counters.reduce(Int64(0)) { sum, shard in
+            (0...sets.count).reduce(sum) { $0 + shard.setTombstones(UInt16($1)) }
+        }
+        return Int(max(total, 0))
+    }
 
     /// Bytes of the images that the index points at, each rounded to its unit. Any thread; a moment old.
     package var indexedBytes: UInt64 {
@@ -139,7 +149,7 @@ extension Namespace: LivenessArbiter {
     package func isLive(_ digest: Digest, at location: Location) -> Bool {
         partitions.lock(digest.partition)
         defer { partitions.unlock(digest.partition) }
-        guard let reference = index.find(digest) else { return false }
+        guard let reference = index.find(digest), partitions.owner(of: digest) == nil else { return false }
         return index.entry(reference).location == location.rawValue
     }
 }

@@ -31,6 +31,8 @@ package final class NamespaceShard {
     let isKeyed: Bool
     /// A commit makes releases last: deletes wait for it.
     let releasesLast: Bool
+    /// Releases need not last: a delete that is to last leaves a tombstone.
+    let keepsTombstones: Bool
     /// Reports pressure that writers wait for.
     let hasPressure: Bool
     let number: Int
@@ -58,6 +60,7 @@ package final class NamespaceShard {
         checksChecksums = !isVolatile
         isKeyed = namespace.agreement.capabilities.contains(.keyed)
         hasPressure = !isVolatile
+        keepsTombstones = !isVolatile && !isKeyed && !namespace.agreement.capabilities.contains(.deletesLast)
         releasesLast = namespace.agreement.capabilities.isSuperset(of: [.durableAtCommit, .deletesLast])
         writesAtOnce = isVolatile && cluster.isAlone && !namespace.settings.commitBeforeAnswer
     }
@@ -190,6 +193,7 @@ extension NamespaceShard {
 
     /// One slice of compaction, if the backend wants it.
     func compactSlice() -> BackgroundWork {
+        if removeNeedlessTombstones() { return .some }
         guard let compaction else { return .none }
         let byteBudget = compaction.wantedBytes
         guard byteBudget > 0 else { return .none }

@@ -77,6 +77,8 @@ package struct RequestSlot: BitwiseCopyable {
     var hasPrevious: Bool
     var isReplaced: Bool
     var isDelete: Bool
+    /// The delete leaves a tombstone: it goes on as a write of that.
+    var isTombstone: Bool
     /// Carries a touch operation: the record must exist.
     var hasTouch: Bool
     /// A backend under pressure has put it off.
@@ -109,6 +111,7 @@ package struct RequestSlot: BitwiseCopyable {
         hasPrevious = false
         isReplaced = false
         isDelete = false
+        isTombstone = false
         hasTouch = false
         isDelayed = false
         attempts = 0
@@ -127,6 +130,10 @@ extension RequestSlot {
         return UnsafePointer(empty)
     }()
 
+    /// The record leaves the index and nothing is stored.
+    @inline(__always)
+    var removesEntry: Bool { isDelete && !isTombstone }
+
     /// Fills a slot that is not in use with a request whose digest is there.
     mutating func begin(_ request: RequestPointer, namespace: Int, connection: UInt64, now: Instant) {
         precondition(claimNext == nil && waiterFirst == nil && waiterNext == nil)
@@ -139,6 +146,7 @@ extension RequestSlot {
         isTouch = false
         isRead = false
         isDelete = false
+        isTombstone = false
         hasTouch = false
         isDelayed = false
         attempts = 0

@@ -46,7 +46,7 @@ extension NamespaceShard {
         }
         let keyResult = checkKey(request, view)
         guard keyResult == .ok else { return keyResult }
-        if slot.pointee.isDelete { return .ok }
+        if slot.pointee.isDelete { return leavesTombstone(slot) ? buildTombstone(slot, now) : .ok }
         return build(slot, exists: exists, view, now)
     }
 
@@ -102,7 +102,7 @@ extension NamespaceShard {
             guard exists else { return .notFound }
             slot.pointee.isDelete = true
             counters.count(.deletedLastBin)
-            return .ok
+            return leavesTombstone(slot) ? buildTombstone(slot, now) : .ok
         }
         var next = IndexEntry(digest: slot.pointee.digest)
         next.voidTime = life.voidTime
@@ -138,7 +138,7 @@ extension NamespaceShard {
         return slot.pointee.isTouch ? stored : Generation.next(stored)
     }
 
-    private func writeImage(
+    func writeImage(
         _ slot: SlotPointer, _ next: inout IndexEntry, _ header: ImageHeader, _ byteCount: Int
     ) {
         scratch.editor.writeImage(header, to: scratch.image + Envelope.byteCount)

@@ -74,7 +74,7 @@ extension NamespaceShard {
                 case .refused(let result): return finish(slot, result)
                 }
             case .appended:
-                switch commit(slot, isWanted: isKeyed || !slot.pointee.isDelete) {
+                switch commit(slot, isWanted: isKeyed || !slot.pointee.removesEntry) {
                 case .done: slot.pointee.phase = .committed
                 case .pending: return .suspended
                 case .refused(let result): return commitFailed(slot, result)
@@ -88,7 +88,7 @@ extension NamespaceShard {
                 guard result == .ok else { return abandon(slot, result) }
                 slot.pointee.phase = .published
             case .published:
-                switch commit(slot, isWanted: slot.pointee.isDelete && !isKeyed && releasesLast) {
+                switch commit(slot, isWanted: slot.pointee.removesEntry && !isKeyed && releasesLast) {
                 case .done: slot.pointee.phase = .settled
                 case .pending: return .suspended
                 case .refused(let result): return finish(slot, result)
@@ -112,7 +112,7 @@ extension NamespaceShard {
     /// An image that was appended and will not be published goes back to the backend. A keyed one has lost the image
     /// before it, so only a new record can be taken back; for others the client learns that its write is in doubt.
     func abandon(_ slot: SlotPointer, _ result: ResultCode) -> Progress {
-        guard !slot.pointee.isDelete, !(isKeyed && slot.pointee.hasPrevious) else { return finish(slot, result) }
+        guard !slot.pointee.removesEntry, !(isKeyed && slot.pointee.hasPrevious) else { return finish(slot, result) }
         guard isKeyed else {
             releaseNext(slot)
             return finish(slot, result)
@@ -136,6 +136,7 @@ extension NamespaceShard {
             < Limits.overloadDelayMilliseconds * 1_000_000
         else { return false }
         scratch.resetResults()
+        slot.pointee.isTombstone = false
         if slot.pointee.phase != .free { slot.pointee.phase = .claimed }
         slot.pointee.isDelete = !slot.pointee.isRead && slot.pointee.request.pointee.header.info2.contains(.delete)
         scratch.delayed.append(slot)
@@ -187,7 +188,7 @@ extension NamespaceShard {
         case .refused(let result): return result
         }
         let published = publish(slot, reference)
-        guard published != .ok, !slot.pointee.isDelete else { return published }
+        guard published != .ok, !slot.pointee.removesEntry else { return published }
         if isKeyed { _ = remove(slot, at: slot.pointee.next.location, nil) } else { releaseNext(slot) }
         return published
     }
@@ -222,14 +223,14 @@ extension NamespaceShard {
 
     /// A replace of a record without a stored key needs no look at the old image, a delete only to compare keys.
     private func needsPreviousImage(_ slot: SlotPointer) -> Bool {
-        guard slot.pointee.hasPrevious else { return false }
+        guard slot.pointee.hasPrevious, slot.pointee.previous.kind == .live else { return false }
         if slot.pointee.isDelete { return slot.pointee.previous.isKeyStored && slot.pointee.request.pointee.has(.key) }
         return !slot.pointee.isReplaced || slot.pointee.previous.isKeyStored
     }
 
     /// Gives the backend the new image, or has a keyed one remove the old.
     private func store(_ slot: SlotPointer, _ now: TurnTime) -> EffectAnswer {
-        guard slot.pointee.isDelete else { return append(slot, now) }
+        guard slot.pointee.removesEntry else { return append(slot, now) }
         return isKeyed && slot.pointee.hasPrevious ? remove(slot, at: slot.pointee.previous.location, now) : .done
     }
 
@@ -277,7 +278,7 @@ extension NamespaceShard {
     /// Swaps the index entry and releases the image that the entry holds now (compaction may have moved it
     /// since it was read). Under the lock.
     private func publish(_ slot: SlotPointer, _ reference: IndexReference?) -> ResultCode {
-        let isDelete = slot.pointee.isDelete
+        let isDelete = slot.pointee.removesEntry
         if let reference {
             let held = index.entry(reference)
             if isDelete {
@@ -292,14 +293,14 @@ extension NamespaceShard {
                 backend.release(
                     slot.pointee.digest, at: Location(rawValue: held.location), byteCount: held.byteCount)
             }
-            counters.changeSet(held.setID, objects: -1, bytes: -held.byteCount)
+            counters.changeSet(held, by: -1)
         } else if !isDelete {
             do throws(IndexError) {
                 try index.insert(slot.pointee.digest, slot.pointee.next)
             } catch { return .outOfSpace }
         }
         if !isDelete {
-            counters.changeSet(slot.pointee.next.setID, objects: 1, bytes: slot.pointee.next.byteCount)
+            counters.changeSet(slot.pointee.next, by: 1)
         }
         return .ok
     }

@@ -251,6 +251,15 @@ package final class PrimaryIndex: @unchecked Sendable {
         entries.persist(offset: entryOffset(entry), byteCount: 8)
     }
 
+    /// Makes the entry one of another kind: one aligned store.
+    package func setKind(_ reference: IndexReference, _ kind: RecordKind) {
+        let entry = entryAddress(reference.handle.pointee)
+        var changed = entry.pointee
+        changed.kind = kind
+        apus_store_release_u64(UnsafeMutableRawPointer(entry) + 8, changed.w1)
+        entries.persist(offset: entryOffset(entry), byteCount: 16)
+    }
+
     /// Takes the entry away.
     package func remove(_ reference: IndexReference, partition: PartitionID) {
         let number = Int(partition.number)

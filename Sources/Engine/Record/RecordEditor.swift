@@ -61,7 +61,9 @@ package final class RecordEditor {
     // ---- The image ----
 
     /// Size of the image in bytes.
-    package func imageByteCount(_ header: ImageHeader) -> Int { header.byteCount + table.liveBytes }
+    package func imageByteCount(_ header: ImageHeader) -> Int {
+        header.byteCount(binCount: table.liveCount) + table.liveBytes
+    }
 
     /// Writes the image to `target`, which has room for `imageByteCount` bytes and overlaps nothing that the
     /// bins point to.

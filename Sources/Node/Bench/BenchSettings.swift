@@ -16,6 +16,8 @@ package struct BenchSettings: Sendable {
     package var seeds: [NodeAddress] = []
     package var namespace = "test"
     package var set = "bench"
+    /// Name of the one bin.
+    package var bin = "v"
     package var keys = 1_000_000
     package var valueBytes = 100...100
     package var connections = 64
@@ -23,6 +25,8 @@ package struct BenchSettings: Sendable {
     package var depth = 1
     package var readPercent = 100
     package var isZipfian = false
+    /// Operations that are due in each second, of all connections; nil for as many as are answered.
+    package var rate: Double?
     package var seconds = 10.0
     package var warmUpSeconds = 0.5
     /// Write every key once, in order, instead of running for a time.
@@ -42,6 +46,8 @@ package struct BenchSettings: Sendable {
 /// Why a benchmark ended without figures: one sentence.
 package struct BenchError: Error, Sendable {
     package let message: String
+
+    package init(message: String) { self.message = message }
 }
 
 /// What came out.

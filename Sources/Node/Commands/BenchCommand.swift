@@ -38,6 +38,8 @@ struct BenchCommand: ParsableCommand {
         var readPercent = 100
         @Option(help: "uniform or zipfian.")
         var distribution = "uniform"
+        @Option(help: "Operations per second, of all connections; latencies count from when each was due. 0 for no limit.")
+        var rate = 0.0
         @Option(help: "Seconds that are measured.")
         var seconds = 10.0
         @Option(help: "Seconds before that.")
@@ -48,6 +50,7 @@ struct BenchCommand: ParsableCommand {
             guard ["uniform", "zipfian"].contains(distribution) else {
                 throw ValidationError("--distribution is uniform or zipfian")
             }
+            guard rate >= 0, rate.isFinite else { throw ValidationError("--rate must not be below 0") }
             guard seconds > 0, warmUp >= 0 else { throw ValidationError("--seconds must be above 0") }
         }
 
@@ -55,6 +58,7 @@ struct BenchCommand: ParsableCommand {
             var settings = try common.settings()
             settings.readPercent = readPercent
             settings.isZipfian = distribution == "zipfian"
+            settings.rate = rate > 0 ? rate : nil
             settings.seconds = seconds
             settings.warmUpSeconds = warmUp
             try common.runAndPrint(settings)
@@ -70,6 +74,8 @@ struct BenchOptions: ParsableArguments {
     var namespace = "test"
     @Option(help: "Set; empty for none.")
     var set = "bench"
+    @Option(help: "Name of the one bin, 1 to 15 bytes.")
+    var bin = "v"
     @Option(help: "How many keys.")
     var keys = 1_000_000
     @Option(help: "Bytes of the one bin's value: a number, or a range as in 50-150.")
@@ -108,6 +114,8 @@ struct BenchOptions: ParsableArguments {
                 "--keys 1 to 100000000, --connections 1 to 60000, --threads 1 to 64 and not above connections,"
                     + " --depth 1 to 1024")
         }
+        guard (1...15).contains(bin.utf8.count) else { throw ValidationError("--bin is a name of 1 to 15 bytes") }
+        settings.bin = bin
         settings.target = try parsedTarget()
         settings.namespace = namespace
         settings.set = set

@@ -100,8 +100,17 @@ package struct NodeConfiguration: Sendable {
         let geo = block.block("geo2dsphere-within") ?? NodeConfiguration.empty("", Settings.geo)
         return block.values.map { ($0.name, $0.value) }
             + [("storage-engine", namespace.storageEngine)]
-            + namespace.storageSettings.values.map { ("storage-engine.\($0.name)", $0.value) }
+            + storageValues(block.block("storage-engine"))
             + geo.values.map { ("geo2dsphere-within.\($0.name)", $0.value) }
+    }
+
+    /// Settings of a backend; lists as tools read them: `storage-engine.file[0]`.
+    private func storageValues(_ engine: ConfiguredBlock?) -> [(String, String)] {
+        guard let engine else { return [] }
+        let lists = engine.settings.filter { $0.kind == .list }.map(\.name)
+        return lists.flatMap { name in
+            engine.list(name).enumerated().map { ("storage-engine.\(name)[\($0.offset)]", $0.element) }
+        } + engine.values.filter { !lists.contains($0.name) }.map { ("storage-engine.\($0.name)", $0.value) }
     }
 }
 

@@ -1,7 +1,13 @@
 internal import Storage
 
 /// How the text of one setting becomes its plain form.
-enum SettingValue {
+package enum SettingValue {
+    /// The number of bytes that `text` means, with K, M, G, T or P; nil if it means none.
+    package static func bytes(_ text: String) -> UInt64? {
+        guard case .value(let value) = read(text, as: .size(0...UInt64.max)) else { return nil }
+        return UInt64(value)
+    }
+
     /// The plain form of `text`, or what is wrong with it.
     enum Outcome: Equatable {
         case value(String)

@@ -15,6 +15,7 @@ final class ColdStartRun: @unchecked Sendable {
     private let segments: Int
     private let outcomes: [Outcome]
     private let log: Logger
+    private let progress: StartProgress
     private let stopWord = UnsafeMutablePointer<UInt32>.allocate(capacity: 1)
 
     /// What one thread ended with; `error` is read after it was joined.
@@ -36,7 +37,12 @@ final class ColdStartRun: @unchecked Sendable {
         }
     }
 
-    private init(_ start: ColdStart, _ namespace: Namespace, segments: Int, _ log: Logger) {
+    private let begun = SystemClock.monotonic()
+
+    private init(
+        _ start: ColdStart, _ namespace: Namespace, segments: Int, _ log: Logger, _ progress: StartProgress
+    ) {
+        self.progress = progress
         self.start = start
         self.namespace = namespace
         self.segments = segments
@@ -50,7 +56,7 @@ final class ColdStartRun: @unchecked Sendable {
     /// Reads everything; `threads` at most as many as the namespace has reactors. True when the namespace can serve,
     /// false if a signal has asked to stop meanwhile.
     static func run(
-        _ namespace: Namespace, recordsMax: Int, threads: Int, _ signals: SignalSet, _ log: Logger
+        _ namespace: Namespace, recordsMax: Int, threads: Int, _ signals: SignalSet, _ log: Logger, _ progress: StartProgress
     ) throws(StartError) -> Bool {
         let name = namespace.settings.name
         let begun = SystemClock.now()
@@ -61,12 +67,13 @@ final class ColdStartRun: @unchecked Sendable {
         } catch {
             throw StartError("namespace \(name): no address space for a cold start: raise the limit (ulimit -v)")
         }
-        let run = ColdStartRun(start, namespace, segments: threads, log)
+        let run = ColdStartRun(start, namespace, segments: threads, log, progress)
         try run.workAndWait(signals)
         if run.isStopAsked {
             log.info(.storage, "{\(name)} cold start: given up after \(start.visited) images, the node is to stop")
             return false
         }
+        start.settleTombstones()
         let seconds = Double(SystemClock.monotonic().nanoseconds(since: begun.monotonic) / 1_000_000) / 1000
         log.info(.storage, "{\(name)} cold start: \(namespace.objectCount) records from \(start.visited) images"
             + " (\(start.bytes >> 20) MB) in \(seconds) s; expired \(start.expired), damaged \(start.damaged)")
@@ -116,11 +123,35 @@ final class ColdStartRun: @unchecked Sendable {
             }
             waited += step
             step = min(step * 2, 50)
+            tellProgress()
             guard waited >= ColdStartRun.noteMilliseconds else { continue }
             waited = 0
             log.info(.storage, "{\(namespace.settings.name)} cold start: \(start.visited) images so far,"
-                + " \(start.bytes >> 20) MB")
+                + " \(start.bytes >> 20) MB\(timeLeft)")
         }
+    }
+
+    /// How much of the medium is read, and how many seconds the rest will take at this speed, if the backend can say.
+    private var part: (percent: UInt64, secondsLeft: Int)? {
+        let figures = namespace.backend.statistics
+        guard figures.scanTotalBytes > 0, figures.scanDoneBytes > 0 else { return nil }
+        start.settleTombstones()
+        let seconds = Double(SystemClock.monotonic().nanoseconds(since: begun)) / 1e9
+        let left = figures.scanTotalBytes - min(figures.scanDoneBytes, figures.scanTotalBytes)
+        return (
+            figures.scanDoneBytes * 100 / figures.scanTotalBytes,
+            Int(seconds * Double(left) / Double(figures.scanDoneBytes)) + 1
+        )
+    }
+
+    private var timeLeft: String {
+        part.map { "; \($0.percent) % of the medium, about \($0.secondsLeft) s left" } ?? ""
+    }
+
+    private func tellProgress() {
+        progress.set(
+            [("namespace", namespace.settings.name), ("images", "\(start.visited)"), ("bytes", "\(start.bytes)")]
+                + (part.map { [("pct", "\($0.percent)"), ("seconds-left", "\($0.secondsLeft)")] } ?? []))
     }
 
     private func scan(_ segment: Int) {

@@ -60,8 +60,10 @@ extension InfoService {
     private func properties(of id: UInt16, _ namespace: Namespace) -> String {
         let objects = namespace.counters.reduce(Int64(0)) { $0 + $1.setObjects(id) }
         let bytes = namespace.counters.reduce(Int64(0)) { $0 + $1.setBytes(id) }
+        let tombstones = namespace.counters.reduce(Int64(0)) { $0 + $1.setTombstones(id) }
         let values = [
-            ("objects", "\(max(objects, 0))"), ("tombstones", "0"), ("data_used_bytes", "\(max(bytes, 0))"),
+            ("objects", "\(max(objects, 0))"), ("tombstones", "\(max(tombstones, 0))"),
+            ("data_used_bytes", "\(max(bytes, 0))"),
             ("truncate_lut", "0"), ("sindexes", "0"), ("index_populating", "false"), ("truncating", "false"),
             ("default-read-touch-ttl-pct", "0"), ("default-ttl", "0"), ("disable-eviction", "false"),
             ("enable-index", "false"), ("stop-writes-count", "0"), ("stop-writes-size", "0"),
@@ -119,7 +121,8 @@ extension InfoService {
             ("migrate_partitions_remaining", "0"), ("cluster_size", "1"), ("cluster_key", key),
             ("cluster_generation", "1"), ("cluster_principal", "\(state.nodeID)"),
             ("cluster_duplicate_nodes", "null"), ("cluster_clock_skew_outliers", "null"),
-            ("objects", "\(state.servingNamespaces.reduce(0) { $0 + $1.objectCount })"), ("tombstones", "0"),
+            ("objects", "\(state.servingNamespaces.reduce(0) { $0 + $1.objectCount })"),
+            ("tombstones", "\(state.servingNamespaces.reduce(0) { $0 + $1.tombstoneCount })"),
         ] + state.reactors.busyStatistics()
     }
 }

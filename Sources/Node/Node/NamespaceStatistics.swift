@@ -14,9 +14,10 @@ enum NamespaceStatistics {
     private static func head(_ namespace: Namespace) -> [(String, String)] {
         let now = RecordTime(unixMilliseconds: UInt64(time(nil)) * 1000)
         let objects = "\(namespace.objectCount)"
+        let tombstones = "\(namespace.tombstoneCount)"
         return [
             ("ns_cluster_size", "1"), ("effective_replication_factor", "1"), ("objects", objects),
-            ("tombstones", "0"), ("master_objects", objects), ("master_tombstones", "0"),
+            ("tombstones", tombstones), ("master_objects", objects), ("master_tombstones", tombstones),
             ("prole_objects", "0"), ("prole_tombstones", "0"), ("non_replica_objects", "0"),
             ("non_replica_tombstones", "0"), ("clock_skew_stop_writes", "false"),
             ("stop_writes", "\(namespace.stopWrites)"), ("hwm_breached", "false"),
@@ -39,7 +40,7 @@ enum NamespaceStatistics {
             ("backend", namespace.agreement.backend), ("backend_format", "\(namespace.agreement.format)"),
             ("backend_capabilities", namespace.agreement.capabilities.names.joined(separator: ",")),
             ("backend_pressure", "\(figures.pressure)"),
-        ] + figures.details.map { ("backend.\($0.name)", $0.value) }
+        ] + figures.details.map { ($0.name.hasPrefix("storage-engine.") ? $0.name : "backend.\($0.name)", $0.value) }
     }
 
     private static func counters(_ namespace: Namespace) -> [(String, String)] {

@@ -42,7 +42,7 @@ public enum Node {
             let node = try RunningNode(configuration, registry)
             var isClean = false
             do throws(StartError) {
-                if try node.open(signals) { node.serveUntilStopped(signals) }
+                if try node.open(signals) { try node.serveUntilStopped(signals) }
                 isClean = node.end()
             } catch {
                 _ = node.end()

@@ -35,6 +35,8 @@ final class NodeState: @unchecked Sendable {
     let reactors = ReactorDirectory()
     let latencies = LatencyHistory()
     let userAgents = UserAgents()
+    let controlJobs = ControlJobs()
+    let startProgress = StartProgress()
 
     init(configuration: NodeConfiguration, nodeID: NodeID, clusterKey: UInt64, log: Logger, registry: BackendRegistry) {
         self.configuration = configuration

@@ -90,7 +90,7 @@ final class ReactorShell: ReactorHandler, EngineShell {
     func tick(_ time: TurnTime) {
         guard let engine else { return }
         engine.expireWaiters()
-        reactor?.wantsTicks = engine.hasSuspended
+        reactor?.wantsTicks = engine.wantsTicks
     }
 
     func backgroundSlice() -> UInt64? {
@@ -106,8 +106,8 @@ final class ReactorShell: ReactorHandler, EngineShell {
     }
 
     func turnEnded(sleeping: Bool) {
-        // Also for what no connection waits for: the touch after a read.
-        if sleeping, engine?.hasSuspended == true { reactor?.wantsTicks = true }
+        // Also for what no connection waits for: the touch after a read, a block that is to be written in time.
+        if sleeping, engine?.wantsTicks == true { reactor?.wantsTicks = true }
         engine?.turnEnded(sleeping: sleeping)
     }
 

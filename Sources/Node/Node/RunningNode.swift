@@ -66,7 +66,8 @@ final class RunningNode {
         // Only when all are open: what is wrong with the last is said before the first has been read for an hour.
         for namespace in namespaces where !namespace.agreement.capabilities.contains(.volatile) {
             let isDone = try ColdStartRun.run(
-                namespace, recordsMax: RunningNode.recordsMax, threads: configuration.service.serviceThreads, signals, log)
+                namespace, recordsMax: RunningNode.recordsMax, threads: configuration.service.serviceThreads, signals, log,
+                state.startProgress)
             guard isDone else { return false }
         }
         try installEngines(namespaces)
@@ -182,7 +183,10 @@ final class RunningNode {
         for namespace in namespaces {
             do throws(StorageError) {
                 shards.append(
-                    try namespace.backend.makeShard(ShardRequest(index: number, count: count, wake: { reactor.wakeUp() })))
+                    try namespace.backend.makeShard(
+                        ShardRequest(
+                            index: number, count: count, wakeDescriptor: reactor.wakeDescriptor,
+                            milliseconds: { SystemClock.monotonic().nanoseconds / 1_000_000 }, wake: { reactor.wakeUp() })))
             } catch {
                 throw StartError("namespace \(namespace.settings.name) does not open: \(error.text)")
             }
@@ -192,18 +196,19 @@ final class RunningNode {
 
     // ---- Run ----
 
-    /// Ticks every second until a signal asks to stop.
-    func serveUntilStopped(_ signals: SignalSet) {
+    /// Ticks every second until a signal asks to stop, or a backend says that the node has to: then it is an error.
+    func serveUntilStopped(_ signals: SignalSet) throws(StartError) {
         var signals = signals
         var ticker = Ticker(state: state, intervalSeconds: UInt64(configuration.service.tickerInterval))
-        ticker.tick()
-        while true {
+        var fatal = ticker.tick()
+        while fatal == nil {
             switch signals.wait(milliseconds: 1000) {
             case SIGHUP: log.reopen()
             case SIGTERM, SIGINT: return
-            default: ticker.tick()
+            default: fatal = ticker.tick()
             }
         }
+        if let fatal { throw StartError("stopping: \(fatal)") }
     }
 
     // ---- Stop ----

@@ -38,7 +38,9 @@ struct Ticker {
         state.log.warning(.skew, "the wall clock was set by \(step) ms: times to live shift by that; check NTP")
     }
 
-    mutating func tick() {
+    /// Watches and reports. Why the node has to stop, if it has to.
+    mutating func tick() -> String? {
+        state.controlJobs.run()
         let time = SystemClock.now()
         watchClock(time)
         let now = time.monotonic
@@ -46,7 +48,10 @@ struct Ticker {
         for (number, namespace) in state.servingNamespaces.enumerated() {
             watch(number, namespace, memory)
         }
-        guard now.nanoseconds(since: lastLine) >= intervalSeconds * 1_000_000_000 else { return }
+        let fatal = state.servingNamespaces.compactMap { namespace in
+            namespace.statistics.fatal.map { "namespace \(namespace.settings.name): \($0)" }
+        }
+        guard now.nanoseconds(since: lastLine) >= intervalSeconds * 1_000_000_000 else { return fatal.first }
         lastLine = now
         state.latencies.sample(state.servingNamespaces, nanoseconds: now.nanoseconds)
         for namespace in state.servingNamespaces { state.log.info(.info, line(namespace)) }
@@ -54,6 +59,7 @@ struct Ticker {
         state.log.info(.info, "node: client-connections \(network.clientConnections) opened \(network.opened)"
             + " closed \(network.closed) memory-free-pct \(memory.freePercent)"
             + " rss-kbytes \(memory.residentKilobytes)")
+        return fatal.first
     }
 
     /// Raises or lowers stop-writes and says which threshold it was.

@@ -103,6 +103,9 @@ package final class Reactor: @unchecked Sendable {
     /// Has a turn begin soon, also if the loop sleeps. Any thread.
     package func wakeUp() { _ = eventfd_write(wake, 1) }
 
+    /// An eventfd that does the same when it is signalled. Any thread; the reactor's own.
+    package var wakeDescriptor: Int32 { wake }
+
     /// Waits for the loop's end. Once, after `stop`.
     package func join() { pthread_join(thread, nil) }
 
@@ -132,12 +135,14 @@ package final class Reactor: @unchecked Sendable {
     /// Waits for events, not at all if there is work at hand.
     private func wait() -> Int32 {
         var timeout: Int32 = 0
-        if !runBackground(), ready.isEmpty, mailbox.prepareToSleep() {
+        let canSleep = !runBackground() && ready.isEmpty && mailbox.prepareToSleep()
+        // First: the handler may ask for ticks.
+        handler.turnEnded(sleeping: canSleep)
+        if canSleep {
             let due = wantsTicks || stopDeadline != nil ? nextTick : min(nextSweep, nextTick)
             let left = due.nanoseconds(since: SystemClock.monotonic())
             timeout = Int32(min(left / 1_000_000 + 1, Reactor.sweepMilliseconds))
         }
-        handler.turnEnded(sleeping: timeout > 0)
         if timeout > 0 { gauges.busy(now.monotonic, until: SystemClock.monotonic()) }
         let count = epoll_wait(epoll, events, Int32(Reactor.eventsMax), timeout)
         mailbox.woke()

@@ -3,7 +3,7 @@ public import Storage
 
 /// RocksDB as the registry knows it.
 public enum RocksDB {
-    static let limits = BackendLimits(imageSizeMax: 16 << 20, locationBits: Location.bitCount, atomicWriteSize: 0)
+    static let limits = BackendLimits(imageSizeMax: 8 << 20, locationBits: Location.bitCount, atomicWriteSize: 0)
 
     /// What the operator writes as `storage-engine rocksdb`.
     public static let descriptor = BackendDescriptor(

@@ -7,7 +7,7 @@ internal import Synchronization
 
 /// The backend as the registry knows it.
 public enum Template {
-    static let limits = BackendLimits(imageSizeMax: 16 << 20, locationBits: Location.bitCount, atomicWriteSize: 0)
+    static let limits = BackendLimits(imageSizeMax: 8 << 20, locationBits: Location.bitCount, atomicWriteSize: 0)
 
     /// What the operator writes as `storage-engine template`. Each capability is a promise that the kit holds you to.
     public static let descriptor = BackendDescriptor(

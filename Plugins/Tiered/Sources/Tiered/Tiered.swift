@@ -10,7 +10,7 @@ public enum Tiered {
     /// What the operator writes as `storage-engine tiered`.
     public static let descriptor = BackendDescriptor(
         name: "tiered", contract: .current, formats: 1...1, capabilities: [],
-        limits: BackendLimits(imageSizeMax: 16 << 20, locationBits: Location.bitCount, atomicWriteSize: 0),
+        limits: BackendLimits(imageSizeMax: 8 << 20, locationBits: Location.bitCount, atomicWriteSize: 0),
         medium: .none, settings: settings,
         // All promises are those of the backend below; but its calls no longer block, the node has seen to that.
         composition: Composition(setting: coldSetting) { ($0.subtracting(.blocking), $1) },

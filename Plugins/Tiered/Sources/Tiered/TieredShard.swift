@@ -83,6 +83,8 @@ final class TieredShard: BackendShard {
         cold.turnEnded(sleeping: sleeping)
     }
 
+    var wantsTurns: Bool { cold.wantsTurns }
+
     var pressure: Pressure { cold.pressure }
 
     // ---- Keeping the cache ----

@@ -305,7 +305,8 @@ struct apus_backend {
     uint32_t capabilities;
     // APUS_MEDIUM_...
     uint32_t medium;
-    // Largest image in bytes that it can hold, 32 bytes of envelope included: from 1,024 to 2^30.
+    // Largest image in bytes that it can hold, 28 bytes of envelope included: from 1,024 to 2^30. No image has
+    // 2^24 bytes or more, whatever this says.
     uint64_t image_size_max;
     // How many bits of a location it uses: 1 to 44.
     uint32_t location_bits;

@@ -6,9 +6,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
 
 // ---- Ordered access to memory shared between threads (and, for arenas, with a later process). ----
 
@@ -59,8 +56,11 @@ static inline void apus_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 // A bit for each of the first 12 bytes at `line` that equals `tag`; `line` is 16-byte aligned.
 static inline uint32_t apus_match_tags(const void *line, uint8_t tag) {
 #if defined(__SSE2__)
-    __m128i bytes = _mm_load_si128((const __m128i *)line);
-    return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8((char)tag))) & 0xFFF;
+    // Without the header of the intrinsics: it brings in stdlib.h, whose types then differ from those of the shims that ask for
+    // all of the system.
+    typedef char apus_line __attribute__((vector_size(16)));
+    apus_line wanted = (apus_line){0} + (char)tag;
+    return (uint32_t)__builtin_ia32_pmovmskb128(*(const apus_line *)line == wanted) & 0xFFF;
 #else
     uint32_t mask = 0;
     for (int i = 0; i < 12; i++) mask |= (uint32_t)(((const uint8_t *)line)[i] == tag) << i;

@@ -1,0 +1,196 @@
+// One namespace on a set of devices: what its shards share.
+internal import Base
+internal import CBase
+internal import Device
+internal import Storage
+internal import Synchronization
+
+/// The set of devices, its buffers and its counters. Any thread.
+final class LogCore: @unchecked Sendable {
+    let settings: LogSettings
+    let shape: LogShape
+    let identity: UInt32
+    let log: @Sendable (String) -> Void
+    let epochs = TurnEpochs()
+    let buffers: WriteBuffers
+    let opener: any DeviceOpener
+    /// Largest image in bytes.
+    let imageSizeMax: Int
+    /// By slot; nil where the set has a device that is missing. Set once, before any shard is made.
+    private(set) var devices: [LogDevice?] = []
+    // Line 0: sequence of the next block; line 1: bytes sealed and not written; line 2: scans under way; line 3: 1 when closed;
+    // line 4: batches of images that are being moved.
+    private let words: UnsafeMutablePointer<UInt64>
+    private let mails = Mutex<[ShardMail]>([])
+    private let failure = Mutex<String?>(nil)
+    private let damageLines = Mutex(0)
+
+    /// Blocks that may be open or have unwritten groups in them at a time, beside those of the streams.
+    private static let spareBuffers = 6
+    /// Lines of the log about damage, so that a broken device does not fill it.
+    private static let damageLinesMax = 100
+
+    init(
+        _ settings: LogSettings, identity: UInt32, deviceCount: Int, opener: any DeviceOpener,
+        log: @escaping @Sendable (String) -> Void
+    ) throws(StorageError) {
+        self.settings = settings
+        shape = settings.shape
+        self.identity = identity
+        self.opener = opener
+        self.log = log
+        words = .allocate(capacity: 40)
+        words.initialize(repeating: 0, count: 40)
+        let cachedMax = settings.postWriteCacheMax / shape.blockSize
+        let writing = max(2, settings.writeCacheMax / shape.blockSize) + 2 * deviceCount
+        buffers = try WriteBuffers(
+            count: cachedMax + writing + 2 * LogCore.spareBuffers, cachedMax: cachedMax, spareMin: LogCore.spareBuffers,
+            blockSize: shape.blockSize, flushUnit: shape.flushUnit, epochs: epochs)
+        imageSizeMax = LogLayout(
+            sectorSize: shape.flushUnit, flushUnit: shape.flushUnit, blockSize: shape.blockSize, headSize: shape.headSize
+        ).imageSizeMax
+    }
+
+    deinit { words.deallocate() }
+
+    /// Once, before any shard is made.
+    func setDevices(_ devices: [LogDevice?]) { self.devices = devices }
+
+    @inline(__always)
+    func device(_ slot: Int) -> LogDevice? { slot < devices.count ? devices[slot] : nil }
+
+    var present: [LogDevice] { devices.compactMap { $0 } }
+
+    /// Where images of `digest` go: its own device, or if that is missing or given up, the next. Nil if there is none.
+    @inline(__always)
+    func home(_ digest: Digest) -> LogDevice? {
+        let count = devices.count
+        let first = Int(digest.middle % UInt64(count))
+        for step in 0..<count {
+            let slot = first + step < count ? first + step : first + step - count
+            if let device = devices[slot], !device.isFenced { return device }
+        }
+        return nil
+    }
+
+    // ---- Words ----
+
+    func takeSequence() -> UInt64 { apus_fetch_add_u64(words, 1) }
+    var nextSequence: UInt64 {
+        get { apus_load_acquire_u64(words) }
+        set { apus_store_release_u64(words, newValue) }
+    }
+
+    var unwrittenBytes: Int { Int(apus_load_relaxed_u64(words + 8)) }
+    func addUnwritten(_ byteCount: Int) { _ = apus_fetch_add_u64(words + 8, UInt64(bitPattern: Int64(byteCount))) }
+
+    /// While somebody scans, nothing is moved: an image could slip past him.
+    var hasScans: Bool { apus_load_acquire_u64(words + 16) > 0 }
+    /// Waits for batches that are being moved, some 50 us at most: when it returns nothing moves.
+    func scanBegan() {
+        _ = apus_fetch_add_u64(words + 16, 1)
+        apus_fence()
+        while apus_load_acquire_u64(words + 32) > 0 { apus_fence() }
+    }
+    func scanEnded() { _ = apus_fetch_add_u64(words + 16, 0 &- 1) }
+
+    /// A batch of images is going to be moved; false: not now, somebody scans. `endMove` follows in the same turn.
+    func beginMove() -> Bool {
+        _ = apus_fetch_add_u64(words + 32, 1)
+        apus_fence()
+        guard hasScans else { return true }
+        endMove()
+        return false
+    }
+    func endMove() { _ = apus_fetch_add_u64(words + 32, 0 &- 1) }
+
+    var isClosed: Bool { apus_load_acquire_u64(words + 24) == 1 }
+    /// False: it was closed before.
+    func close() -> Bool { apus_exchange_u64(words + 24, 1) == 0 }
+
+    // ---- Shards ----
+
+    func addShard(_ mail: ShardMail) -> Int {
+        mails.withLock { mails in
+            mails.append(mail)
+            return mails.count - 1
+        }
+    }
+
+    /// Tells the shards of committers how it went.
+    func tell(_ waiters: [CommitWaiter], _ error: StorageError?) {
+        guard !waiters.isEmpty else { return }
+        let mails = mails.withLock { $0 }
+        for waiter in waiters { mails[waiter.shard].put(waiter.tag, error) }
+    }
+
+    // ---- Trouble ----
+
+    /// Gives a device up: it is written to no more, what is not in memory cannot be read.
+    func fence(_ device: LogDevice, _ reason: String) {
+        let waiters: [CommitWaiter]? = device.locked { device.fence(reason) ? device.takeWaiters() : nil }
+        guard let waiters else { return }
+        let rest = present.filter { !$0.isFenced }.count
+        log("device \(device.path) is given up: \(reason); \(rest) of \(devices.count) devices are left."
+            + " Records on it answer 1 until the node is started again with the device in order")
+        if settings.stopsOnFailure { failure.withLock { $0 = "device \(device.path) has failed: \(reason)" } }
+        tell(waiters, .device(errno: DeviceErrno.inputOutput, operation: "write to \(device.path)"))
+    }
+
+    /// Reads that fail one after the other, with none between that went well, before a device is given up.
+    private static let readErrorsMax = 16
+
+    func readFailed(_ device: LogDevice, _ errno: Int32) {
+        device.figures.add(.readErrors, 1)
+        device.figures.add(.readErrorsInARow, 1)
+        let count = device.figures[.readErrorsInARow]
+        if count == 1 { log("a read from \(device.path) failed with error \(errno)") }
+        if count >= LogCore.readErrorsMax { fence(device, "\(count) reads in a row failed, the last with error \(errno)") }
+    }
+
+    func readWentWell(_ device: LogDevice) {
+        if device.figures[.readErrorsInARow] > 0 { device.figures.set(.readErrorsInARow, 0) }
+    }
+
+    /// Why the node has to stop, by its settings.
+    var fatal: String? { failure.withLock { $0 } }
+
+    /// A line about something damaged, as long as there are not too many of them.
+    func logDamage(_ line: @autoclosure () -> String) {
+        let number = damageLines.withLock { count in
+            count += 1
+            return count
+        }
+        if number < LogCore.damageLinesMax { log(line()) }
+        if number == LogCore.damageLinesMax {
+            log("more damaged places are counted (namespace statistics damaged_blocks, damaged_images), not named")
+        }
+    }
+}
+
+/// What other threads have for a shard. Any thread.
+final class ShardMail: Sendable {
+    private let ended = Mutex<[(tag: Tag, error: StorageError?)]>([])
+    private let isFull = Atomic(false)
+    let wake: @Sendable () -> Void
+
+    init(wake: @escaping @Sendable () -> Void) { self.wake = wake }
+
+    /// A commit has ended.
+    func put(_ tag: Tag, _ error: StorageError?) {
+        ended.withLock { $0.append((tag, error)) }
+        if !isFull.exchange(true, ordering: .sequentiallyConsistent) { wake() }
+    }
+
+    var isEmpty: Bool { !isFull.load(ordering: .sequentiallyConsistent) }
+
+    /// Everything that has come.
+    func take() -> [(tag: Tag, error: StorageError?)] {
+        guard isFull.exchange(false, ordering: .sequentiallyConsistent) else { return [] }
+        return ended.withLock { ended in
+            let taken = ended
+            ended.removeAll(keepingCapacity: true)
+            return taken
+        }
+    }
+}

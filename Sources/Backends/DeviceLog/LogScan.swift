@@ -1,0 +1,258 @@
+// Scans. The first complete one after an opening is the cold start: it finds out what lives. Invariants:
+// 1. Until the cold start has ended every block is unknown: nothing can be appended. A fresh set has none.
+// 2. Of a block only the groups and images of its highest sequence count, at the cold start; later, of the sequence its line
+//    says.
+// 3. From the first segment of a later scan to the end of its last one nothing is moved (`LogCore.hasScans`), so that no
+//    image slips past. A segment that is stopped or fails ends the whole scan.
+internal import Base
+internal import CBase
+internal import Device
+internal import Storage
+internal import Synchronization
+
+/// Which segments of which scan are under way. Any thread.
+final class ScanProgress: Sendable {
+    enum Kind { case cold, serving }
+    private struct State {
+        var isCold: Bool
+        var isGivenUp = false
+        /// Segments that have not begun, of the scan that is under way; empty between scans.
+        var waiting: [Bool] = []
+        var running = 0
+        var isStopped = false
+        var highestSequence: UInt64 = 0
+    }
+    private let state: Mutex<State>
+    private let core: LogCore
+
+    init(_ core: LogCore, isCold: Bool) {
+        self.core = core
+        state = Mutex(State(isCold: isCold))
+    }
+
+    var isCold: Bool { state.withLock { $0.isCold } }
+
+    /// - Throws: `unsupported` after a cold start that was given up.
+    func begin(_ segment: Int, of count: Int) throws(StorageError) -> Kind {
+        precondition(segment >= 0 && segment < count, "a segment is one of \(count)")
+        return try state.withLock { (state) throws(StorageError) in
+            guard !state.isGivenUp else { throw .unsupported("a scan: the cold start was given up") }
+            let isNew = state.waiting.count != count || !state.waiting[segment]
+            if isNew {
+                precondition(!state.isCold || state.waiting.isEmpty, "the segments of a cold start come once each")
+                if !state.isCold, state.waiting.isEmpty { core.scanBegan() }
+                state.waiting = Array(repeating: true, count: count)
+            }
+            state.waiting[segment] = false
+            state.running += 1
+            return state.isCold ? .cold : .serving
+        }
+    }
+
+    /// `settle` is called when this was the last segment of the cold start, with the highest sequence that was seen.
+    func end(isStopped: Bool, highestSequence: UInt64, _ settle: (UInt64) throws(StorageError) -> Void) throws(StorageError) {
+        try state.withLock { (state) throws(StorageError) in
+            state.running -= 1
+            state.isStopped = state.isStopped || isStopped
+            state.highestSequence = max(state.highestSequence, highestSequence)
+            guard state.running == 0, state.isStopped || !state.waiting.contains(true) else { return }
+            if !state.isCold {
+                core.scanEnded()
+            } else if state.isStopped {
+                state.isGivenUp = true
+            } else {
+                try settle(state.highestSequence)
+                state.isCold = false
+            }
+            state.isStopped = false
+            state.waiting = []
+        }
+    }
+}
+
+/// One segment of a scan. One thread.
+struct ScanSegment {
+    /// Blocks in a row of which nothing can be read before a device is given up.
+    private static let unreadableMax = 8
+    /// Threads of a cold start from which on each reads fewer blocks ahead.
+    private static let manySegments = 4
+
+    let core: LogCore
+    let kind: ScanProgress.Kind
+    let segment: Int
+    let count: Int
+    let firstSequence: UInt64
+    let doneBytes: ScanFigures
+    private(set) var highestSequence: UInt64 = 0
+    private(set) var isStopped = false
+    /// By slot.
+    private var unreadableInARow: [Int]
+
+    init(
+        _ core: LogCore, _ kind: ScanProgress.Kind, segment: Int, of count: Int, firstSequence: UInt64, _ figures: ScanFigures
+    ) {
+        self.core = core
+        self.kind = kind
+        self.segment = segment
+        self.count = count
+        self.firstSequence = firstSequence
+        doneBytes = figures
+        unreadableInARow = Array(repeating: 0, count: core.devices.count)
+    }
+
+    /// Every `count`-th block of each device, on each beginning at another one, the devices in turn.
+    private func jobs(_ devices: [LogDevice]) -> [BlockJob] {
+        let counts = devices.map { device in device.locked { device.blockCount } }
+        return stride(from: 0, to: counts.max() ?? 0, by: count).flatMap { first in
+            zip(devices, counts).compactMap { device, blockCount in
+                let block = first + (segment + device.slot) % count
+                return block < blockCount ? BlockJob(device: device, block: block) : nil
+            }
+        }
+    }
+
+    /// - Throws: `device`.
+    mutating func run(member: Int, _ visit: (ScannedImage) -> ScanDecision) throws(StorageError) {
+        let devices = core.present
+        let loader = try BlockLoader(
+            core, devices, jobs(devices), isCold: kind == .cold, slotsOfDevice: count >= ScanSegment.manySegments ? 2 : 3,
+            member: member)
+        let blockSize = core.shape.blockSize
+        let isCold = kind == .cold
+        let figures = doneBytes
+        while !isStopped, let loaded = try loader.next({ _ in if isCold { figures.add(blockSize) } }) {
+            defer { loader.done(loaded) }
+            if isCold { figures.add(blockSize) }
+            try note(loaded)
+            look(at: loaded, visit)
+        }
+    }
+
+    private mutating func look(at loaded: LoadedBlock, _ visit: (ScannedImage) -> ScanDecision) {
+        let device = loaded.device
+        guard let sequence = sequence(of: loaded) else { return }
+        if kind == .cold { device.lines[loaded.block].sequence = sequence }
+        var walker = BlockWalker(loaded.bytes, sequence: sequence, loadedUnits: device.layout.unitsPerBlock)
+        var spoiledCount = 0
+        while !isStopped, let image = walker.next() {
+            let place = loaded.bytes + image.unit * LogFormat.unitSize
+            LogFormat.toggleStamp(place, sequence: sequence, unit: image.unit)
+            let bytes = UnsafeRawBufferPointer(start: place, count: image.byteCount)
+            let digest = Envelope.digest(at: place)
+            guard Envelope.fits(bytes, digest: digest) else {
+                spoiledCount += 1
+                continue
+            }
+            let decision = visit(
+                ScannedImage(
+                    digest: digest,
+                    location: device.layout.location(device: device.slot, block: loaded.block, unit: image.unit),
+                    image: bytes, sequence: image.order))
+            follow(decision, device, loaded.block, image)
+        }
+        noteDamage(loaded, walker, spoiledCount, sequence)
+    }
+
+    private mutating func follow(_ decision: ScanDecision, _ device: LogDevice, _ block: Int, _ image: WalkedImage) {
+        switch decision {
+        case .stop: isStopped = true
+        case .live where kind == .cold: device.addLive(block, image.units)
+        case .replaces(let location, let byteCount) where kind == .cold:
+            device.addLive(block, image.units)
+            if let other = core.device(LogLayout.device(of: location)) {
+                other.removeLive(other.layout.block(of: location), LogFormat.units(byteCount))
+            }
+        case .live, .replaces, .stale: break
+        }
+    }
+
+    /// The sequence that counts for a block; nil if nothing in it does.
+    private mutating func sequence(of loaded: LoadedBlock) -> UInt64? {
+        guard kind == .cold else {
+            let line = UnsafeRawPointer(loaded.device.lines + loaded.block)
+            let sequence = apus_load_acquire_u64(line + MemoryLayout<BlockLine>.offset(of: \.sequence)!)
+            return sequence > 0 ? sequence : nil
+        }
+        var newest: UInt64 = 0
+        for offset in stride(from: 0, to: core.shape.blockSize, by: core.shape.flushUnit) {
+            newest = max(newest, group(in: loaded, at: offset)?.sequence ?? 0)
+        }
+        highestSequence = max(highestSequence, newest)
+        return newest >= max(firstSequence, 1) ? newest : nil
+    }
+
+    /// The group of this very place, whatever its sequence.
+    private func group(in loaded: LoadedBlock, at offset: Int) -> GroupHeader? {
+        guard let group = LogFormat.group(at: loaded.bytes + offset), group.block == loaded.block,
+            group.identity == core.identity, group.unit == offset / LogFormat.unitSize
+        else { return nil }
+        return group
+    }
+
+    // ---- Damage ----
+
+    /// Bytes in front of and between the groups of a block, where groups must have been: each begins where the one before
+    /// ends.
+    private func lostBytes(_ loaded: LoadedBlock, _ sequence: UInt64) -> (count: Int, first: Int) {
+        var (count, first, expected, offset) = (0, 0, 0, 0)
+        while offset < core.shape.blockSize {
+            guard let group = group(in: loaded, at: offset), group.sequence == sequence else {
+                offset += core.shape.flushUnit
+                continue
+            }
+            if offset > expected {
+                if count == 0 { first = expected }
+                count += offset - expected
+            }
+            offset += max(loaded.device.layout.padded(group.units * LogFormat.unitSize), core.shape.flushUnit)
+            expected = offset
+        }
+        return (count, first)
+    }
+
+    private mutating func note(_ loaded: LoadedBlock) throws(StorageError) {
+        let device = loaded.device
+        let isLost = loaded.unreadableBytes == core.shape.blockSize
+        unreadableInARow[device.slot] = isLost ? unreadableInARow[device.slot] + 1 : 0
+        guard loaded.unreadableBytes > 0 else { return }
+        device.figures.add(.damagedBlocks, 1)
+        let offset = device.layout.offset(ofBlock: loaded.block) + loaded.firstUnreadable
+        core.logDamage("\(device.path): \(loaded.unreadableBytes) bytes of write block \(loaded.block) cannot be read, the"
+            + " first at byte \(offset) of the device: the records there are skipped")
+        let count = unreadableInARow[device.slot]
+        guard count >= ScanSegment.unreadableMax, kind == .cold, !device.isFenced else { return }
+        guard core.settings.goesOnWithoutMissing else {
+            throw .device(
+                errno: DeviceErrno.inputOutput,
+                operation: "cold start: nothing of \(count) write blocks in a row of \(device.path) can be read"
+                    + " (`on-missing-device continue` starts without it)")
+        }
+        core.fence(device, "nothing of \(count) write blocks in a row can be read")
+    }
+
+    private func noteDamage(_ loaded: LoadedBlock, _ walker: BlockWalker, _ spoiledCount: Int, _ sequence: UInt64) {
+        let device = loaded.device
+        device.figures.add(.damagedImages, spoiledCount)
+        guard kind == .cold else { return }
+        let lost = lostBytes(loaded, sequence)
+        guard walker.damagedUnits > 0 || spoiledCount > 0 || lost.count > 0 else { return }
+        if loaded.unreadableBytes == 0 { device.figures.add(.damagedBlocks, 1) }
+        let first = walker.damagedUnits > 0 ? walker.firstDamagedUnit * LogFormat.unitSize : lost.first
+        let offset = device.layout.offset(ofBlock: loaded.block) + first
+        core.logDamage("\(device.path): write block \(loaded.block) holds"
+            + " \(walker.damagedUnits * LogFormat.unitSize + lost.count) bytes that are not what was written, the first near"
+            + " byte \(offset) of the device, and \(spoiledCount) spoiled envelopes: they are skipped (a write that a crash"
+            + " cut off looks the same)")
+    }
+}
+
+/// How far the cold start is. Any thread.
+final class ScanFigures: Sendable {
+    private let done = Atomic<UInt64>(0)
+    let totalBytes: UInt64
+
+    init(totalBytes: UInt64) { self.totalBytes = totalBytes }
+
+    func add(_ byteCount: Int) { done.add(UInt64(byteCount), ordering: .relaxed) }
+    var doneBytes: UInt64 { done.load(ordering: .relaxed) }
+}
