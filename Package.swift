@@ -103,6 +103,10 @@ let package = Package(
             name: "HopBench", dependencies: ["Base", "CBase", "Storage", "Mount", "CReactor"], path: "bench/HopBench",
             swiftSettings: settings),
         .executableTarget(
+            name: "DeviceBench",
+            dependencies: ["Base", "Storage", "Device", "DeviceLog", "SystemDevice", "CReactor"], path: "bench/DeviceBench",
+            swiftSettings: settings),
+        .executableTarget(
             name: "RingBench", dependencies: ["Base", "Device", "SystemDevice", "CReactor"], path: "bench/RingBench",
             swiftSettings: settings),
         // Tests
@@ -122,6 +126,10 @@ let package = Package(
         tests("MemoryTests", ["Base", "Storage", "Memory", "TestSupport"]),
         tests("DeviceTests", ["Base", "Device", "TestSupport"]),
         tests("DeviceLogTests", ["Base", "Storage", "StorageConformance", "Device", "DeviceLog", "TestSupport"]),
+        tests(
+            "EngineCrashTests",
+            ["Base", "Wire", "Record", "Index", "Engine", "Storage", "Device", "DeviceLog", "TestSupport"]),
+        tests("BenchTests", ["Bench", "TestSupport"]),
         tests("SystemDeviceTests", ["Base", "CBase", "CReactor", "Device", "SystemDevice", "TestSupport"]),
         tests("MountTests", ["Base", "Storage", "Mount", "TestSupport"]),
         tests("ForeignTests", ["Base", "Storage", "CBackend", "Foreign", "TestSupport"]),

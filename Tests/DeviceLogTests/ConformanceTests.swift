@@ -1,3 +1,4 @@
+import DeviceLog
 import Glibc
 import Storage
 import StorageConformance
@@ -49,15 +50,16 @@ private let mebibyte = 1 << 20
     @Test func kitFindsBlocksReusedEarly() {
         let seed = runSeed("kitFindsBlocksReusedEarly")
         let subject = DeviceLogSubject(
-            byteCount: 8 << 10 + 10 * (4 << 10), blockSize: 4 << 10, seed: seed, canary: .reusesEarly)
-        let result = run("reuses early", subject, seed: seed, crashPoints: 10_000, cases: ["crash"])
+            byteCount: 8 << 10 + 8 * (4 << 10), blockSize: 4 << 10, seed: seed, latencyTicksMax: 60, canary: .reusesEarly)
+        let result = run("reuses early", subject, seed: seed, crashPoints: 60_000, cases: ["crash"])
         #expect(result.failed.map(\.name) == ["crash"])
     }
 
     /// The same log without the mistake.
     @Test func fullSmallLogSurvivesCrashes() {
         let seed = runSeed("fullSmallLogSurvivesCrashes")
-        let subject = DeviceLogSubject(byteCount: 8 << 10 + 10 * (4 << 10), blockSize: 4 << 10, seed: seed)
+        let subject = DeviceLogSubject(
+            byteCount: 8 << 10 + 8 * (4 << 10), blockSize: 4 << 10, seed: seed, latencyTicksMax: 60)
         let result = run("small and full", subject, seed: seed, crashPoints: 10_000, cases: ["crash", "histories"])
         #expect(result.failed.isEmpty)
     }

@@ -32,7 +32,8 @@ enum DeviceLogOpening {
     /// A default in bytes or milliseconds.
     private static func plain(_ setting: SettingSchema) -> String {
         let text = setting.defaultText
-        guard case .size = setting.kind, let last = text.last, let shift = ["K": 10, "M": 20, "G": 30][last] else { return text }
+        guard case .size = setting.kind, let last = text.last, let shift = ["K": 10, "M": 20, "G": 30][last]
+        else { return text }
         return "\(UInt64(text.dropLast())! << UInt64(shift))"
     }
 }

@@ -10,6 +10,7 @@ final class DeviceLogSubject: ConformanceSubject {
     private let byteCount: Int
     private let deviceCount: Int
     private let seed: UInt64
+    private let latencyTicksMax: Int
     private let given: [(name: String, value: String)]
     private(set) var opener: SimulatedOpener
     /// Lines for the log since the last opening.
@@ -17,7 +18,7 @@ final class DeviceLogSubject: ConformanceSubject {
 
     init(
         byteCount: Int, blockSize: Int, headSize: Int = 8 << 10, flushUnit: Int = 512, deviceCount: Int = 1, seed: UInt64,
-        settings: [(name: String, value: String)] = [], canary: LogCanary? = nil
+        latencyTicksMax: Int = 3, settings: [(name: String, value: String)] = [], canary: LogCanary? = nil
     ) {
         var shape = LogShape()
         shape.blockSize = blockSize
@@ -28,8 +29,9 @@ final class DeviceLogSubject: ConformanceSubject {
         self.byteCount = byteCount
         self.deviceCount = deviceCount
         self.seed = seed
+        self.latencyTicksMax = latencyTicksMax
         given = settings
-        opener = SimulatedOpener(count: deviceCount, byteCount: byteCount, seed: seed)
+        opener = SimulatedOpener(count: deviceCount, byteCount: byteCount, latencyTicksMax: latencyTicksMax, seed: seed)
     }
 
     var descriptor: BackendDescriptor { descriptor(opener) }
@@ -40,7 +42,8 @@ final class DeviceLogSubject: ConformanceSubject {
     }
 
     func make() throws(StorageError) -> any Backend {
-        try open(SimulatedOpener(count: deviceCount, byteCount: byteCount, seed: seed))
+        try open(
+            SimulatedOpener(count: deviceCount, byteCount: byteCount, latencyTicksMax: latencyTicksMax, seed: seed))
     }
 
     func makeSmall() throws(StorageError) -> (any Backend)? {

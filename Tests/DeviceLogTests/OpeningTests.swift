@@ -60,8 +60,10 @@ private let continuing = [(name: "on-missing-device", value: "continue")]
         let before = log.opener.all.map { $0.contents(at: 0, byteCount: 4096) }
         let sentence = log.refusal(["d0", "d1", "d2", "d3", "d4", "d9"])
         for part in [
-            "d0: it holds the data of namespace 'other', not of 'conformance'", "d1: it holds data that was not written by Apus",
-            "`apus wipe d1`", "d2: it has 16384 bytes, and must have at least 32768", "d3 is used by another process",
+            "d0: it holds the data of namespace 'other', not of 'conformance'",
+            "d1: it holds data that was not written by Apus", "`apus wipe d1`",
+            "d2: it has 16384 bytes, and must have at least 32768",
+            "d3 is used by another process",
             "d9 does not exist",
         ] { #expect(sentence.contains(part), "\(part) is not in \(sentence)") }
         #expect(!sentence.contains("d4"))
@@ -105,7 +107,9 @@ private let continuing = [(name: "on-missing-device", value: "continue")]
         device.rot(at: 512 + 200)
         #expect(log.refusal(["d0"]).contains("d0: both of its superblocks are damaged"))
         // Even without their magic they are known by their identity.
-        for place in [0, 512] { scribble(device, [UInt8](repeating: 1, count: 8) + device.contents(at: place + 8, byteCount: 504), at: place) }
+        for place in [0, 512] {
+            scribble(device, [UInt8](repeating: 1, count: 8) + device.contents(at: place + 8, byteCount: 504), at: place)
+        }
         #expect(log.refusal(["d0"]).contains("both of its superblocks are damaged"))
     }
 
@@ -236,7 +240,8 @@ private let continuing = [(name: "on-missing-device", value: "continue")]
         }
         #expect(backend.locating?.place(of: Location(rawValue: 1 << 43)).isEmpty == true)
         let details = backend.statistics.details
-        for name in ["used_bytes", "free_wblocks", "write_q", "writes", "read_errors", "damaged_blocks", "fenced", "slot"] {
+        let names = ["used_bytes", "free_wblocks", "write_q", "writes", "read_errors", "defrag_q", "damaged_blocks"]
+        for name in names {
             #expect(details.contains { $0.name == "storage-engine.device[1].\(name)" }, "\(name)")
         }
         let used = details.filter { $0.name.hasSuffix("used_bytes") }.compactMap { Int($0.value) }.reduce(0, +)

@@ -66,7 +66,7 @@ final class OverwriteLog {
     let backend: DeviceLogBackend
     let compaction: LogCompaction
     private(set) var shards: [LogShard] = []
-    private var image: [UInt8]
+    private let image: UnsafeMutableRawBufferPointer
     /// Bytes of the images that were appended.
     private(set) var appendedBytes = 0
     /// Bytes that defragmentation said it looked at.
@@ -82,7 +82,7 @@ final class OverwriteLog {
     ) throws {
         self.size = size
         index = OverwriteIndex(count: count)
-        image = Array(repeating: 0, count: shape.blockSize)
+        image = .allocate(byteCount: shape.blockSize, alignment: 16)
         let small = [
             ("flush-size", "\(max(4096, shape.blockSize / 4))"), ("max-write-cache", "\(16 * shape.blockSize)"),
             ("post-write-cache", "\(2 * shape.blockSize)"),
@@ -100,6 +100,8 @@ final class OverwriteLog {
         }
         turn(slices: 0)
     }
+
+    deinit { image.deallocate() }
 
     /// Lets the newest image of each number live.
     private func coldStart() throws {
@@ -123,14 +125,12 @@ final class OverwriteLog {
 
     private func make(_ number: Int, _ version: Int) -> Int {
         let count = size.byteCount(number, version)
-        image.withUnsafeMutableBytes { bytes in
-            let base = bytes.baseAddress!
-            (base + Envelope.byteCount).initializeMemory(
-                as: UInt8.self, repeating: UInt8(truncatingIfNeeded: number &* 31 &+ version), count: count - Envelope.byteCount)
-            base.storeLittleEndian(UInt32(version), at: Envelope.byteCount)
-            base.storeLittleEndian(UInt32(number), at: Envelope.byteCount + 4)
-            Envelope.seal(UnsafeMutableRawBufferPointer(rebasing: bytes[..<count]), digest: OverwriteIndex.digest(number))
-        }
+        let base = image.baseAddress!
+        (base + Envelope.byteCount).initializeMemory(
+            as: UInt8.self, repeating: UInt8(truncatingIfNeeded: number &* 31 &+ version), count: count - Envelope.byteCount)
+        base.storeLittleEndian(UInt32(version), at: Envelope.byteCount)
+        base.storeLittleEndian(UInt32(number), at: Envelope.byteCount + 4)
+        Envelope.seal(UnsafeMutableRawBufferPointer(rebasing: image[..<count]), digest: OverwriteIndex.digest(number))
         return count
     }
 
@@ -142,11 +142,9 @@ final class OverwriteLog {
         var turnsLeft = patience
         while true {
             do throws(StorageError) {
-                let answer = try image.withUnsafeBytes { (bytes) throws(StorageError) in
-                    try shards[shard].append(
-                        OverwriteIndex.digest(number), UnsafeRawBufferPointer(rebasing: bytes[..<count]), stream: .fresh,
-                        tag: Tag(rawValue: 1))
-                }
+                let answer = try shards[shard].append(
+                    OverwriteIndex.digest(number), UnsafeRawBufferPointer(rebasing: image[..<count]), stream: .fresh,
+                    tag: Tag(rawValue: 1))
                 guard case .placed(let location) = answer else { preconditionFailure("the device log places at once") }
                 appendedBytes += count
                 let old = index.entries[number]

@@ -21,8 +21,8 @@ private let continuing = [(name: "on-missing-device", value: "continue")]
         return (log, locations)
     }
 
-    /// Whether an image that is not shown is the last of its block. Each has a group of its own: a last group whose header is
-    /// gone is as if it had never been written.
+    /// Whether an image that is not shown is the last of its block. Each has a group of its own: a last group whose header
+    /// is gone is as if it had never been written.
     private static func isLastLost(_ shown: [Shown], _ locations: [Location]) -> Bool {
         let lost = locations.filter { location in !shown.contains { $0.location == location } }
         return lost.allSatisfy { location in
@@ -30,7 +30,8 @@ private let continuing = [(name: "on-missing-device", value: "continue")]
         }
     }
 
-    /// What a cold start of a copy of the device shows after `spoil`, with its figures and log lines; nil if it does not open.
+    /// What a cold start of a copy of the device shows after `spoil`, with its figures and log lines; nil if it does not
+    /// open.
     private static func started(
         _ log: TestLog, _ seed: UInt64, _ spoil: (SimulatedDevice) -> Void
     ) throws -> (shown: [Shown], isCounted: Bool, lines: [String])? {
@@ -64,7 +65,8 @@ private let continuing = [(name: "on-missing-device", value: "continue")]
                 let isWhole = result.shown.count == Scans.count
                 lost += Scans.count - result.shown.count
                 #expect(result.shown.count >= Scans.count - 1, "byte \(byte)")
-                #expect(isWhole || (result.isCounted && result.lines.contains { $0.contains("d0: write block") }), "byte \(byte)")
+                let isNamed = result.lines.contains { $0.contains("d0: write block") }
+                #expect(isWhole || (result.isCounted && isNamed), "byte \(byte)")
             }
         }
         #expect(lost > 0)

@@ -23,10 +23,13 @@ final class SimulatedOpener: DeviceOpener {
     }
 
     /// Paths "d0", "d1", ... of devices that read as zero.
-    convenience init(count: Int, byteCount: Int, sectorSize: Int = 512, seed: UInt64) {
+    convenience init(count: Int, byteCount: Int, latencyTicksMax: Int = 3, seed: UInt64) {
         var random = SeededRandom(seed: seed)
-        let devices = (0..<count).map {
-            (path: "d\($0)", device: SimulatedDevice(byteCount: byteCount, sectorSize: sectorSize, seed: random.next()))
+        let geometry = DeviceGeometry(sectorSize: 512, byteCount: byteCount, atomicWriteSize: 512)
+        let devices = (0..<count).map { number in
+            var settings = SimulatedDeviceSettings(geometry: geometry, seed: random.next())
+            settings.latencyTicksMax = latencyTicksMax
+            return (path: "d\(number)", device: SimulatedDevice(settings))
         }
         self.init(devices, seed: random.next())
     }
@@ -58,7 +61,8 @@ final class SimulatedOpener: DeviceOpener {
         try state.withLock { (state) throws(DeviceOpenError) in
             if let refusal = state.refused.first(where: { $0.path == request.path }) { throw refusal.error }
             if let known = state.devices.first(where: { $0.path == request.path })?.device {
-                let isGrown = !request.isLookedAt && !request.isBlockDevice && request.fileByteCount > known.geometry.byteCount
+                let isGrown = !request.isLookedAt && !request.isBlockDevice
+                    && request.fileByteCount > known.geometry.byteCount
                 do throws(DeviceError) { if isGrown { try known.grow(to: request.fileByteCount) } } catch {
                     throw DeviceOpenError("cannot grow")
                 }

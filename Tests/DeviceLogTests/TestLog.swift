@@ -126,7 +126,9 @@ extension Backend {
                 let isRight = image.image.elementsEqual(NumberedImage.bytes(number, version: version))
                 let older = shown.filter { $0.number == number }.max { $0.order < $1.order }
                 shown.append(
-                    Shown(number: number, version: version, location: image.location, order: image.sequence, isRight: isRight))
+                    Shown(
+                        number: number, version: version, location: image.location, order: image.sequence,
+                        isRight: isRight))
                 guard let older else { return .live }
                 guard image.sequence > older.order else { return .stale }
                 return .replaces(older.location, byteCount: NumberedImage.bytes(number, version: older.version).count)
@@ -145,7 +147,8 @@ extension Backend {
         if case .here(let bytes) = answer { isRight = bytes.elementsEqual(right) }
         for _ in 0..<1000 where isRight == nil {
             shard.poll { completion in
-                if case .read(let bytes) = completion.result { isRight = bytes.elementsEqual(right) } else { isRight = false }
+                guard case .read(let bytes) = completion.result else { return isRight = false }
+                isRight = bytes.elementsEqual(right)
             }
             shard.turnEnded(sleeping: false)
         }

@@ -37,14 +37,18 @@ private struct Amplification {
 }
 
 private func measure(
-    livePercent: Int, isZipfian: Bool, shardCount: Int, imageSize: Int, blocks: Int, blockSize: Int, _ seed: UInt64
+    livePercent: Int, markPercent: Int, isZipfian: Bool, shardCount: Int, imageSize: Int, blocks: Int, blockSize: Int,
+    _ seed: UInt64
 ) throws -> Amplification {
     var random = SeededRandom(seed: seed)
     var shape = LogShape()
-    (shape.blockSize, shape.headSize, shape.flushUnit) = (blockSize, 64 << 10, 4096)
+    // Small blocks with small units: padding is to be as rare as in blocks of 8 MiB that are flushed by 1 MiB.
+    (shape.blockSize, shape.headSize, shape.flushUnit) = (blockSize, 64 << 10, 512)
     let count = blocks * blockSize / 100 * livePercent / imageSize
     let opener = PlainOpener(device: PlainDevice(byteCount: shape.headSize + blocks * blockSize))
-    let log = try OverwriteLog(opener, shape, count: count, size: .fixed(imageSize), shardCount: shardCount)
+    let log = try OverwriteLog(
+        opener, shape, count: count, size: .fixed(imageSize), shardCount: shardCount,
+        settings: [("flush-size", "\(blockSize)"), ("defrag-lwm-pct", "\(markPercent)")])
     let zipf = isZipfian ? Zipf(count: count, exponent: 0.99, &random) : nil
     var fewestFree = Int.max
     func write(_ number: Int, _ place: Int) throws {
@@ -68,15 +72,19 @@ private func measure(
 }
 
 @Suite(.serialized) struct WriteAmplification {
-    /// The figures of the issue, with 10 % of the blocks kept free. Blocks are smaller than real ones.
-    @Test(arguments: [(50, false, 1.6), (65, false, 2.2), (65, true, 1.6)], [1, 2])
-    func deviceLogWritesLittleMore(_ load: (livePercent: Int, isZipfian: Bool, most: Double), _ shardCount: Int) throws {
+    /// Load and most that may be written, with 10 % of the blocks kept free. Blocks are smaller than real ones. Emptiest first
+    /// wrote 2.3 with the zipfian load on one shard; with two, which empty a victim each, it is somewhat more (decision 023).
+    @Test(arguments: [(50, 50, false, 1.6), (65, 60, false, 2.2), (65, 80, true, 2.2)], [1, 2])
+    func deviceLogWritesLittleMore(
+        _ load: (livePercent: Int, markPercent: Int, isZipfian: Bool, most: Double), _ shardCount: Int
+    ) throws {
         let seed = runSeed("deviceLogWritesLittleMore")
         let result = try measure(
-            livePercent: load.livePercent, isZipfian: load.isZipfian, shardCount: shardCount, imageSize: 256, blocks: 2048,
-            blockSize: 64 << 10, seed)
-        print("\(load.livePercent) % live, \(load.isZipfian ? "zipfian" : "uniform"), \(shardCount) shards: write amplification"
-            + " \(result.total), headers and padding \(result.headerShare * 100) %, fewest free \(result.fewestFree)")
+            livePercent: load.livePercent, markPercent: load.markPercent, isZipfian: load.isZipfian, shardCount: shardCount,
+            imageSize: 256, blocks: 2048, blockSize: 64 << 10, seed)
+        print("\(load.livePercent) % live, mark \(load.markPercent), \(load.isZipfian ? "zipfian" : "uniform"),"
+            + " \(shardCount) shards: write amplification \(result.total), headers and padding"
+            + " \(result.headerShare * 100) %, fewest free \(result.fewestFree)")
         #expect(result.total <= load.most)
         #expect(result.fewestFree > 2)
     }

@@ -64,7 +64,8 @@ import Wire
             harness.turn()
         }
         harness.settle()
-        let kinds = digests.compactMap { one in harness.namespace.index.find(one).map { harness.namespace.index.entry($0).kind } }
+        let index = harness.namespace.index
+        let kinds = digests.compactMap { one in index.find(one).map { index.entry($0).kind } }
         #expect(backend.images.count == kinds.count)
         #expect(harness.namespace.objectCount == kinds.count { $0 == .live })
         #expect(harness.namespace.tombstoneCount == kinds.count { $0 == .tombstone })

@@ -119,8 +119,8 @@ public protocol DeviceQueue: AnyObject {
     /// those that nobody has polled yet, call its `DeviceWake`. Else it polls soon and need not be woken. Kicks.
     func turnEnded(sleeping: Bool)
 
-    /// This memory, a sector's multiple from a sector's multiple on, will be used for many transfers: a chance to prepare it. It
-    /// stays valid as long as the queue. A hint.
+    /// This memory, a sector's multiple from a sector's multiple on, will be used for many transfers: a chance to
+    /// prepare it. It stays valid as long as the queue. A hint.
     func prepare(_ memory: UnsafeMutableRawBufferPointer)
 
     /// Waits until `poll` has something to hand over, or a moment has passed. For control planes, never on a reactor.

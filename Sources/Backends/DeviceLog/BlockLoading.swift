@@ -94,8 +94,8 @@ final class BlockLoader {
         slot.isPinned = false
     }
 
-    /// The next block that is in memory; nil when all are done. It is valid until the next call. `skipped` is called for each
-    /// block that need not be looked at.
+    /// The next block that is in memory; nil when all are done. It is valid until `done`. `skipped` is called for each block
+    /// that need not be looked at.
     /// - Throws: `device` if a device does not answer.
     func next(_ skipped: (BlockJob) -> Void) throws(StorageError) -> LoadedBlock? {
         while true {
@@ -221,8 +221,7 @@ final class BlockLoader {
     /// front of a block is confirmed first.
     private func isUnused(_ slot: Slot, _ byteCount: Int) -> Bool {
         let unit = core.shape.flushUnit
-        let isZero = stride(from: 0, to: unit, by: 8).allSatisfy { slot.memory.bytes.load(fromByteOffset: $0, as: UInt64.self) == 0 }
-        guard isZero else { return false }
+        guard DeviceSurvey.isZero(UnsafeRawBufferPointer(rebasing: slot.memory.view[..<unit])) else { return false }
         return !stride(from: unit, to: byteCount, by: unit).contains { LogFormat.group(at: slot.memory.base + $0) != nil }
     }
 

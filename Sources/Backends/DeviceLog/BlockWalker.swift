@@ -13,8 +13,8 @@ struct WalkedImage {
     var units: Int { LogFormat.units(byteCount) }
 }
 
-/// Walks a block of known sequence from front to back. What is no image, run or group of that sequence is passed over unit by
-/// unit; the bytes may belong to an earlier use of the block.
+/// Walks a block of known sequence from front to back. What is no image, run or group of that sequence is passed over
+/// unit by unit; the bytes may belong to an earlier use of the block.
 struct BlockWalker {
     let bytes: UnsafeRawPointer
     let sequence: UInt64
@@ -28,8 +28,8 @@ struct BlockWalker {
     private var groupEnd = 0
     private var runEnd = 0
     private var origin: UInt64
-    /// Bytes that were taken for an image by their first word, and were none. Payloads can be made to look so: after too many of
-    /// them only small images are believed, and a block takes no minutes.
+    /// Bytes that were taken for an image by their first word, and were none. Payloads can be made to look so: after too
+    /// many of them only small images are believed, and a block takes no minutes.
     private var wastedBytes = 0
     private static let wastedMax = 64 << 20
     private static let smallImage = 16 << 10
@@ -70,7 +70,8 @@ struct BlockWalker {
                 origin = named
                 unit += LogFormat.runHeaderUnits
             } else {
-                if isPartial, kind == LogFormat.groupKind, left < LogFormat.groupHeaderUnits * LogFormat.unitSize { return nil }
+                let isCut = left < LogFormat.groupHeaderUnits * LogFormat.unitSize
+                if isPartial, kind == LogFormat.groupKind, isCut { return nil }
                 pass(place)
             }
         }
@@ -78,11 +79,13 @@ struct BlockWalker {
     }
 
     private mutating func take(_ byteCount: Int) -> WalkedImage {
-        let isMoved = unit < runEnd
+        // A moved image whose run header is not there (a crash cut it off, or it is damaged) may be older than any other: it
+        // counts only if there is no other.
+        let isMoved = sequence % 2 == 1
+        let named = isMoved ? (unit < runEnd ? origin : 0) : sequence
         let image = WalkedImage(
             unit: unit, byteCount: byteCount,
-            order: LogFormat.order(sequence: isMoved ? origin : sequence, unit: unit, isMoved: isMoved),
-            origin: isMoved ? origin : sequence)
+            order: LogFormat.order(sequence: named, unit: unit, isMoved: isMoved), origin: named)
         unit += image.units
         return image
     }

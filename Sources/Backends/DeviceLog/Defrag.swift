@@ -2,9 +2,9 @@
 // 1. A shard has one victim at a time, and lets go of it only when it is walked to its end, empty, or its device given up.
 // 2. A copy counts as live before its bytes are complete, so that its block cannot be retired under it. Then the arbiter is
 //    asked to point at it: if it does, the old place is released, else the copy.
-// 3. Images move only between `LogCore.beginMove` and `endMove`, and while nobody scans. A scan that has called `scanBegan` may
-//    rely on it: from then on until `scanEnded` no image changes its place by defragmentation, and of each one that was moved
-//    before, the copy is counted and the old place released. Loading a victim goes on meanwhile.
+// 3. Images move only between `LogCore.beginMove` and `endMove`, and while nobody scans. A scan that has called `scanBegan`
+//    may rely on it: from then on until `scanEnded` no image changes its place by defragmentation, and of each one that was
+//    moved before, the copy is counted and the old place released. Loading a victim goes on meanwhile.
 // 4. Nothing waits: what finds no room, no buffer or no bytes yet is taken up again by the next slice.
 internal import Base
 internal import CBase
@@ -201,9 +201,9 @@ extension LogShard {
         device.figures.add(.damagedBlocks, 1)
         let unit = max(0, victim.walker.firstDamagedUnit)
         let offset = device.layout.offset(ofBlock: block) + unit * LogFormat.unitSize
-        core.logDamage("\(device.path): write block \(block) cannot be emptied: some of it cannot be read or is not what was"
-            + " written, the first known at byte \(offset) of the device. \(left * LogFormat.unitSize) bytes stay in it; what"
-            + " of them is damaged answers 1")
+        core.logDamage("\(device.path): write block \(block) cannot be emptied: some of it cannot be read or is not what"
+            + " was written, the first known at byte \(offset) of the device. \(left * LogFormat.unitSize) bytes stay in it;"
+            + " what of them is damaged answers 1")
     }
 
     // ---- Moving ----
@@ -253,7 +253,8 @@ extension LogShard {
         let block = core.buffers[place.buffer].block
         let target = core.buffers.bytes(place.buffer) + place.unit * LogFormat.unitSize
         LogFormat.writeRun(
-            units: units, origin: images[0].image.origin, sequence: device.lines[block].sequence, unit: place.unit, to: target)
+            units: units, origin: images[0].image.origin, sequence: device.lines[block].sequence, unit: place.unit,
+            to: target)
         var unit = place.unit + LogFormat.runHeaderUnits
         for one in images {
             let source = victim.memory + one.image.unit * LogFormat.unitSize

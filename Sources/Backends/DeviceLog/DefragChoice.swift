@@ -1,11 +1,12 @@
-// Which block of a device is emptied next: the emptiest one that is eligible. Invariants:
+// Which block of a device is emptied next: the emptiest one that is eligible, of equally empty ones the oldest (decision 023).
+// Invariants:
 // 1. Choosing looks at `sliceLines` lines of the table at a time at most. A table of no more is looked at afresh for every
 //    choice; of a larger one the emptiest `keptMax` blocks of one walk are used up before the next walk begins.
 // 2. A block that could not be emptied has its live units of then in `leftUnits`: it is not chosen while they are the same,
 //    unless its images were only passed over and some time has gone by.
 // 3. After a walk that found nothing, nobody looks again before something has changed (`restMark`).
-// 4. Each claimed victim has a free block to itself, but for the first: so victims that are emptied side by side cannot use up
-//    what all of them need.
+// 4. Each claimed victim has a free block to itself, but for the first: so victims that are emptied side by side cannot use
+//    up what all of them need.
 // 5. Everything is under `lockWord`, taken inside of the device's lock or without it, never around it; the words are read
 //    without a lock, as hints.
 internal import Base
@@ -15,7 +16,9 @@ internal import Storage
 /// A block that may be emptied.
 struct DefragCandidate: BitwiseCopyable {
     let block: Int
-    let liveUnits: Int
+    /// What emptying it wins for what it costs, times its age: a block that has been written for long has lost what it is going
+    /// to lose soon, a young one will be emptier if it is left alone.
+    let worth: Double
 }
 
 /// See the invariants above. Any thread.
@@ -137,8 +140,8 @@ final class DefragChoice: @unchecked Sendable {
         nextLine = 0
     }
 
-    /// Goes on with the walk by one slice, unless some of the last one's blocks are left. False: it is not over yet. Under the
-    /// lock.
+    /// Goes on with the walk by one slice, unless some of the last one's blocks are left. False: it is not over yet. Under
+    /// the lock.
     @discardableResult
     private func look(_ device: LogDevice) -> Bool {
         guard kept.isEmpty else { return true }
@@ -147,7 +150,7 @@ final class DefragChoice: @unchecked Sendable {
         if nextLine == 0 { found.removeAll(keepingCapacity: true) }
         let end = min(device.blockCount, nextLine + DefragChoice.sliceLines)
         for block in nextLine..<max(nextLine, end) where device.isEligible(block) {
-            note(DefragCandidate(block: block, liveUnits: device.liveUnits(block)))
+            note(DefragCandidate(block: block, worth: device.worth(block)))
         }
         nextLine = end
         guard end >= device.blockCount else { return false }
@@ -160,11 +163,11 @@ final class DefragChoice: @unchecked Sendable {
 
     private func note(_ candidate: DefragCandidate) {
         if found.count == DefragChoice.keptMax {
-            guard candidate.liveUnits < found[found.count - 1].liveUnits else { return }
+            guard candidate.worth > found[found.count - 1].worth else { return }
             found.removeLast()
         }
         var place = found.count
-        while place > 0, found[place - 1].liveUnits > candidate.liveUnits { place -= 1 }
+        while place > 0, found[place - 1].worth < candidate.worth { place -= 1 }
         found.insert(candidate, at: place)
     }
 
@@ -205,7 +208,21 @@ extension LogDevice {
     func isEligible(_ block: Int) -> Bool {
         guard stateNow(block) == BlockState.closed else { return false }
         let live = liveUnits(block)
-        return live > 0 && live * 100 < core.settings.defragLivePercent * layout.unitsPerBlock && live != leftUnits(block)
+        return live > 0 && live * 100 < eligiblePercent * layout.unitsPerBlock && live != leftUnits(block)
+    }
+
+    /// `defrag-lwm-pct`; more when half of what should be free is not: rather many bytes moved than writes refused.
+    private var eligiblePercent: Int {
+        let isShort = freeSoonCount <= reserveBlocks + (freeTargetBlocks - reserveBlocks) / 2
+        return isShort ? max(core.settings.defragLivePercent, LogDevice.pressedPercent) : core.settings.defragLivePercent
+    }
+    private static let pressedPercent = 95
+
+    /// See `DefragCandidate.worth`.
+    func worth(_ block: Int) -> Double {
+        let live = Double(liveUnits(block))
+        let age = core.nextSequence > lines[block].sequence ? core.nextSequence - lines[block].sequence : 1
+        return (Double(layout.unitsPerBlock) - live) / max(live, 1) * Double(age)
     }
 
     private func leftWord(_ block: Int) -> UnsafeMutableRawPointer {

@@ -1,8 +1,8 @@
 // One block that is being emptied by one shard. Invariants:
-// 1. Its bytes are looked at in memory of the shard's own, as long as a block: piece by piece copied from the buffer that holds
-//    the block, or read from the device; each read pins the block.
-// 2. Images were walked past, then are in `window`, then, if they live, in `batch`, then moved: none is lost if moving has to
-//    wait. Of an image in the batch it was once true that no write of it was under way: whatever is appended of it later
+// 1. Its bytes are looked at in memory of the shard's own, as long as a block: piece by piece copied from the buffer that
+//    holds the block, or read from the device; each read pins the block.
+// 2. Images were walked past, then are in `window`, then, if they live, in `batch`, then moved: none is lost if moving has
+//    to wait. Of an image in the batch it was once true that no write of it was under way: whatever is appended of it later
 //    goes to a block of a higher sequence than `origin`, so it may be moved at any later time.
 // 3. All images of a batch were first written in the same block, and fit into one with the headers.
 // 4. The memory is not used for another victim while reads into it are under way.
@@ -104,7 +104,8 @@ final class DefragVictim {
                 arrived |= 1 << UInt64(nextPiece)
                 wantsMore = false
             } else {
-                guard wantsMore || offset < walkedBytes + DefragVictim.aheadMax * pieceSize, read(shard, device, offset)
+                guard wantsMore || offset < walkedBytes + DefragVictim.aheadMax * pieceSize,
+                    submitPiece(shard, device, offset)
                 else { break }
             }
             nextPiece += 1
@@ -113,13 +114,14 @@ final class DefragVictim {
         walker.loadedUnits = units
     }
 
-    private func read(_ shard: LogShard, _ device: LogDevice, _ offset: Int) -> Bool {
+    private func submitPiece(_ shard: LogShard, _ device: LogDevice, _ offset: Int) -> Bool {
         let operation = ShardOperation(
             kind: .victim, device: device.slot, startedMilliseconds: shard.nowMilliseconds, tag: Tag(rawValue: number),
             block: block, unit: offset / LogFormat.unitSize, byteCount: pieceSize)
         let target = UnsafeMutableRawBufferPointer(start: memory + offset, count: pieceSize)
         device.pin(block)
-        guard shard.submit(.read(target, offset: device.layout.offset(ofBlock: block) + offset), operation, device.slot) else {
+        let place = device.layout.offset(ofBlock: block) + offset
+        guard shard.submit(.read(target, offset: place), operation, device.slot) else {
             device.unpin(block)
             return false
         }

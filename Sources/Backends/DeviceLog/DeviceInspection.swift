@@ -11,7 +11,9 @@ extension DeviceLog {
     public static func inspect(_ device: any BlockDevice, path: String) -> String {
         let head = HeadLayout(LogShape())
         do throws(StorageError) {
-            guard device.geometry.byteCount >= HeadLayout.copies * head.placeSize else { return "too small for a device of Apus" }
+            guard device.geometry.byteCount >= HeadLayout.copies * head.placeSize else {
+                return "too small for a device of Apus"
+            }
             let channel = try ControlChannel(device, path: path)
             var newest: Superblock?
             var isZero = true
@@ -20,7 +22,9 @@ extension DeviceLog {
                 isZero = isZero && place.view.allSatisfy { $0 == 0 }
                 if let one = try Superblock(place.base), one.version > newest?.version ?? 0 { newest = one }
             }
-            guard let newest else { return isZero ? "empty at its front" : "holds something that is no device of Apus, or a damaged one" }
+            guard let newest else {
+                return isZero ? "empty at its front" : "holds something that is no device of Apus, or a damaged one"
+            }
             return "holds records of namespace '\(newest.identity.namespace)' (slot \(newest.slot) of \(newest.slotCount),"
                 + " opened \(newest.identity.session) times)"
         } catch {

@@ -156,7 +156,8 @@ final class DeviceLogBackend: Backend, @unchecked Sendable {
     private func store(_ kind: LogMetadata.Kind, _ value: [UInt8]) throws(StorageError) {
         try checkOpen()
         try locked { (control) throws(StorageError) in
-            try control.metadata.store(kind, value, control.devices, isLeftOut: isFenced) { device, error throws(StorageError) in
+            try control.metadata.store(kind, value, control.devices, isLeftOut: isFenced) {
+                (device, error) throws(StorageError) in
                 // With another device that has it, it is there. Else the store fails, and the device is not to blame alone.
                 guard control.devices.count > 1, let device = core.device(device.slot) else { throw error }
                 core.fence(device, error.text)
@@ -201,8 +202,8 @@ final class DeviceLogBackend: Backend, @unchecked Sendable {
         }
     }
 
-    /// Everything that was appended to a device lasts when this returns. What is under way on some queue is written again: the
-    /// same bytes at the same place.
+    /// Everything that was appended to a device lasts when this returns. What is under way on some queue is written again:
+    /// the same bytes at the same place.
     private func writeOut(_ control: DeviceControl, hasServed: Bool) throws(StorageError) {
         guard let device = core.device(control.slot) else { return }
         guard !device.isFenced else {

@@ -51,7 +51,8 @@ struct DevicePlan {
             if settings.goesOnWithoutMissing {
                 notes.append("\(sentence): its records are not there either (on-missing-device)")
             } else {
-                problems.append("\(sentence): name its device, or say `on-missing-device continue` to go on without its records")
+                problems.append("\(sentence): name its device, or say `on-missing-device continue` to go on without its"
+                    + " records")
             }
         }
         if slotCount + added.count > LogOpening.devicesMax {

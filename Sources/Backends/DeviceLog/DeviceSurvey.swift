@@ -76,7 +76,7 @@ struct DeviceSurvey {
         var copy = HeadLayout.copies - 1
         var verdict: FoundDevice.Verdict
         if shape.flushUnit % device.geometry.sectorSize != 0 {
-            verdict = .wrong(["it has sectors of \(device.geometry.sectorSize) bytes; \(shape.flushUnit) must be a multiple"])
+            verdict = .wrong(["it has sectors of \(device.geometry.sectorSize) bytes; flushes have \(shape.flushUnit)"])
         } else {
             do throws(StorageError) {
                 verdict = try self.verdict(device, path, &copy)
@@ -109,7 +109,8 @@ struct DeviceSurvey {
             let place = try channel.read(head.superblockOffset(number), byteCount: head.placeSize)
             isMarked = isMarked || Superblock.isMarked(place.base)
             do throws(StorageError) {
-                guard let superblock = try Superblock(place.base), superblock.version > newest?.version ?? 0 else { continue }
+                guard let superblock = try Superblock(place.base), superblock.version > newest?.version ?? 0
+                else { continue }
                 newest = superblock
                 copy = number
             } catch {
@@ -129,7 +130,7 @@ struct DeviceSurvey {
             + " `apus wipe \(path)`"])
     }
 
-    private static func isZero(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    static func isZero(_ bytes: UnsafeRawBufferPointer) -> Bool {
         stride(from: 0, to: bytes.count, by: 8).allSatisfy { bytes.load(fromByteOffset: $0, as: UInt64.self) == 0 }
     }
 }

@@ -6,8 +6,8 @@ internal import Device
 internal import Storage
 
 extension LogDevice {
-    /// Seals the open group of a stream. The group, if all of its bytes are there: the caller has it written. Nil if they are
-    /// not (whoever brings the last sees to it) or if there is nothing in it. Under the lock.
+    /// Seals the open group of a stream. The group, if all of its bytes are there: the caller has it written. Nil if
+    /// they are not (whoever brings the last sees to it) or if there is nothing in it. Under the lock.
     func seal(_ stream: LogStream) -> GroupWrite? {
         guard let old = stream.endGroup() else { return nil }
         let first = stream.firstUnit(old.group)
@@ -137,7 +137,7 @@ extension LogDevice {
         lines[block].state = BlockState.open
         setLeftUnits(block, 0)
         lines[block].isKnownDamaged = false
-        lines[block].sequence = core.takeSequence()
+        lines[block].sequence = core.takeSequence(stream: stream.number)
         setBuffer(block, buffer)
         stream.open(buffer)
     }

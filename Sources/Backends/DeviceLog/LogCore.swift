@@ -18,8 +18,8 @@ final class LogCore: @unchecked Sendable {
     let imageSizeMax: Int
     /// By slot; nil where the set has a device that is missing. Set once, before any shard is made.
     private(set) var devices: [LogDevice?] = []
-    // Line 0: sequence of the next block; line 1: bytes sealed and not written; line 2: scans under way; line 3: 1 when closed;
-    // line 4: batches of images that are being moved.
+    // Line 0: sequence of the next block; line 1: bytes sealed and not written; line 2: scans under way; line 3: 1
+    // when closed; line 4: batches of images that are being moved.
     private let words: UnsafeMutablePointer<UInt64>
     private let mails = Mutex<[ShardMail]>([])
     private let failure = Mutex<String?>(nil)
@@ -75,10 +75,11 @@ final class LogCore: @unchecked Sendable {
 
     // ---- Words ----
 
-    func takeSequence() -> UInt64 { apus_fetch_add_u64(words, 1) }
+    /// For a new block of a stream; the last bit says which, so that whatever is left of a block tells it.
+    func takeSequence(stream: Int) -> UInt64 { apus_fetch_add_u64(words, 2) | UInt64(stream) }
     var nextSequence: UInt64 {
         get { apus_load_acquire_u64(words) }
-        set { apus_store_release_u64(words, newValue) }
+        set { apus_store_release_u64(words, newValue + newValue % 2) }
     }
 
     var unwrittenBytes: Int { Int(apus_load_relaxed_u64(words + 8)) }

@@ -3,7 +3,8 @@
 //    It is closed, and can be emptied, only when everything in it is written.
 // 2. `liveUnits` of a block counts the images that were appended and not released. A block is retired when that is 0.
 // 3. A retired block is free, and written again, only when every shard has passed a turn since, no read of it is under way,
-//    and all groups last that were open or sealed, on either stream, when it was retired: among them are the images and moved
+//    and all groups last that were open or sealed, on either stream, when it was retired: among them are the images
+// and moved
 //    copies that took the place of its own.
 // 4. Fresh images leave the last `reserveBlocks` free blocks to moved ones.
 // 5. Streams, free and retired blocks are under `lockWord`; live units, pins and the buffer of a line are atomic.

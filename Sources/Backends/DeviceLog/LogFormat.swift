@@ -112,8 +112,8 @@ enum LogFormat {
         bytes.littleEndian(UInt32.self) >> 24 == UInt32(Envelope.format) << 4
     }
 
-    /// Size in bytes of the image whose envelope stands at `bytes`, of which `byteCountMax` can be looked at; nil if no whole
-    /// image stands there.
+    /// Size in bytes of the image whose envelope stands at `bytes`, of which `byteCountMax` can be looked at; nil if no
+    /// whole image stands there.
     static func image(at bytes: UnsafeRawPointer, byteCountMax: Int, sequence: UInt64, unit: Int) -> Int? {
         guard isEnvelope(at: bytes) else { return nil }
         let byteCount = Envelope.byteCount(at: bytes)

@@ -70,7 +70,8 @@ final class LogMetadata {
         let byteCount = LogMetadata.headerSize + Int(base.littleEndian(UInt32.self, at: 24))
         guard byteCount <= control.head.areaSize else { return nil }
         let whole = try control.channel.read(offset, byteCount: padded(byteCount))
-        guard UnsafeRawPointer(whole.base).littleEndian(UInt32.self, at: 28) == checksum(whole, byteCount) else { return nil }
+        guard UnsafeRawPointer(whole.base).littleEndian(UInt32.self, at: 28) == checksum(whole, byteCount)
+        else { return nil }
         return (base.littleEndian(UInt64.self, at: 8), Array(whole.bytes[LogMetadata.headerSize..<byteCount]))
     }
 

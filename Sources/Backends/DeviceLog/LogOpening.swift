@@ -176,8 +176,8 @@ struct LogOpening {
                 + " \(plan.slotCount + plan.added.count) devices by \(paths); new records spread over all of them")
         }
         if settings.startsEmpty, !plan.members.isEmpty {
-            request.log("namespace \(request.namespace): COLD-START-EMPTY: all records on its devices are forgotten for ever;"
-                + " take cold-start-empty out of the configuration now")
+            request.log("namespace \(request.namespace): COLD-START-EMPTY: all records on its devices are forgotten for"
+                + " ever; take cold-start-empty out of the configuration now")
         }
     }
 }

@@ -1,7 +1,9 @@
 // Scans. The first complete one after an opening is the cold start: it finds out what lives. Invariants:
 // 1. Until the cold start has ended every block is unknown: nothing can be appended. A fresh set has none.
-// 2. Of a block only the groups and images of its highest sequence count, at the cold start; later, of the sequence its line
-//    says.
+// 2. At the cold start only the groups and images of one sequence count in a block: that of its first group. Groups of a
+//    later use behind it were never confirmed: groups are confirmed in their order. Did they hide the first, the next use
+//    could spoil them alone, and the hidden would come back. Only if the first group is damaged the highest sequence counts.
+//    Later it is the sequence that the block's line says.
 // 3. From the first segment of a later scan to the end of its last one nothing is moved (`LogCore.hasScans`), so that no
 //    image slips past. A segment that is stopped or fails ends the whole scan.
 internal import Base
@@ -50,7 +52,9 @@ final class ScanProgress: Sendable {
     }
 
     /// `settle` is called when this was the last segment of the cold start, with the highest sequence that was seen.
-    func end(isStopped: Bool, highestSequence: UInt64, _ settle: (UInt64) throws(StorageError) -> Void) throws(StorageError) {
+    func end(
+        isStopped: Bool, highestSequence: UInt64, _ settle: (UInt64) throws(StorageError) -> Void
+    ) throws(StorageError) {
         try state.withLock { (state) throws(StorageError) in
             state.running -= 1
             state.isStopped = state.isStopped || isStopped
@@ -67,6 +71,31 @@ final class ScanProgress: Sendable {
             state.isStopped = false
             state.waiting = []
         }
+    }
+}
+
+/// Walks some images ahead of the one that is visited, so that whoever keeps the index can start fetching.
+private struct ScanWindow {
+    private static let aheadMax = 8
+    /// A ring: `count` images from `first` on.
+    private var images: [WalkedImage] = []
+    private var first = 0
+    private var count = 0
+
+    init() { images.reserveCapacity(ScanWindow.aheadMax) }
+
+    /// The next image, and the one that has come into the window for it; nil when both walker and window are at their end.
+    mutating func next(_ walker: inout BlockWalker) -> (image: WalkedImage, ahead: WalkedImage?)? {
+        while images.count < ScanWindow.aheadMax, let image = walker.next() {
+            images.append(image)
+            count += 1
+        }
+        guard count > 0 else { return nil }
+        let image = images[first]
+        let ahead = images.count == ScanWindow.aheadMax ? walker.next() : nil
+        if let ahead { images[first] = ahead } else { count -= 1 }
+        first = first + 1 < images.count ? first + 1 : 0
+        return (image, ahead)
     }
 }
 
@@ -89,7 +118,8 @@ struct ScanSegment {
     private var unreadableInARow: [Int]
 
     init(
-        _ core: LogCore, _ kind: ScanProgress.Kind, segment: Int, of count: Int, firstSequence: UInt64, _ figures: ScanFigures
+        _ core: LogCore, _ kind: ScanProgress.Kind, segment: Int, of count: Int, firstSequence: UInt64,
+        _ figures: ScanFigures
     ) {
         self.core = core
         self.kind = kind
@@ -134,7 +164,8 @@ struct ScanSegment {
         if kind == .cold { device.lines[loaded.block].sequence = sequence }
         var walker = BlockWalker(loaded.bytes, sequence: sequence, loadedUnits: device.layout.unitsPerBlock)
         var spoiledCount = 0
-        while !isStopped, let image = walker.next() {
+        var window = ScanWindow()
+        while !isStopped, let (image, ahead) = window.next(&walker) {
             let place = loaded.bytes + image.unit * LogFormat.unitSize
             LogFormat.toggleStamp(place, sequence: sequence, unit: image.unit)
             let bytes = UnsafeRawBufferPointer(start: place, count: image.byteCount)
@@ -147,7 +178,8 @@ struct ScanSegment {
                 ScannedImage(
                     digest: digest,
                     location: device.layout.location(device: device.slot, block: loaded.block, unit: image.unit),
-                    image: bytes, sequence: image.order))
+                    image: bytes, sequence: image.order,
+                    ahead: ahead.map { Envelope.digest(at: loaded.bytes + $0.unit * LogFormat.unitSize) }))
             follow(decision, device, loaded.block, image)
         }
         noteDamage(loaded, walker, spoiledCount, sequence)
@@ -173,12 +205,13 @@ struct ScanSegment {
             let sequence = apus_load_acquire_u64(line + MemoryLayout<BlockLine>.offset(of: \.sequence)!)
             return sequence > 0 ? sequence : nil
         }
-        var newest: UInt64 = 0
+        var highest: UInt64 = 0
         for offset in stride(from: 0, to: core.shape.blockSize, by: core.shape.flushUnit) {
-            newest = max(newest, group(in: loaded, at: offset)?.sequence ?? 0)
+            highest = max(highest, group(in: loaded, at: offset)?.sequence ?? 0)
         }
-        highestSequence = max(highestSequence, newest)
-        return newest >= max(firstSequence, 1) ? newest : nil
+        highestSequence = max(highestSequence, highest)
+        let sequence = group(in: loaded, at: 0)?.sequence ?? highest
+        return sequence >= max(firstSequence, 1) ? sequence : nil
     }
 
     /// The group of this very place, whatever its sequence.

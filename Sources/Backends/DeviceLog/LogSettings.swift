@@ -81,7 +81,7 @@ struct LogSettings {
         SettingSchema("disable-odsync", .boolean, default: "false",
             help: "writes are made durable by a flush where needed, not each by itself"),
         SettingSchema("defrag-lwm-pct", .integer(1...99), default: "50",
-            help: "a write block is defragmented only if less than this percentage of it is live"),
+            help: "a write block is defragmented only if less than this percentage of it is live; up to 95 when blocks run short"),
         SettingSchema("defrag-free-target-pct", .integer(1...90), default: "10",
             help: "defragmentation rests while more than this percentage of the write blocks is free"),
         SettingSchema("cold-start-empty", .boolean, default: "false",

@@ -397,7 +397,8 @@ final class LogShard: BackendShard {
             device.figures.add(.writeErrors, 1)
             write.attempts += 1
             guard write.attempts < LogShard.writeAttemptsMax, !device.isFenced else {
-                return core.fence(device, "writing \(write.byteCount) bytes failed \(write.attempts) times with error \(errno)")
+                return core.fence(
+                    device, "writing \(write.byteCount) bytes failed \(write.attempts) times with error \(errno)")
             }
             core.log("writing \(write.byteCount) bytes to \(device.path) failed with error \(errno): trying again")
             return waitingWrites.append(write)
@@ -480,7 +481,8 @@ final class LogShard: BackendShard {
             guard !operation.isOrphan, core.device(operation.device)?.isFenced == true else { return }
             operation.isOrphan = true
             guard operation.kind == .read else { return }
-            let error = StorageError.device(errno: DeviceErrno.inputOutput, operation: "read from a device that was given up")
+            let error = StorageError.device(
+                errno: DeviceErrno.inputOutput, operation: "read from a device that was given up")
             ended.append(EndedOperation(tag: operation.tag, kind: .failed, error: error))
         }
     }

@@ -37,6 +37,7 @@ extension DeviceLogBackend {
             ("slot", device.slot), ("used_bytes", max(0, figures[.liveUnits]) * LogFormat.unitSize),
             ("free_wblocks", figures[.freeBlocks]), ("read_errors", figures[.readErrors]),
             ("write_errors", figures[.writeErrors]),
+            ("defrag_q", device.choice.claimedCount),
             ("write_q", (max(0, figures[.unwrittenBytes]) + flushSize - 1) / flushSize), ("writes", figures[.writes]),
             ("partial_writes", figures[.partialWrites]), ("defrag_reads", figures[.defragReads]),
             ("defrag_writes", figures[.defragWrites]), ("defrag_partial_writes", figures[.defragPartialWrites]),

@@ -68,8 +68,8 @@ public protocol BackendShard: AnyObject {
     /// a shard that has operations under way calls `ShardRequest.wake` when one has ended meanwhile.
     func turnEnded(sleeping: Bool)
 
-    /// Whether something has to be done within milliseconds though nothing may come: asked when the reactor goes to sleep; turns
-    /// follow at least every 10 ms as long as it is true.
+    /// Whether something has to be done within milliseconds though nothing may come: asked when the reactor goes to
+    /// sleep; turns follow at least every 10 ms as long as it is true.
     var wantsTurns: Bool { get }
 
     /// How close this shard is to refusing work. Asked before every write of a backend that is not volatile: cheap.
@@ -196,9 +196,14 @@ public struct ScannedImage {
     public let image: UnsafeRawBufferPointer
     /// Order of writing by this backend; images that compaction moved keep theirs. A keyed backend may say 0.
     public let sequence: UInt64
+    /// Whose image will be visited a few visits later, if the backend knows: a hint, to start fetching.
+    public let ahead: Digest?
 
     /// Joins the parts.
-    public init(digest: Digest, location: Location, image: UnsafeRawBufferPointer, sequence: UInt64) {
+    public init(
+        digest: Digest, location: Location, image: UnsafeRawBufferPointer, sequence: UInt64, ahead: Digest? = nil
+    ) {
+        self.ahead = ahead
         self.digest = digest
         self.location = location
         self.image = image

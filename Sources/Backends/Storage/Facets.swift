@@ -42,8 +42,8 @@ public protocol LivenessArbiter: AnyObject {
 
 /// Facet: a backend that can say where on its medium an image lies. Any thread; does not block.
 public protocol Locating: AnyObject, Sendable {
-    /// What an operator wants to know of a place, in the order to be shown: device, block, offset in bytes. Empty if there is no
-    /// such place.
+    /// What an operator wants to know of a place, in the order to be shown: device, block, offset in bytes. Empty if
+    /// there is no such place.
     func place(of location: Location) -> [(name: String, value: String)]
 }
 

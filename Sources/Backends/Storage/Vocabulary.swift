@@ -192,11 +192,12 @@ public struct BackendStatistics: Sendable {
     public var pressure: Pressure = .none
     /// Bytes of the medium that the cold start has read so far, and that it has to read in all; 0 if the backend cannot say.
     public var scanDoneBytes: UInt64 = 0
+    /// See `scanDoneBytes`.
     public var scanTotalBytes: UInt64 = 0
     /// Set if the node has to stop, by the backend's settings: why, for the log.
     public var fatal: String?
-    /// Figures of the backend's own, shown in `namespace/<ns>` under `backend.<name>`; names that begin with `storage-engine.`
-    /// as they are.
+    /// Figures of the backend's own, shown in `namespace/<ns>` under `backend.<name>`; names that begin with
+    /// `storage-engine.` as they are.
     public var details: [(name: String, value: String)] = []
 
     /// All zero.

@@ -19,6 +19,12 @@ package final class ColdStart: @unchecked Sendable {
     private let sequencesByteCount: Int
     private let figures: UnsafeMutablePointer<UInt64>
     private let log: @Sendable (String) -> Void
+    /// The last digests that were told ahead, a ring for each worker, and where in it the next one goes.
+    private let upcoming: UnsafeMutablePointer<Digest>
+    private let turns: UnsafeMutablePointer<Int>
+    private static let stepVisits = 4
+    private static let ringSize = 8
+    private static let workersMax = 1024
     private enum Figure: Int, CaseIterable { case visited, bytes, damaged, expired, refused }
 
     /// Prepares for `recordsMax` records; `now` decides what has expired.
@@ -36,11 +42,19 @@ package final class ColdStart: @unchecked Sendable {
         sequences = pages.bindMemory(to: UInt64.self, capacity: recordsMax)
         figures = .allocate(capacity: Figure.allCases.count)
         figures.initialize(repeating: 0, count: Figure.allCases.count)
+        let ringRoom = ColdStart.workersMax * ColdStart.ringSize
+        upcoming = .allocate(capacity: ringRoom)
+        upcoming.initialize(repeating: Digest(low: 0, middle: 0, high: 0), count: ringRoom)
+        // Each on a line of its own, as long as a ring.
+        turns = .allocate(capacity: ringRoom)
+        turns.initialize(repeating: 0, count: ringRoom)
     }
 
     deinit {
         apus_pages_release(sequences, sequencesByteCount)
         figures.deallocate()
+        upcoming.deallocate()
+        turns.deallocate()
     }
 
     private func count(_ figure: Figure, _ amount: Int = 1) {
@@ -62,6 +76,7 @@ package final class ColdStart: @unchecked Sendable {
 
     /// Takes one image in. The bytes are used during the call only.
     package func visit(_ scanned: ScannedImage, worker: Int) -> ScanDecision {
+        if let ahead = scanned.ahead { prefetch(ahead, worker) }
         count(.visited)
         count(.bytes, scanned.image.count)
         guard let view = NamespaceShard.payload(of: scanned.image, scanned.digest, checksChecksum: true) else {
@@ -91,6 +106,22 @@ package final class ColdStart: @unchecked Sendable {
         // What has no bins says that the record was deleted.
         entry.kind = view.binCount == 0 ? .tombstone : .live
         return place(entry, scanned, namespace.counters[worker])
+    }
+
+    /// Digests come some visits early: each is fetched in two steps, what leads to its place first, then, half of the way later,
+    /// the place itself.
+    private func prefetch(_ digest: Digest, _ worker: Int) {
+        guard worker < ColdStart.workersMax else { return }
+        let ring = upcoming + worker * ColdStart.ringSize
+        let place = turns[worker * ColdStart.ringSize]
+        turns[worker * ColdStart.ringSize] = (place + 1) % ColdStart.stepVisits
+        let near = ring[place]
+        ring[place] = digest
+        namespace.partitions.prefetch(digest.partition)
+        namespace.index.prefetchState(digest)
+        namespace.index.prefetchRoot(digest)
+        namespace.index.prefetchBucket(near)
+        apus_prefetch(sequences + namespace.index.prefetchNewEntry(near))
     }
 
     private func place(_ entry: IndexEntry, _ scanned: ScannedImage, _ counters: ShardCounters) -> ScanDecision {
@@ -125,7 +156,8 @@ package final class ColdStart: @unchecked Sendable {
 
     // ---- Tombstones ----
 
-    /// Everything is read: tombstones that hold nothing down any more are left to the reactors to remove. Once, on one thread.
+    /// Everything is read: tombstones that hold nothing down any more are left to the reactors to remove. Once, on
+    /// one thread.
     package func settleTombstones() {
         guard namespace.tombstoneCount > 0 else { return }
         let room = UnsafeMutableBufferPointer<IndexedRecord>.allocate(capacity: 256)

@@ -80,8 +80,8 @@ package final class ShardCounters: @unchecked Sendable {
         add(times, to: latencies + kind.rawValue * ShardCounters.latencyBuckets + bucket)
     }
 
-    /// An entry has come into the index (1) or has left it (-1): changes what its set holds. Owner's thread; the sum over all
-    /// reactors is the truth, one of them may be negative.
+    /// An entry has come into the index (1) or has left it (-1): changes what its set holds. Owner's thread; the sum
+    /// over all reactors is the truth, one of them may be negative.
     @inline(__always)
     func changeSet(_ entry: IndexEntry, by sign: Int) {
         let offset = Int(entry.setID) * 8

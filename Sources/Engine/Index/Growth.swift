@@ -128,6 +128,12 @@ extension PrimaryIndex {
         _ partition: Int, _ first: UnsafeMutableRawPointer, to target: UnsafeMutableRawPointer, _ bucket: Int,
         _ nextState: UInt64
     ) throws(IndexError) {
+        // Their sort keys stand in the entries: all misses of the first line at once.
+        for slot in 0..<PrimaryIndex.slots where handles(first)[slot] != 0 {
+            let entry = UnsafeMutableRawPointer(entryAddress(handles(first)[slot]))
+            apus_prefetch(entry)
+            apus_prefetch(entry + IndexEntry.byteCount - 1)
+        }
         var failure: IndexError?
         forEachHandle(first) { handle, tag in
             let entry = entryAddress(handle)

@@ -139,6 +139,24 @@ package final class PrimaryIndex: @unchecked Sendable {
     /// Starts fetching what a change in a digest's partition touches beside that. Any thread, no lock: a hint.
     package func prefetchState(_ digest: Digest) { apus_prefetch(states + Int(digest.partition.number)) }
 
+    /// Starts fetching what leads to the bucket of a digest. Any thread, no lock.
+    package func prefetchRoot(_ digest: Digest) {
+        let root = root(Int(digest.partition.number))
+        apus_prefetch(root)
+        apus_prefetch(root + 64)
+    }
+
+    /// Starts fetching the entry that the next new record in a digest's partition will be written to, whose state should have
+    /// arrived; its number. Any thread, no lock: a hint.
+    package func prefetchNewEntry(_ digest: Digest) -> Int {
+        let state = states + Int(digest.partition.number)
+        let number = state.pointee.freeEntry != 0 ? Int(state.pointee.freeEntry) - 1 : Int(state.pointee.nextEntry)
+        let entry = entryBase + number * IndexEntry.byteCount
+        apus_prefetch(entry)
+        apus_prefetch(entry + IndexEntry.byteCount - 1)
+        return number
+    }
+
     /// Starts fetching the entry of a digest, whose bucket should have arrived. Any thread, no lock: a hint.
     package func prefetchEntry(_ digest: Digest) {
         let line = firstLine(digest)

@@ -156,7 +156,8 @@ package struct ImageHeader {
 
     /// Size in bytes of everything in front of `binCount` bins.
     func byteCount(binCount: Int) -> Int {
-        ImageFormat.headerSize + ImageFormat.optionCount(flags(binCount)) * ImageFormat.optionSize + setName.count + key.count
+        ImageFormat.headerSize + ImageFormat.optionCount(flags(binCount)) * ImageFormat.optionSize
+            + setName.count + key.count
     }
 
     /// Writes header, set name and key to `target`; returns where the bins go.

@@ -1,6 +1,7 @@
-// One thread of the generator: a closed loop. Every connection has up to `depth` requests under way; an
-// answer makes room for the next one. Invariants:
-// 1. `started` of a connection holds the times of its outstanding requests in order; answers come in that
+// One thread of the generator: a closed loop, or a pace. Every connection has up to `depth` requests under way; an
+// answer makes room for the next one, which goes at once, or when it is due. Invariants:
+// 1. `started` of a connection holds the times of its outstanding requests (with a pace, when they were due) in
+//    order; answers come in that
 //    order.
 // 2. The totals are written by the worker's thread only and read by others as single words.
 internal import Base
@@ -61,6 +62,9 @@ final class BenchWorker: @unchecked Sendable {
     private let output: UnsafeMutableRawPointer
     private var thread = pthread_t()
     private var isLoadDone = false
+    private var pace: Pace?
+    /// The connection that was given the last due request.
+    private var lastPlace = 0
     /// Operations that were answered: word 0. Any thread reads.
     let answered: UnsafeMutablePointer<UInt64>
     /// After `join`.
@@ -113,10 +117,12 @@ final class BenchWorker: @unchecked Sendable {
 
     private func run() {
         if let first = shared.settings.firstProcessor { apus_pin_thread(Int32(first + number)) }
-        for place in lines.indices { refill(place, apus_monotonic_nanoseconds()) }
+        let begun = apus_monotonic_nanoseconds()
+        pace = shared.settings.rate.map { Pace(operationsPerSecond: $0 / Double(shared.settings.threads), begun: begun) }
+        for place in lines.indices { refill(place, begun) }
         var events = [epoll_event](repeating: epoll_event(), count: 256)
         while !isFinished {
-            let count = epoll_wait(epoll, &events, Int32(events.count), 100)
+            let count = wait(&events)
             let now = apus_monotonic_nanoseconds()
             for event in 0..<Int(max(count, 0)) {
                 let (flags, token) = withUnsafePointer(to: &events[event]) {
@@ -125,6 +131,7 @@ final class BenchWorker: @unchecked Sendable {
                 if flags & UInt32(APUS_WRITABLE) != 0 { flush(token) }
                 if flags & ~UInt32(APUS_WRITABLE) != 0 { receive(token, now) }
             }
+            if pace != nil { startDue() }
         }
         for line in lines { close(line.descriptor) }
         close(epoll)
@@ -132,6 +139,29 @@ final class BenchWorker: @unchecked Sendable {
 
     private var isFinished: Bool {
         failure != nil || shared.isStopAsked || isLoadDone && lines.allSatisfy { $0.outstanding == 0 }
+    }
+
+    private static let waitNanoseconds: UInt64 = 100_000_000
+
+    /// Waits for answers, and with a pace at most until the next request is due.
+    private func wait(_ events: inout [epoll_event]) -> Int32 {
+        guard let pace, lines.contains(where: { $0.outstanding < shared.settings.depth }) else {
+            return epoll_wait(epoll, &events, Int32(events.count), Int32(BenchWorker.waitNanoseconds / 1_000_000))
+        }
+        let nanoseconds = min(pace.wait(apus_monotonic_nanoseconds()), BenchWorker.waitNanoseconds)
+        var time = timespec(tv_sec: 0, tv_nsec: Int(nanoseconds))
+        return epoll_pwait2(epoll, &events, Int32(events.count), &time, nil)
+    }
+
+    /// Starts what is due on connections that have room, in turn.
+    private func startDue() {
+        let now = apus_monotonic_nanoseconds()
+        while let pace, pace.wait(now) == 0 {
+            let places = (1...lines.count).lazy.map { (self.lastPlace + $0) % self.lines.count }
+            guard let place = places.first(where: { lines[$0].outstanding < shared.settings.depth }) else { return }
+            lastPlace = place
+            refill(place, now, atMost: 1)
+        }
     }
 
     private func receive(_ place: Int, _ now: UInt64) {
@@ -162,13 +192,19 @@ final class BenchWorker: @unchecked Sendable {
         refill(place, now)
     }
 
+    /// When the next request begins: now, or when it was due; nil if there is nothing to send yet.
+    private func nextStart(_ now: UInt64) -> UInt64? { pace == nil ? now : pace?.take(now) }
+
     /// Sends as many requests as there is room for, with one write.
-    private func refill(_ place: Int, _ now: UInt64) {
+    private func refill(_ place: Int, _ now: UInt64, atMost: Int = .max) {
         var size = 0
-        while lines[place].outstanding < shared.settings.depth, let (key, isWrite) = nextOperation(lines[place].node) {
+        var count = 0
+        while count < atMost, lines[place].outstanding < shared.settings.depth, let start = nextStart(now),
+            let (key, isWrite) = nextOperation(lines[place].node) {
+            count += 1
             size += maker.write(key, isWrite: isWrite, &random, to: output + size)
             let slot = (lines[place].first + lines[place].outstanding) % shared.settings.depth
-            lines[place].started[slot] = now
+            lines[place].started[slot] = start
             lines[place].outstanding += 1
         }
         guard size > 0 else { return }

@@ -14,7 +14,9 @@ struct RequestMaker {
     private let valueBytes: ClosedRange<Int>
     /// The most bytes of one request.
     let sizeMax: Int
-    private static let operationHeader = 9
+    /// Bytes of the write's operation in front of the value, and how many of them its size counts.
+    private let operationHeader: Int
+    private let binOverhead: Int
 
     init(_ settings: BenchSettings, _ digests: UnsafePointer<Digest>, _ random: inout SeededRandom) {
         target = settings.target
@@ -23,6 +25,8 @@ struct RequestMaker {
         noise = (0..<(settings.valueBytes.upperBound + 4096)).map { _ in UInt8.random(in: 0x61...0x7A, using: &random) }
         readTemplate = RequestMaker.template(settings, isWrite: false)
         writeTemplate = RequestMaker.template(settings, isWrite: true)
+        operationHeader = 8 + settings.bin.utf8.count
+        binOverhead = 4 + settings.bin.utf8.count
         digestOffset = readTemplate.count - Digest.byteCount
         sizeMax = writeTemplate.count + settings.valueBytes.upperBound + 128
     }
@@ -40,7 +44,7 @@ struct RequestMaker {
         encoder.field(Digest(low: 0, middle: 0, high: 0))
         if isWrite {
             encoder.operation(
-                OperationCode.write, ParticleType.string, "v", UnsafeRawBufferPointer(start: nil, count: 0))
+                OperationCode.write, ParticleType.string, settings.bin, UnsafeRawBufferPointer(start: nil, count: 0))
         }
         encoder.end()
         return Array(output.bytes)
@@ -56,7 +60,7 @@ struct RequestMaker {
         let size = valueSize(&random)
         copyNoise(size, &random, to: place + template.count)
         FrameHeader.write(type: .message, bodySize: template.count - FrameHeader.byteCount + size, to: place)
-        (place + template.count - RequestMaker.operationHeader).storeBigEndian(UInt32(5 + size))
+        (place + template.count - operationHeader).storeBigEndian(UInt32(binOverhead + size))
         return template.count + size
     }
 

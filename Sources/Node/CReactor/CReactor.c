@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #include "CReactor.h"
 
 #include <execinfo.h>
@@ -9,6 +10,8 @@
 #include <sys/syscall.h>
 
 // ---- Sockets ----
+
+int apus_accept(int listener) { return accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC); }
 
 void apus_socket_prepare(int descriptor) {
     int on = 1, idle_seconds = 60, interval_seconds = 60, probes = 2;

@@ -34,9 +34,8 @@ struct ApusCommand: ParsableCommand {
             Exit codes: 0 done, 1 failed, 2 the configuration has problems or nothing answered, 64 wrong usage.
             """,
         subcommands: [
-            ServeCommand.self, ConfigCommand.self, BackendsCommand.self, InfoCommand.self, RecordCommand.self, WipeCommand.self,
-            BenchCommand.self,
-            VersionCommand.self,
+            ServeCommand.self, ConfigCommand.self, BackendsCommand.self, InfoCommand.self, RecordCommand.self,
+            WipeCommand.self, BenchCommand.self, VersionCommand.self,
         ])
 }
 

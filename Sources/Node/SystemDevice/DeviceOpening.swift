@@ -153,8 +153,8 @@ enum DeviceOpening {
         throw lockFailure(reason)
     }
 
-    /// 0 or an errno. The kernel takes the rings of a process that has ended apart some time after its end, and keeps its files
-    /// locked until then: a node that is started again waits for the one before.
+    /// 0 or an errno. The kernel takes the rings of a process that has ended apart some time after its end, and keeps
+    /// its files locked until then: a node that is started again waits for the one before.
     private static func lock(_ opened: OpenedFile, _ request: DeviceRequest) -> Int32 {
         if request.isLookedAt || request.isBlockDevice { return 0 }
         var result = apus_lock_file(opened.descriptor)

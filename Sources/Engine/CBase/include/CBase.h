@@ -56,8 +56,8 @@ static inline void apus_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 // A bit for each of the first 12 bytes at `line` that equals `tag`; `line` is 16-byte aligned.
 static inline uint32_t apus_match_tags(const void *line, uint8_t tag) {
 #if defined(__SSE2__)
-    // Without the header of the intrinsics: it brings in stdlib.h, whose types then differ from those of the shims that ask for
-    // all of the system.
+    // Without the header of the intrinsics: it brings in stdlib.h, whose types then differ from those of the shims
+    // that ask for all of the system.
     typedef char apus_line __attribute__((vector_size(16)));
     apus_line wanted = (apus_line){0} + (char)tag;
     return (uint32_t)__builtin_ia32_pmovmskb128(*(const apus_line *)line == wanted) & 0xFFF;

@@ -2,9 +2,7 @@
 // affinity, threads, clocks, and the crash report.
 #ifndef APUS_CREACTOR_H
 #define APUS_CREACTOR_H
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
+// No _GNU_SOURCE in here: with it types of the system (fd_set) differ from those that Swift's Glibc sees.
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -40,7 +38,8 @@ enum {
 };
 
 static inline int apus_eventfd(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
-static inline int apus_accept(int listener) { return accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC); }
+// Accepts without blocking; -1 and errno if there is nobody.
+int apus_accept(int listener);
 
 static inline uint64_t apus_clock_nanoseconds(clockid_t clock) {
     struct timespec now;
