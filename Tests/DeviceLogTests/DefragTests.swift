@@ -83,7 +83,8 @@ private func count(_ percent: Int, blocks: Int, blockSize: Int, averageSize: Int
         #expect(log.wrong.isEmpty)
     }
 
-    /// With 65 % live and overwrites at random no block falls below a mark of 50 %: it rises when blocks run short, and the log
+    /// With 65 % live and overwrites at random no block falls below a mark of 50 %: it rises when blocks run short,
+    /// and the log
     /// never runs out of space. Full of live images it does, says so rather than that it is overloaded, and takes writes
     /// again when something was deleted.
     @Test func theMarkRisesBeforeTheLogIsFull() throws {

@@ -72,8 +72,9 @@ private func measure(
 }
 
 @Suite(.serialized) struct WriteAmplification {
-    /// Load and most that may be written, with 10 % of the blocks kept free. Blocks are smaller than real ones. Emptiest first
-    /// wrote 2.3 with the zipfian load on one shard; with two, which empty a victim each, it is somewhat more (decision 023).
+    /// Load and most that may be written, with 10 % of the blocks kept free. Blocks are smaller than real ones.
+    /// Emptiest first wrote 2.3 with the zipfian load on one shard; with two, which empty a victim each, it is somewhat more
+    /// (decision 023).
     @Test(arguments: [(50, 50, false, 1.6), (65, 60, false, 2.2), (65, 80, true, 2.2)], [1, 2])
     func deviceLogWritesLittleMore(
         _ load: (livePercent: Int, markPercent: Int, isZipfian: Bool, most: Double), _ shardCount: Int

@@ -38,10 +38,9 @@ private func run(_ name: String, crashes: Int, canary: CrashCanary? = nil) -> (f
         #expect(figures.movedImages > 0 && figures.kills > 0 && figures.probes > 0)
     }
 
-    /// What a start shows finds writes that were never made durable, starts that build on what does not last, and
-    /// blocks that
-    /// were written again too early; an answer finds locations without bytes; the book of what the index holds finds a wrong
-    /// release.
+    /// What a start shows finds writes that were never made durable, starts that build on what does not last, and blocks
+    /// that were written again too early; an answer finds locations without bytes; the book of what the index holds
+    /// finds a wrong release.
     @Test(arguments: [
         (CrashCanary.forgetsDurable, ["after a start the record is", "a start shows an image", "a start fails"]),
         (.forgetsFlush, ["after a start the record is", "a start shows an image"]),

@@ -55,7 +55,7 @@ final class BlockLoader {
     private let isCold: Bool
     private let member: Int
     private let slots: [Slot]
-    private let queues: [any DeviceQueue]
+    private var queues: [any DeviceQueue]
     private let devices: [LogDevice]
     private let pieceSize: Int
     private var channels: [ControlChannel?]
@@ -87,7 +87,11 @@ final class BlockLoader {
         }
     }
 
-    deinit { for slot in slots { unpin(slot) } }
+    deinit {
+        // First what is under way: it goes into the memory of the slots.
+        queues = []
+        for slot in slots { unpin(slot) }
+    }
 
     private func unpin(_ slot: Slot) {
         if slot.isPinned, let job = slot.job { job.device.unpin(job.block) }

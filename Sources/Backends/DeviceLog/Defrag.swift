@@ -16,6 +16,8 @@ struct DefragWork {
     var victim: DefragVictim?
     /// Memory of victims on devices that were given up while reads into it were under way.
     var abandoned: [DefragVictim] = []
+    /// Victims that nothing is under way for any more.
+    var spare: [DefragVictim] = []
     var nextNumber: UInt64 = 0
     init() {}
 }
@@ -102,7 +104,11 @@ extension LogShard {
     /// A read of a victim has ended.
     func finishVictim(_ operation: ShardOperation, _ device: LogDevice, _ errno: Int32?) {
         device.unpin(operation.block)
-        if let errno { core.readFailed(device, errno) } else { core.readWentWell(device) }
+        if let errno {
+            core.readFailed(device, errno, block: operation.block, unit: operation.unit)
+        } else {
+            core.readWentWell(device)
+        }
         let number = operation.tag.rawValue
         if let victim = defrag.victim, victim.number == number {
             return victim.readEnded(unit: operation.unit, isDone: errno == nil)
@@ -111,7 +117,8 @@ extension LogShard {
             preconditionFailure("a read of a victim that nobody knows")
         }
         defrag.abandoned[place].readEnded(unit: operation.unit, isDone: errno == nil)
-        if defrag.abandoned[place].readsUnderWay == 0 { defrag.abandoned.remove(at: place) }
+        // Its memory stays: the ring knows it.
+        if defrag.abandoned[place].readsUnderWay == 0 { defrag.spare.append(defrag.abandoned.remove(at: place)) }
     }
 
     /// The next little piece of work.
@@ -171,6 +178,10 @@ extension LogShard {
     }
 
     private func makeVictim() -> DefragVictim {
+        if let spare = defrag.spare.popLast() {
+            defrag.victim = spare
+            return spare
+        }
         let victim = DefragVictim(number: defrag.nextNumber, blockSize: core.shape.blockSize)
         defrag.nextNumber += 1
         defrag.victim = victim

@@ -1,5 +1,5 @@
-// Which block of a device is emptied next: the emptiest one that is eligible, of equally empty ones the oldest (decision 023).
-// Invariants:
+// Which block of a device is emptied next: the emptiest one that is eligible, of equally empty ones the oldest
+// (decision 023). Invariants:
 // 1. Choosing looks at `sliceLines` lines of the table at a time at most. A table of no more is looked at afresh for every
 //    choice; of a larger one the emptiest `keptMax` blocks of one walk are used up before the next walk begins.
 // 2. A block that could not be emptied has its live units of then in `leftUnits`: it is not chosen while they are the same,
@@ -16,8 +16,8 @@ internal import Storage
 /// A block that may be emptied.
 struct DefragCandidate: BitwiseCopyable {
     let block: Int
-    /// What emptying it wins for what it costs, times its age: a block that has been written for long has lost what it is going
-    /// to lose soon, a young one will be emptier if it is left alone.
+    /// What emptying it wins for what it costs, times its age: a block that has been written for long has lost what
+    /// it is going to lose soon, a young one will be emptier if it is left alone.
     let worth: Double
 }
 

@@ -253,7 +253,10 @@ extension DeviceLogBackend: Resizing, Locating {
             do throws(DeviceError) {
                 if wanted > control.device.geometry.byteCount { try control.device.grow(to: wanted) }
             } catch {
-                if error == .noSpace { throw .outOfSpace }
+                if error == .noSpace {
+                    throw .medium(
+                        "\(control.path) cannot grow from \(before) to \(wanted) bytes: its file system has no room")
+                }
                 throw .device(errno: error.errno, operation: "grow \(control.path) to \(wanted) bytes: \(error)")
             }
         }

@@ -9,7 +9,7 @@ extension LogDevice {
     /// Seals the open group of a stream. The group, if all of its bytes are there: the caller has it written. Nil if
     /// they are not (whoever brings the last sees to it) or if there is nothing in it. Under the lock.
     func seal(_ stream: LogStream) -> GroupWrite? {
-        guard let old = stream.endGroup() else { return nil }
+        guard !isGivenUp, let old = stream.endGroup() else { return nil }
         let first = stream.firstUnit(old.group)
         let offset = first * LogFormat.unitSize
         let used = old.units * LogFormat.unitSize
@@ -37,12 +37,16 @@ extension LogDevice {
 
     /// The sealed group that begins there. Under the lock.
     func sealedGroup(_ stream: LogStream, buffer: Int, group: Int) -> GroupWrite? {
-        stream.pending.first { $0.write.buffer == buffer && $0.write.offset == group * layout.flushUnit }?.write
+        // An earlier block may have been in this buffer, whose groups wait here for an older one.
+        stream.pending.last { pending in
+            !pending.isWritten && pending.write.buffer == buffer && pending.write.offset == group * layout.flushUnit
+        }?.write
     }
 
     /// A group is written. What can go on now: waiters that are done, and a group for those that are not.
     func written(_ write: GroupWrite) -> (done: [CommitWaiter], next: GroupWrite?) {
         let (isWhole, done, next) = locked { () -> (Bool, [CommitWaiter], GroupWrite?) in
+            guard !isGivenUp else { return (false, [], nil) }
             let stream = streams[write.stream]
             precondition(write.number >= stream.writtenCount, "a group was written twice")
             stream.pending[Int(write.number - stream.writtenCount)].isWritten = true
@@ -102,24 +106,44 @@ extension LogDevice {
         }
     }
 
+    /// Takes no more into the open block of a stream. Its buffer, if everything in it is written already. Under the lock.
+    private func closeStream(_ stream: LogStream, writes: inout [GroupWrite]) -> Int? {
+        let now = stream.now
+        guard now.isOpen else { return nil }
+        repeat { if let write = seal(stream) { writes.append(write) } } while !stream.close()
+        core.buffers[now.buffer].isWhole = true
+        return core.buffers[now.buffer].unwrittenGroups == 0 ? now.buffer : nil
+    }
+
+    /// Has the next fresh image begin a new block; what is to be written because of that.
+    func endFreshBlock() -> [GroupWrite] {
+        var writes: [GroupWrite] = []
+        let whole = locked { isGivenUp ? nil : closeStream(streams[0], writes: &writes) }
+        if let whole { closeBlock(in: whole) }
+        return writes
+    }
+
     /// Opens a new block on a stream whose block has no room for `units`; what is to be written because of that. Somebody
     /// else may have done it meanwhile.
     /// - Throws: `outOfSpace`, `overloaded`.
-    func openBlock(_ stream: LogStream, units: Int, writes: inout [GroupWrite]) throws(StorageError) {
+    func openBlock(
+        _ stream: LogStream, units: Int, isDelete: Bool = false, writes: inout [GroupWrite]
+    ) throws(StorageError) {
         apus_lock(lockWord)
         var whole: Int?
         defer {
             apus_unlock(lockWord)
             if let whole { closeBlock(in: whole) }
         }
+        guard !isGivenUp else { throw .overloaded }
         let now = stream.now
         if now.isOpen, now.units + units <= layout.unitsPerBlock { return }
-        if now.isOpen {
-            repeat { if let write = seal(stream) { writes.append(write) } } while !stream.close()
-            core.buffers[now.buffer].isWhole = true
-            if core.buffers[now.buffer].unwrittenGroups == 0 { whole = now.buffer }
-        }
-        guard let block = takeFree(reserve: stream.number == 0 ? reserveBlocks : 0) else {
+        whole = closeStream(stream, writes: &writes)
+        // Moved images leave one block, too, as long as others are about to become free: a crash may take back what
+        // was won, and the next start needs a block to begin with.
+        let reserve = stream.number == 1 || isDelete ? 1 : reserveBlocks
+        let taken = takeFree(reserve: reserve) ?? (stream.number == 1 && !hasRetired ? takeFree(reserve: 0) : nil)
+        guard let block = taken else {
             guard hasRetired else {
                 // Defragmentation may win some back; what it moves itself finds none either.
                 if stream.number == 0, choice.canWin(self) { throw .overloaded }

@@ -11,6 +11,7 @@ final class LogCore: @unchecked Sendable {
     let shape: LogShape
     let identity: UInt32
     let log: @Sendable (String) -> Void
+    let warn: @Sendable (String) -> Void
     let epochs = TurnEpochs()
     let buffers: WriteBuffers
     let opener: any DeviceOpener
@@ -24,6 +25,7 @@ final class LogCore: @unchecked Sendable {
     private let mails = Mutex<[ShardMail]>([])
     private let failure = Mutex<String?>(nil)
     private let damageLines = Mutex(0)
+    private let leftWrites = Mutex<[GroupWrite]>([])
 
     /// Blocks that may be open or have unwritten groups in them at a time, beside those of the streams.
     private static let spareBuffers = 6
@@ -32,15 +34,16 @@ final class LogCore: @unchecked Sendable {
 
     init(
         _ settings: LogSettings, identity: UInt32, deviceCount: Int, opener: any DeviceOpener,
-        log: @escaping @Sendable (String) -> Void
+        log: @escaping @Sendable (String) -> Void, warn: @escaping @Sendable (String) -> Void
     ) throws(StorageError) {
         self.settings = settings
         shape = settings.shape
         self.identity = identity
         self.opener = opener
         self.log = log
-        words = .allocate(capacity: 40)
-        words.initialize(repeating: 0, count: 40)
+        self.warn = warn
+        words = .allocate(capacity: 48)
+        words.initialize(repeating: 0, count: 48)
         let cachedMax = settings.postWriteCacheMax / shape.blockSize
         let writing = max(2, settings.writeCacheMax / shape.blockSize) + 2 * deviceCount
         buffers = try WriteBuffers(
@@ -125,14 +128,37 @@ final class LogCore: @unchecked Sendable {
         for waiter in waiters { mails[waiter.shard].put(waiter.tag, error) }
     }
 
+    // ---- Writes that whoever polls next takes over ----
+
+    private func leave(_ writes: [GroupWrite]) {
+        guard !writes.isEmpty else { return }
+        leftWrites.withLock { $0 += writes }
+        apus_store_release_u64(words + 40, 1)
+        for mail in mails.withLock({ $0 }) { mail.wake() }
+    }
+
+    var hasLeftWrites: Bool { apus_load_relaxed_u64(words + 40) == 1 }
+
+    func takeLeftWrites() -> [GroupWrite] {
+        leftWrites.withLock { writes in
+            defer { writes = [] }
+            apus_store_release_u64(words + 40, 0)
+            return writes
+        }
+    }
+
     // ---- Trouble ----
 
     /// Gives a device up: it is written to no more, what is not in memory cannot be read.
     func fence(_ device: LogDevice, _ reason: String) {
-        let waiters: [CommitWaiter]? = device.locked { device.fence(reason) ? device.takeWaiters() : nil }
+        let waiters: [CommitWaiter]? = device.locked { device.giveUp(reason) ? device.takeWaiters() : nil }
         guard let waiters else { return }
+        // What belongs there goes to the others from now on, and must count as newer than anything there: into blocks that
+        // are opened after its last one.
+        for other in present where other !== device { leave(other.endFreshBlock()) }
+        device.figures.set(.isFenced, 1)
         let rest = present.filter { !$0.isFenced }.count
-        log("device \(device.path) is given up: \(reason); \(rest) of \(devices.count) devices are left."
+        warn("device \(device.path) is given up: \(reason); \(rest) of \(devices.count) devices are left."
             + " Records on it answer 1 until the node is started again with the device in order")
         if settings.stopsOnFailure { failure.withLock { $0 = "device \(device.path) has failed: \(reason)" } }
         tell(waiters, .device(errno: DeviceErrno.inputOutput, operation: "write to \(device.path)"))
@@ -141,11 +167,15 @@ final class LogCore: @unchecked Sendable {
     /// Reads that fail one after the other, with none between that went well, before a device is given up.
     private static let readErrorsMax = 16
 
-    func readFailed(_ device: LogDevice, _ errno: Int32) {
+    func readFailed(_ device: LogDevice, _ errno: Int32, block: Int, unit: Int) {
         device.figures.add(.readErrors, 1)
+        // One bad place that is asked for again and again is no bad device.
+        let place = block << 24 | unit
+        guard device.figures[.lastBadPlace] != place || device.figures[.readErrorsInARow] == 0 else { return }
+        device.figures.set(.lastBadPlace, place)
         device.figures.add(.readErrorsInARow, 1)
         let count = device.figures[.readErrorsInARow]
-        if count == 1 { log("a read from \(device.path) failed with error \(errno)") }
+        if count == 1 { warn("a read from \(device.path) failed with error \(errno)") }
         if count >= LogCore.readErrorsMax { fence(device, "\(count) reads in a row failed, the last with error \(errno)") }
     }
 
@@ -162,9 +192,9 @@ final class LogCore: @unchecked Sendable {
             count += 1
             return count
         }
-        if number < LogCore.damageLinesMax { log(line()) }
+        if number < LogCore.damageLinesMax { warn(line()) }
         if number == LogCore.damageLinesMax {
-            log("more damaged places are counted (namespace statistics damaged_blocks, damaged_images), not named")
+            warn("more damaged places are counted (namespace statistics damaged_blocks, damaged_images), not named")
         }
     }
 }

@@ -251,7 +251,9 @@ final class LogDevice: @unchecked Sendable {
         let line = lines[Int(retired.number)]
         guard streams[0].durableCount >= line.neededFresh, streams[1].durableCount >= line.neededMoved else { return false }
         return retired.foreignNeeds.indices.allSatisfy { slot in
-            core.device(slot)?.figures.isDurable(retired.foreignNeeds[slot]) ?? true
+            // A device that was given up confirms nothing any more: waiting for it would be for ever.
+            guard let other = core.device(slot), !other.isFenced else { return true }
+            return other.figures.isDurable(retired.foreignNeeds[slot])
         }
     }
 
@@ -306,11 +308,15 @@ final class LogDevice: @unchecked Sendable {
         return ended
     }
 
-    /// Gives the device up. False: it was before. Under the lock.
-    func fence(_ reason: String) -> Bool {
+    /// No block is opened, sealed or confirmed any more. Under the lock.
+    var isGivenUp: Bool { fencedBecause != nil }
+
+    /// Gives the device up; what waits for it is written off. False: it was before. Under the lock.
+    func giveUp(_ reason: String) -> Bool {
         guard fencedBecause == nil else { return false }
         fencedBecause = reason
-        figures.add(.isFenced, 1)
+        core.addUnwritten(-figures[.unwrittenBytes])
+        figures.set(.unwrittenBytes, 0)
         return true
     }
 }

@@ -39,7 +39,7 @@ struct LogOpening {
         let found = survey.look(isLookedAt: false)
         for one in found { if let device = one.device { try ControlChannel(device, path: one.path).flush() } }
         let plan = try plan(found)
-        for note in plan.notes { request.log(note) }
+        for note in plan.notes { request.warn(note) }
         return try make(plan)
     }
 
@@ -70,6 +70,9 @@ struct LogOpening {
         }
         for (number, path) in paths.enumerated() where paths[..<number].contains(path) {
             problems.append("\(path) is named twice")
+        }
+        for path in paths where path.contains(where: { ";'\"".contains($0) }) {
+            problems.append("\(path) cannot be the path of a device: avoid ; and quotes")
         }
         if !Superblock.holds(identity(session: 0)) { problems.append("the name of the namespace is too long") }
         guard problems.isEmpty else { throw .settings(problems.joined(separator: "; ")) }
@@ -110,7 +113,7 @@ struct LogOpening {
         tell(plan, controls)
         let core = try LogCore(
             settings, identity: UInt32(truncatingIfNeeded: common.setIdentity), deviceCount: controls.count,
-            opener: opener, log: request.log)
+            opener: opener, log: request.log, warn: request.warn)
         core.nextSequence = common.sequenceFloor - LogOpening.sequencesOfSession
         var devices: [LogDevice?] = Array(repeating: nil, count: plan.slotCount + plan.added.count)
         for control in controls {
@@ -176,7 +179,7 @@ struct LogOpening {
                 + " \(plan.slotCount + plan.added.count) devices by \(paths); new records spread over all of them")
         }
         if settings.startsEmpty, !plan.members.isEmpty {
-            request.log("namespace \(request.namespace): COLD-START-EMPTY: all records on its devices are forgotten for"
+            request.warn("namespace \(request.namespace): COLD-START-EMPTY: all records on its devices are forgotten for"
                 + " ever; take cold-start-empty out of the configuration now")
         }
     }

@@ -174,6 +174,8 @@ struct ScanSegment {
                 spoiledCount += 1
                 continue
             }
+            // Before the visit: another thread may be told at once that this image was replaced.
+            if kind == .cold { device.addLive(loaded.block, image.units) }
             let decision = visit(
                 ScannedImage(
                     digest: digest,
@@ -185,16 +187,16 @@ struct ScanSegment {
         noteDamage(loaded, walker, spoiledCount, sequence)
     }
 
+    /// At a cold start the image counts as live already.
     private mutating func follow(_ decision: ScanDecision, _ device: LogDevice, _ block: Int, _ image: WalkedImage) {
+        if case .stop = decision { isStopped = true }
+        guard kind == .cold else { return }
         switch decision {
-        case .stop: isStopped = true
-        case .live where kind == .cold: device.addLive(block, image.units)
-        case .replaces(let location, let byteCount) where kind == .cold:
-            device.addLive(block, image.units)
-            if let other = core.device(LogLayout.device(of: location)) {
-                other.removeLive(other.layout.block(of: location), LogFormat.units(byteCount))
-            }
-        case .live, .replaces, .stale: break
+        case .live: break
+        case .replaces(let location, let byteCount):
+            guard let other = core.device(LogLayout.device(of: location)) else { return }
+            other.removeLive(other.layout.block(of: location), LogFormat.units(byteCount))
+        case .stale, .stop: device.removeLive(block, image.units)
         }
     }
 

@@ -81,7 +81,8 @@ struct LogSettings {
         SettingSchema("disable-odsync", .boolean, default: "false",
             help: "writes are made durable by a flush where needed, not each by itself"),
         SettingSchema("defrag-lwm-pct", .integer(1...99), default: "50",
-            help: "a write block is defragmented only if less than this percentage of it is live; up to 95 when blocks run short"),
+            help: "a write block is defragmented only if less than this percentage of it is live;"
+                + " up to 95 when blocks run short"),
         SettingSchema("defrag-free-target-pct", .integer(1...90), default: "10",
             help: "defragmentation rests while more than this percentage of the write blocks is free"),
         SettingSchema("cold-start-empty", .boolean, default: "false",
@@ -109,10 +110,11 @@ struct LogSettings {
         SettingSchema("enable-benchmarks-storage", .boolean, default: "false", hasEffect: false,
             help: "no storage histograms yet"),
         SettingSchema("evict-used-pct", .integer(0...100), default: "0", hasEffect: false, help: "no eviction yet"),
-        SettingSchema("serialize-tomb-raider", .boolean, default: "false", hasEffect: false, help: "no tombstones yet"),
+        SettingSchema("serialize-tomb-raider", .boolean, default: "false", hasEffect: false,
+            help: "no tomb raider yet: tombstones are removed at a start"),
         SettingSchema("sindex-startup-device-scan", .boolean, default: "false", hasEffect: false,
             help: "no secondary indexes yet"),
         SettingSchema("tomb-raider-sleep", .integer(0...4_294_967_295), default: "1000", hasEffect: false,
-            help: "no tombstones yet"),
+            help: "no tomb raider yet: tombstones are removed at a start"),
     ]
 }

@@ -27,9 +27,10 @@ private struct LateCopy {
 /// Shard's thread only.
 final class LogShard: BackendShard {
     static let queueDepth = 1024
-    private static let never = UInt64.max
+    private static let queueDepthMin = 32
+    private static let operationsMax = 16_384
+    static let never = UInt64.max
     private static let writeAttemptsMax: UInt8 = 3
-    private static let upkeepMilliseconds: UInt64 = 500
 
     let core: LogCore
     let number: Int
@@ -52,11 +53,13 @@ final class LogShard: BackendShard {
     private var waitingWrites: [GroupWrite] = []
     private var prepared: [Bool]
     /// When a group that this shard began is due to be written.
-    private var flushDue = LogShard.never
-    private var nextUpkeep: UInt64 = 0
+    var flushDue = LogShard.never
+    var nextUpkeep: UInt64 = 0
     private(set) var nowMilliseconds: UInt64 = 0
-    private var fencedSeen = 0
+    var fencedSeen = 0
     var defrag = DefragWork()
+    /// What was appended last, and where: it is often what is committed next.
+    private var lastAppend = (digest: Digest(low: 0, middle: 0, high: 0), slot: -1)
     /// `LogCanary.publishesEarly`, and what is copied late because of it.
     private let publishesEarly: Bool
     private var lateCopies: [LateCopy] = []
@@ -74,8 +77,10 @@ final class LogShard: BackendShard {
         prepared = Array(repeating: false, count: core.buffers.count)
         do throws(DeviceError) {
             let present = core.present
+            // Together not more than a ring takes.
+            let depth = max(LogShard.queueDepthMin, min(LogShard.queueDepth, LogShard.operationsMax / max(present.count, 1)))
             let made = try core.opener.makeQueues(
-                present.map(\.device), depth: LogShard.queueDepth,
+                present.map(\.device), depth: depth,
                 wake: DeviceWake(descriptor: request.wakeDescriptor, call: request.wake))
             var bySlot: [(any DeviceQueue)?] = Array(repeating: nil, count: core.devices.count)
             for (device, queue) in zip(present, made) { bySlot[device.slot] = queue }
@@ -104,8 +109,9 @@ final class LogShard: BackendShard {
             throw .device(errno: DeviceErrno.inputOutput, operation: "append: every device was given up")
         }
         let units = LogFormat.units(image.count)
-        let place = try reserve(units, device, device.streams[0])
+        let place = try reserve(units, device, device.streams[0], isDelete: stream == .deleted)
         let block = core.buffers[place.buffer].block
+        lastAppend = (digest, device.slot)
         device.addLive(block, units)
         if publishesEarly {
             lateCopies.append(LateCopy(image: Array(image), place: place, device: device, block: block))
@@ -136,12 +142,14 @@ final class LogShard: BackendShard {
     }
 
     /// Units of the open block of a stream, which may become a new block.
-    func reserve(_ units: Int, _ device: LogDevice, _ stream: LogStream) throws(StorageError) -> Reserved {
+    func reserve(
+        _ units: Int, _ device: LogDevice, _ stream: LogStream, isDelete: Bool = false
+    ) throws(StorageError) -> Reserved {
         while true {
             if let place = stream.reserve(units) { return place }
             var writes: [GroupWrite] = []
             do throws(StorageError) {
-                try device.openBlock(stream, units: units, writes: &writes)
+                try device.openBlock(stream, units: units, isDelete: isDelete, writes: &writes)
             } catch {
                 for write in writes { submit(write) }
                 throw error
@@ -264,10 +272,14 @@ final class LogShard: BackendShard {
 
     func commit(_ digest: Digest, tag: Tag) throws(StorageError) -> DoneAnswer {
         guard !core.isClosed else { throw .closed }
-        guard let device = core.home(digest) else {
+        // Where it was appended, even if that device was given up meanwhile.
+        guard let device = lastAppend.digest == digest ? core.device(lastAppend.slot) : core.home(digest) else {
             throw .device(errno: DeviceErrno.inputOutput, operation: "commit: every device was given up")
         }
-        let (isPending, write) = device.locked { () -> (Bool, GroupWrite?) in
+        let (isPending, write) = try device.locked { () throws(StorageError) -> (Bool, GroupWrite?) in
+            guard !device.isGivenUp else {
+                throw .device(errno: DeviceErrno.inputOutput, operation: "commit on \(device.path), which was given up")
+            }
             let needed = device.streams[0].neededCount
             guard device.streams[0].durableCount < needed else { return (false, nil) }
             device.wait(CommitWaiter(needed: needed, shard: number, tag: tag))
@@ -279,7 +291,7 @@ final class LogShard: BackendShard {
         return .pending
     }
 
-    private func startFlush(_ device: LogDevice) {
+    func startFlush(_ device: LogDevice) {
         guard device.beginFlush() else { return }
         let operation = ShardOperation(kind: .flush, device: device.slot, startedMilliseconds: nowMilliseconds)
         if !submit(.flush, operation, device.slot) { core.tell(device.flushed(false), nil) }
@@ -301,6 +313,7 @@ final class LogShard: BackendShard {
         if nowMilliseconds >= flushDue { flushOld() }
         if nowMilliseconds >= nextUpkeep { upkeep() }
         for (tag, error) in mail.take() { end(tag, error) }
+        if core.hasLeftWrites { for write in core.takeLeftWrites() { submit(write) } }
         if !waitingWrites.isEmpty { retryWrites() }
         if !lateReads.isEmpty { readLate() }
         guard !ended.isEmpty else { return }
@@ -365,8 +378,12 @@ final class LogShard: BackendShard {
         case .read: finishRead(operation, device, errno)
         case .write: finishWrite(operation, device, errno)
         case .flush:
-            if errno != nil { device.figures.add(.writeErrors, 1) }
-            core.tell(device.flushed(errno == nil), nil)
+            if let errno {
+                // What it was to make last may be lost already: another flush that goes well would prove nothing.
+                device.figures.add(.writeErrors, 1)
+                return core.fence(device, "a flush failed with error \(errno)")
+            }
+            core.tell(device.flushed(true), nil)
             startFlush(device)
         case .victim: finishVictim(operation, device, errno)
         case .free: preconditionFailure("a free operation has ended")
@@ -376,7 +393,7 @@ final class LogShard: BackendShard {
     private func finishRead(_ operation: ShardOperation, _ device: LogDevice, _ errno: Int32?) {
         finishedReads.append((operation.device, operation.block, operation.memory))
         if let errno {
-            core.readFailed(device, errno)
+            core.readFailed(device, errno, block: operation.block, unit: operation.unit)
             guard !operation.isOrphan else { return }
             let error = StorageError.device(errno: errno, operation: "read from \(device.path)")
             return ended.append(EndedOperation(tag: operation.tag, kind: .failed, error: error))
@@ -400,10 +417,10 @@ final class LogShard: BackendShard {
                 return core.fence(
                     device, "writing \(write.byteCount) bytes failed \(write.attempts) times with error \(errno)")
             }
-            core.log("writing \(write.byteCount) bytes to \(device.path) failed with error \(errno): trying again")
+            core.warn("writing \(write.byteCount) bytes to \(device.path) failed with error \(errno): trying again")
             return waitingWrites.append(write)
         }
-        guard !device.isFenced else { return }
+        core.readWentWell(device)
         let (done, next) = device.written(write)
         core.tell(done, nil)
         if let next { submit(next) }
@@ -433,57 +450,6 @@ final class LogShard: BackendShard {
             } catch {
                 ended.append(EndedOperation(tag: read.tag, kind: .failed, error: error))
             }
-        }
-    }
-
-    // ---- What time brings ----
-
-    /// Has groups written that are as old as `flush-max-ms` allows.
-    private func flushOld() {
-        flushDue = LogShard.never
-        for device in core.present {
-            for stream in device.streams {
-                let born = apus_load_acquire_u64(stream.born)
-                guard born != .max else { continue }
-                if nowMilliseconds >= born + core.settings.flushMaxMilliseconds {
-                    if let group = device.locked({ device.seal(stream) }) { submit(group) }
-                } else {
-                    flushDue = min(flushDue, born + core.settings.flushMaxMilliseconds)
-                }
-            }
-        }
-    }
-
-    /// Now and then: devices that do not answer, operations of devices that were given up, blocks that can be free.
-    private func upkeep() {
-        nextUpkeep = nowMilliseconds + LogShard.upkeepMilliseconds
-        guard !core.isClosed else { return }
-        var stalled = -1
-        let limit = core.settings.stallMilliseconds
-        operations.forEach { operation in
-            if !operation.isOrphan, operation.startedMilliseconds + limit < nowMilliseconds { stalled = operation.device }
-        }
-        if stalled >= 0, let device = core.device(stalled), !device.isFenced {
-            core.fence(device, "an operation has not been answered for more than \(limit) ms")
-        }
-        let fenced = core.present.filter(\.isFenced).count
-        if fenced > fencedSeen { orphan() }
-        fencedSeen = fenced
-        for device in core.present where device.figures[.retiredBlocks] > 0 {
-            device.locked { device.reclaim() }
-            startFlush(device)
-        }
-    }
-
-    /// Whoever waits for a device that was given up is told.
-    private func orphan() {
-        operations.forEach { operation in
-            guard !operation.isOrphan, core.device(operation.device)?.isFenced == true else { return }
-            operation.isOrphan = true
-            guard operation.kind == .read else { return }
-            let error = StorageError.device(
-                errno: DeviceErrno.inputOutput, operation: "read from a device that was given up")
-            ended.append(EndedOperation(tag: operation.tag, kind: .failed, error: error))
         }
     }
 }

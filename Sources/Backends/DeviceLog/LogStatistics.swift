@@ -17,6 +17,8 @@ extension DeviceLogBackend {
             all.movedImages += UInt64(device.figures[.movedImages])
             all.compactedBlocks += UInt64(device.figures[.defraggedBlocks])
         }
+        let missing = core.devices.count - core.present.count
+        all.lostPlaces = UInt64(missing + core.present.reduce(0) { $0 + $1.figures[.damagedBlocks] + $1.figures[.isFenced] })
         all.pressure = core.pressure
         all.scanDoneBytes = figures.doneBytes
         all.scanTotalBytes = figures.totalBytes

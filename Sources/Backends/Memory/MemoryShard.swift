@@ -48,7 +48,7 @@ final class MemoryShard: BackendShard {
         let offset: Int
         if size > BlockTable.blockSize {
             offset = try takeSpan(size)
-        } else if stream == .fresh {
+        } else if stream != .moved {
             offset = try place(size, &fresh, reserve: reserveBlocks)
         } else {
             offset = try place(size, &moved, reserve: 0)

@@ -17,11 +17,14 @@ public struct MountRequest: Sendable {
     public let defaultDirectory: String
     /// Lines for the operator. Any thread.
     public let log: @Sendable (String) -> Void
+    /// Lines about what he has to do something about. Any thread.
+    public let warn: @Sendable (String) -> Void
 
     /// Joins the parts.
     public init(
         namespace: String, engine: String, settings: BackendSettings, requirements: Requirements,
-        defaultDirectory: String, log: @escaping @Sendable (String) -> Void
+        defaultDirectory: String, log: @escaping @Sendable (String) -> Void,
+        warn: (@Sendable (String) -> Void)? = nil
     ) {
         self.namespace = namespace
         self.engine = engine
@@ -29,6 +32,7 @@ public struct MountRequest: Sendable {
         self.requirements = requirements
         self.defaultDirectory = defaultDirectory
         self.log = log
+        self.warn = warn ?? log
     }
 }
 
@@ -166,6 +170,7 @@ public struct Mount: Sendable {
             OpenRequest(
                 namespace: request.namespace, settings: settings, agreement: agreement,
                 directory: directory?.dataPath ?? "", storedFormat: directory?.storedFormat, log: request.log,
+                warn: request.warn,
                 openPart: { (setting) throws(StorageError) in try openPart(request, settings, setting) }))
         guard descriptor.capabilities.contains(.blocking) else { return inner }
         do throws(StorageError) {

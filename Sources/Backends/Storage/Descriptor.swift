@@ -78,6 +78,8 @@ public struct OpenRequest: Sendable {
     public let storedFormat: Int
     /// Writes a line to the node's log: an operator reads it. Any thread.
     public let log: @Sendable (String) -> Void
+    /// The same for what an operator has to do something about.
+    public let warn: @Sendable (String) -> Void
     /// Opens the backend that the setting of this name, a `SettingSchema.Kind.backend`, has picked: ready to use, on
     /// storage threads if it is blocking. The caller owns it and closes it.
     public let openPart: @Sendable (String) throws(StorageError) -> any Backend
@@ -86,6 +88,7 @@ public struct OpenRequest: Sendable {
     public init(
         namespace: String, settings: BackendSettings, agreement: Agreement, directory: String = "",
         storedFormat: Int? = nil, log: @escaping @Sendable (String) -> Void,
+        warn: (@Sendable (String) -> Void)? = nil,
         openPart: @escaping @Sendable (String) throws(StorageError) -> any Backend = { (name) throws(StorageError) in
             throw .unsupported("no setting '\(name)' picks a backend")
         }
@@ -96,6 +99,7 @@ public struct OpenRequest: Sendable {
         self.directory = directory
         self.storedFormat = storedFormat ?? agreement.format
         self.log = log
+        self.warn = warn ?? log
         self.openPart = openPart
     }
 }

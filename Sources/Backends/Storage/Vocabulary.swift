@@ -36,6 +36,9 @@ public enum Stream: UInt8, Sendable, BitwiseCopyable {
     case fresh
     /// Moved by the backend's own compaction.
     case moved
+    /// Says that a record was deleted: written like fresh ones, and let in where there is no room for those, so that
+    /// deletes can make room.
+    case deleted
 }
 
 /// What can go wrong in a backend. A value, never a trap: the engine turns it into a result code and a log
@@ -194,6 +197,8 @@ public struct BackendStatistics: Sendable {
     public var scanDoneBytes: UInt64 = 0
     /// See `scanDoneBytes`.
     public var scanTotalBytes: UInt64 = 0
+    /// Devices, blocks or the like that could not be read, wholly or in part: records may be missing.
+    public var lostPlaces: UInt64 = 0
     /// Set if the node has to stop, by the backend's settings: why, for the log.
     public var fatal: String?
     /// Figures of the backend's own, shown in `namespace/<ns>` under `backend.<name>`; names that begin with

@@ -8,7 +8,7 @@ internal import CBase
 /// member's turns are told by its own.
 package final class TurnEpochs: @unchecked Sendable {
     /// Most members.
-    package static let membersMax = 256
+    package static let membersMax = 1024
     private static let asleep = UInt64.max
     private static let wordsPerLine = 8
     // Line 0: epoch; line 1: how many members there are; then a line for each member.
@@ -54,7 +54,8 @@ package final class TurnEpochs: @unchecked Sendable {
     package var oldest: UInt64 {
         apus_fence()
         var oldest = TurnEpochs.asleep
-        for member in 0..<Int(apus_load_acquire_u64(words + TurnEpochs.wordsPerLine)) {
+        let count = min(Int(apus_load_acquire_u64(words + TurnEpochs.wordsPerLine)), TurnEpochs.membersMax)
+        for member in 0..<count {
             oldest = min(oldest, apus_load_acquire_u64(line(member)))
         }
         return oldest

@@ -108,8 +108,8 @@ package final class ColdStart: @unchecked Sendable {
         return place(entry, scanned, namespace.counters[worker])
     }
 
-    /// Digests come some visits early: each is fetched in two steps, what leads to its place first, then, half of the way later,
-    /// the place itself.
+    /// Digests come some visits early: each is fetched in two steps, what leads to its place first, then, half of the
+    /// way later, the place itself.
     private func prefetch(_ digest: Digest, _ worker: Int) {
         guard worker < ColdStart.workersMax else { return }
         let ring = upcoming + worker * ColdStart.ringSize
@@ -156,19 +156,21 @@ package final class ColdStart: @unchecked Sendable {
 
     // ---- Tombstones ----
 
-    /// Everything is read: tombstones that hold nothing down any more are left to the reactors to remove. Once, on
-    /// one thread.
-    package func settleTombstones() {
+    /// Everything is read: tombstones that hold nothing down any more are left to the reactors to remove, unless something
+    /// could not be read (`isComplete` is false), which they may hold down. Once, on one thread, after all visits.
+    package func settleTombstones(isComplete: Bool = true) {
         guard namespace.tombstoneCount > 0 else { return }
         let room = UnsafeMutableBufferPointer<IndexedRecord>.allocate(capacity: 256)
         defer { room.deallocate() }
-        var needless: [Digest] = []
+        var needless: [NeedlessTombstones.One] = []
         for number in 0..<PartitionID.count {
             let partition = PartitionID(UInt16(number))
             var cursor = IndexCursor()
             while !cursor.isDone {
                 for record in room[..<namespace.index.slice(partition, &cursor, into: room)] {
-                    if record.entry.kind == .tombstone { needless.append(record.digest) }
+                    if record.entry.kind == .tombstone, isComplete {
+                        needless.append(NeedlessTombstones.One(digest: record.digest, location: record.entry.location))
+                    }
                     if record.entry.kind == .raiderTombstone, let reference = namespace.index.find(record.digest) {
                         namespace.index.setKind(reference, .tombstone)
                     }

@@ -38,6 +38,8 @@ package final class NamespaceShard {
     let number: Int
     let log: @Sendable (String) -> Void
     private let nameBytes: UnsafeRawBufferPointer
+    private var lastFailure: StorageError?
+    private var failureCount = 0
 
     init(
         namespace: Namespace, number: Int, reactor: Int, backend: any BackendShard, scratch: Scratch,
@@ -115,9 +117,18 @@ package final class NamespaceShard {
         case .overloaded: return .deviceOverload
         case .tooLarge: return .recordTooBig
         case .corrupt, .device, .closed, .settings, .medium, .unsupported:
-            log("namespace \(namespace.settings.name): storage failed: \(error.text)")
+            logFailure(error)
             return .unknown
         }
+    }
+
+    /// A medium that fails fails for every request: the same error is logged the 1st, 2nd, 4th, 8th time and so on.
+    private func logFailure(_ error: StorageError) {
+        failureCount = error == lastFailure ? failureCount + 1 : 1
+        lastFailure = error
+        guard failureCount.nonzeroBitCount == 1 else { return }
+        let times = failureCount > 1 ? " (\(failureCount) times)" : ""
+        log("namespace \(namespace.settings.name): storage failed\(times): \(error.text)")
     }
 
     /// Starts fetching what a look-up of `digest` will touch first. Stage one of three.

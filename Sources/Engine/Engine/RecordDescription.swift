@@ -15,7 +15,8 @@ extension Namespace {
         let places = backend.locating?.place(of: location) ?? []
         let setName = entry.setID == 0 ? "" : sets.name(of: entry.setID).text
         return [
-            ("digest", "\(digest)"), ("partition", "\(digest.partition.number)"), ("set", setName),
+            ("digest", "\(digest)"), ("kind", entry.kind == .live ? "record" : "tombstone"),
+            ("partition", "\(digest.partition.number)"), ("set", setName),
             ("generation", "\(entry.generation)"), ("last-update-time", Namespace.unixText(entry.lastUpdate)),
             ("void-time", entry.voidTime == 0 ? "never" : "\(UInt64(entry.voidTime) + RecordTime.epochUnixSeconds)"),
             ("size", "\(entry.byteCount)"), ("key-stored", "\(entry.isKeyStored)"), ("write-under-way", "\(isClaimed)"),

@@ -10,10 +10,15 @@ internal import Wire
 
 /// Tombstones that nothing older is left for. Any thread.
 final class NeedlessTombstones: Sendable {
-    private let digests = Mutex<[Digest]>([])
+    /// The record may have been written and deleted again since: only the tombstone at that place is meant.
+    struct One {
+        let digest: Digest
+        let location: UInt64
+    }
+    private let digests = Mutex<[One]>([])
     private let count = Atomic(0)
 
-    func add(_ more: [Digest]) {
+    func add(_ more: [One]) {
         digests.withLock { $0 += more }
         count.add(more.count, ordering: .sequentiallyConsistent)
     }
@@ -21,7 +26,7 @@ final class NeedlessTombstones: Sendable {
     var isEmpty: Bool { count.load(ordering: .relaxed) == 0 }
 
     /// Some of them, to be removed by the caller.
-    func take(_ most: Int) -> [Digest] {
+    func take(_ most: Int) -> [One] {
         let taken = digests.withLock { digests in
             let taken = Array(digests.suffix(most))
             digests.removeLast(taken.count)
@@ -63,12 +68,13 @@ extension NamespaceShard {
     /// Removes some tombstones that are needless. True: there may be more.
     func removeNeedlessTombstones() -> Bool {
         guard keepsTombstones, !namespace.needlessTombstones.isEmpty else { return false }
-        for digest in namespace.needlessTombstones.take(NamespaceShard.tombstonesPerSlice) {
+        for one in namespace.needlessTombstones.take(NamespaceShard.tombstonesPerSlice) {
+            let digest = one.digest
             partitions.lock(digest.partition)
             // A write that is under way replaces it anyway.
             if partitions.owner(of: digest) == nil, let reference = index.find(digest) {
                 let held = index.entry(reference)
-                if held.kind == .tombstone {
+                if held.kind == .tombstone, held.location == one.location {
                     index.remove(reference, partition: digest.partition)
                     backend.release(digest, at: Location(rawValue: held.location), byteCount: held.byteCount)
                     counters.changeSet(held, by: -1)

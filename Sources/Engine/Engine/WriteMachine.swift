@@ -249,7 +249,8 @@ extension NamespaceShard {
         let image = UnsafeRawBufferPointer(start: scratch.image, count: Envelope.byteCount(at: scratch.image))
         do throws(StorageError) {
             let answer = try backend.append(
-                slot.pointee.digest, image, stream: .fresh, tag: Tag(rawValue: UInt64(UInt(bitPattern: slot))))
+                slot.pointee.digest, image, stream: slot.pointee.isTombstone ? .deleted : .fresh,
+                tag: Tag(rawValue: UInt64(UInt(bitPattern: slot))))
             guard case .placed(let location) = answer else { return .pending }
             slot.pointee.next.location = location.rawValue
             return .done

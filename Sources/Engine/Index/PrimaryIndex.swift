@@ -146,8 +146,8 @@ package final class PrimaryIndex: @unchecked Sendable {
         apus_prefetch(root + 64)
     }
 
-    /// Starts fetching the entry that the next new record in a digest's partition will be written to, whose state should have
-    /// arrived; its number. Any thread, no lock: a hint.
+    /// Starts fetching the entry that the next new record in a digest's partition will be written to, whose state
+    /// should have arrived; its number. Any thread, no lock: a hint.
     package func prefetchNewEntry(_ digest: Digest) -> Int {
         let state = states + Int(digest.partition.number)
         let number = state.pointee.freeEntry != 0 ? Int(state.pointee.freeEntry) - 1 : Int(state.pointee.nextEntry)

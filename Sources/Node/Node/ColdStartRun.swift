@@ -73,10 +73,16 @@ final class ColdStartRun: @unchecked Sendable {
             log.info(.storage, "{\(name)} cold start: given up after \(start.visited) images, the node is to stop")
             return false
         }
-        start.settleTombstones()
+        let lost = namespace.backend.statistics.lostPlaces
+        start.settleTombstones(isComplete: lost == 0)
         let seconds = Double(SystemClock.monotonic().nanoseconds(since: begun.monotonic) / 1_000_000) / 1000
-        log.info(.storage, "{\(name)} cold start: \(namespace.objectCount) records from \(start.visited) images"
-            + " (\(start.bytes >> 20) MB) in \(seconds) s; expired \(start.expired), damaged \(start.damaged)")
+        let summary = "{\(name)} cold start: \(namespace.objectCount) records from \(start.visited) images"
+            + " (\(start.bytes >> 20) MB) in \(seconds) s; expired \(start.expired), damaged \(start.damaged)"
+        if start.damaged == 0, lost == 0 {
+            log.info(.storage, summary)
+        } else {
+            log.warning(.storage, summary + (lost > 0 ? "; \(lost) places of the medium could not be read, see above" : ""))
+        }
         guard start.refused == 0 else {
             throw StartError("namespace \(name): \(start.refused) records have no room in the index, or there are too many"
                 + " sets; they are still on the medium")
@@ -135,7 +141,6 @@ final class ColdStartRun: @unchecked Sendable {
     private var part: (percent: UInt64, secondsLeft: Int)? {
         let figures = namespace.backend.statistics
         guard figures.scanTotalBytes > 0, figures.scanDoneBytes > 0 else { return nil }
-        start.settleTombstones()
         let seconds = Double(SystemClock.monotonic().nanoseconds(since: begun)) / 1e9
         let left = figures.scanTotalBytes - min(figures.scanDoneBytes, figures.scanTotalBytes)
         return (

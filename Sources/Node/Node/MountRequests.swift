@@ -6,14 +6,15 @@ internal import Storage
 enum MountRequests {
     /// One for each namespace. `log` takes lines of the backends.
     static func all(
-        _ configuration: NodeConfiguration, log: @escaping @Sendable (String) -> Void = { _ in }
+        _ configuration: NodeConfiguration, log: @escaping @Sendable (String) -> Void = { _ in },
+        warn: @escaping @Sendable (String) -> Void = { _ in }
     ) -> [MountRequest] {
         configuration.namespaces.map { namespace in
             MountRequest(
                 namespace: namespace.name, engine: namespace.storageEngine, settings: namespace.storageSettings,
                 requirements: requirements(namespace),
                 defaultDirectory: configuration.service.workDirectory + "/data/" + namespace.name,
-                log: { log("{\(namespace.name)} \($0)") })
+                log: { log("{\(namespace.name)} \($0)") }, warn: { warn("{\(namespace.name)} \($0)") })
         }
     }
 

@@ -55,7 +55,8 @@ final class RunningNode {
 
     /// Opens everything; the node serves when this returns true. False: a signal has asked to stop before that.
     func open(_ signals: SignalSet) throws(StartError) -> Bool {
-        let requests = MountRequests.all(configuration, log: { [log] in log.info(.storage, $0) })
+        let requests = MountRequests.all(
+            configuration, log: { [log] in log.info(.storage, $0) }, warn: { [log] in log.warning(.storage, $0) })
         let problems = Mount(registry).problems(requests)
         guard problems.isEmpty else { throw StartError(problems.joined(separator: "\napus: ")) }
         try startReactors()

@@ -38,7 +38,7 @@ enum FileRoom {
     /// Allocates a file from its beginning to `byteCount`; 0 or an errno.
     static func allocate(_ descriptor: Int32, from now: Int, to byteCount: Int) -> Int32 {
         // Trying would fill the file system for a moment, and others would find it full.
-        let free = apus_free_byte_count(descriptor, true)
+        let free = apus_free_byte_count(descriptor, false)
         if free >= 0, byteCount - now > Int(free) { return ENOSPC }
         while apus_allocate(descriptor, Int64(byteCount)) != 0 {
             if errno != EINTR { return errno }
