@@ -122,7 +122,7 @@ private func count(_ percent: Int, blocks: Int, blockSize: Int, averageSize: Int
         for block in 0..<blocks {
             device.locked { _ = device.takeFree(reserve: 0) }
             device.addLive(block, Int.random(in: 1...31, using: &random))
-            device.blockClosed(block)
+            device.closeBlock(block)
         }
         device.locked { for block in 0..<40 { device.giveBackFree(block) } }
         var left = (0..<blocks).filter { device.liveUnits($0) < 16 }.map { device.liveUnits($0) }.sorted()

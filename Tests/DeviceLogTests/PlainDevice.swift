@@ -58,12 +58,4 @@ struct PlainOpener: DeviceOpener {
     let device: PlainDevice
 
     func open(_ request: DeviceRequest) throws(DeviceOpenError) -> any BlockDevice { device }
-
-    func makeQueues(
-        _ devices: [any BlockDevice], depth: Int, wake: DeviceWake
-    ) throws(DeviceError) -> [any DeviceQueue] {
-        var queues: [any DeviceQueue] = []
-        for device in devices { queues.append(try device.makeQueue(depth: depth, wake: wake.call)) }
-        return queues
-    }
 }

@@ -77,15 +77,6 @@ final class SimulatedOpener: DeviceOpener {
         }
     }
 
-    func makeQueues(
-        _ devices: [any BlockDevice], depth: Int, wake: DeviceWake
-    ) throws(DeviceError) -> [any DeviceQueue] {
-        var queues: [any DeviceQueue] = []
-        for device in devices { queues.append(try device.makeQueue(depth: depth, wake: wake.call)) }
-        guard let first = queues.first else { return [] }
-        return [FirstQueue(first, others: Array(queues.dropFirst()))] + queues.dropFirst()
-    }
-
     // ---- Power failures ----
 
     /// The next crash comes when `operations` more have been submitted on any device; that one is under way then.
@@ -162,24 +153,4 @@ private final class WatchedQueue: DeviceQueue {
 
     func poll(_ receive: (DeviceCompletion) -> Void) { inner.poll(receive) }
     func wait() { inner.wait() }
-}
-
-/// Polls for all queues that were made together.
-private final class FirstQueue: DeviceQueue {
-    private let own: any DeviceQueue
-    private let others: [any DeviceQueue]
-
-    init(_ own: any DeviceQueue, others: [any DeviceQueue]) {
-        self.own = own
-        self.others = others
-    }
-
-    func submit(_ operation: DeviceOperation, tag: UInt64) throws(DeviceError) { try own.submit(operation, tag: tag) }
-
-    func poll(_ receive: (DeviceCompletion) -> Void) {
-        own.poll(receive)
-        for other in others { other.poll(receive) }
-    }
-
-    func wait() {}
 }

@@ -86,15 +86,6 @@ final class CrashMedium: DeviceOpener {
         }
         return MediumDevice(devices[number], self)
     }
-
-    func makeQueues(
-        _ devices: [any BlockDevice], depth: Int, wake: DeviceWake
-    ) throws(DeviceError) -> [any DeviceQueue] {
-        var queues: [any DeviceQueue] = []
-        for device in devices { queues.append(try device.makeQueue(depth: depth, wake: wake.call)) }
-        guard let first = queues.first else { return [] }
-        return [JoinedQueue(first, Array(queues.dropFirst()))] + queues.dropFirst()
-    }
 }
 
 /// One device of a medium.
@@ -143,24 +134,4 @@ private final class MediumQueue: DeviceQueue {
 
     func poll(_ receive: (DeviceCompletion) -> Void) { inner.poll(receive) }
     func wait() { inner.wait() }
-}
-
-/// The first of several queues of one thread: polls all of them.
-private final class JoinedQueue: DeviceQueue {
-    private let first: any DeviceQueue
-    private let others: [any DeviceQueue]
-
-    init(_ first: any DeviceQueue, _ others: [any DeviceQueue]) {
-        self.first = first
-        self.others = others
-    }
-
-    func submit(_ operation: DeviceOperation, tag: UInt64) throws(DeviceError) { try first.submit(operation, tag: tag) }
-
-    func poll(_ receive: (DeviceCompletion) -> Void) {
-        first.poll(receive)
-        for queue in others { queue.poll(receive) }
-    }
-
-    func wait() { first.wait() }
 }

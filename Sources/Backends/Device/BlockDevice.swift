@@ -202,12 +202,68 @@ public protocol DeviceOpener: Sendable {
     func makeQueues(
         _ devices: [any BlockDevice], depth: Int, wake: DeviceWake
     ) throws(DeviceError) -> [any DeviceQueue]
+
+    /// What an operator should know of how devices are worked with here, a sentence each; known once queues were made.
+    var notes: [String] { get }
+}
+
+extension DeviceOpener {
+    /// Queues that share nothing; the first polls for all.
+    public func makeQueues(
+        _ devices: [any BlockDevice], depth: Int, wake: DeviceWake
+    ) throws(DeviceError) -> [any DeviceQueue] {
+        var queues: [any DeviceQueue] = []
+        for device in devices { queues.append(try device.makeQueue(depth: depth, wake: wake.call)) }
+        guard let first = queues.first else { return [] }
+        return [JoinedQueue(first, Array(queues.dropFirst()))] + queues.dropFirst()
+    }
+
+    /// Nothing.
+    public var notes: [String] { [] }
+}
+
+/// The first of several queues of one thread: does for all what it is asked to do.
+private final class JoinedQueue: DeviceQueue {
+    private let first: any DeviceQueue
+    private let others: [any DeviceQueue]
+
+    init(_ first: any DeviceQueue, _ others: [any DeviceQueue]) {
+        self.first = first
+        self.others = others
+    }
+
+    func submit(_ operation: DeviceOperation, tag: UInt64) throws(DeviceError) { try first.submit(operation, tag: tag) }
+
+    func kick() {
+        first.kick()
+        for queue in others { queue.kick() }
+    }
+
+    func poll(_ receive: (DeviceCompletion) -> Void) {
+        first.poll(receive)
+        for queue in others { queue.poll(receive) }
+    }
+
+    func turnEnded(sleeping: Bool) {
+        first.turnEnded(sleeping: sleeping)
+        for queue in others { queue.turnEnded(sleeping: sleeping) }
+    }
+
+    func wait() { first.wait() }
+
+    func prepare(_ memory: UnsafeMutableRawBufferPointer) {
+        first.prepare(memory)
+        for queue in others { queue.prepare(memory) }
+    }
 }
 
 /// A device: opened by whoever makes it, closed when the last reference to it and its queues goes. Any thread.
 public protocol BlockDevice: AnyObject, Sendable {
     /// What it looks like now.
     var geometry: DeviceGeometry { get }
+
+    /// What an operator should know of it: a sentence without its path.
+    var note: String? { get }
 
     /// Makes the device larger; new bytes read as zero. May block. The new size lasts when the call returns.
     /// - Throws: `noSpace`, `failed`, `invalid` if it would shrink or end within a sector.
@@ -217,6 +273,11 @@ public protocol BlockDevice: AnyObject, Sendable {
     /// its queue should be polled, even if the owner of the queue sleeps; it is cheap.
     /// - Throws: `failed`.
     func makeQueue(depth: Int, wake: @escaping @Sendable () -> Void) throws(DeviceError) -> any DeviceQueue
+}
+
+extension BlockDevice {
+    /// Nothing.
+    public var note: String? { nil }
 }
 
 extension DeviceGeometry {

@@ -107,7 +107,7 @@ extension LogShard {
         if let errno {
             core.readFailed(device, errno, block: operation.block, unit: operation.unit)
         } else {
-            core.readWentWell(device)
+            core.wentWell(device)
         }
         let number = operation.tag.rawValue
         if let victim = defrag.victim, victim.number == number {
@@ -202,7 +202,7 @@ extension LogShard {
         device.choice.ended(
             device, block, leftUnits: left, isDamaged: victim.isDamaged, nowMilliseconds: nowMilliseconds)
         victim.end()
-        device.endVictim(block)
+        device.closeBlock(block)
     }
 
     private func noteDamage(_ victim: DefragVictim, _ device: LogDevice, _ left: Int) {

@@ -173,7 +173,7 @@ final class DefragChoice: @unchecked Sendable {
 
     // ---- Ends ----
 
-    /// Its owner has done with a victim; images of `leftUnits` live in it still. Before `LogDevice.endVictim`.
+    /// Its owner has done with a victim; images of `leftUnits` live in it still. Before `LogDevice.closeBlock`.
     func ended(_ device: LogDevice, _ block: Int, leftUnits: Int, isDamaged: Bool, nowMilliseconds: UInt64) {
         apus_lock(lockWord)
         defer { apus_unlock(lockWord) }

@@ -8,7 +8,6 @@ enum DeviceFigure: Int, CaseIterable {
     case unwrittenBytes
     case readErrors, writeErrors, writes, partialWrites, defragReads, defragWrites, defragPartialWrites
     case movedImages, movedBytes, defraggedBlocks, damagedBlocks, damagedImages, writtenBytes
-    case underWay
     /// Read errors since the last read that went well.
     case readErrorsInARow
     /// Block and unit of the last of them.

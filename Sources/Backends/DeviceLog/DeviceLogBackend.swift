@@ -91,7 +91,9 @@ final class DeviceLogBackend: Backend, @unchecked Sendable {
 
     func makeShard(_ request: ShardRequest) throws(StorageError) -> any BackendShard {
         try checkOpen()
-        return try LogShard(core, request)
+        let shard = try LogShard(core, request)
+        if shard.number == 0 { for note in core.opener.notes { core.log(note) } }
+        return shard
     }
 
     // ---- Scans ----

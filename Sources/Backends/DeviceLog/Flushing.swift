@@ -83,7 +83,7 @@ extension LogDevice {
             guard let device = core.device(line.device), device.buffer(of: line.block) == oldest else { return }
             device.setBuffer(line.block, nil)
         }
-        blockClosed(block)
+        closeBlock(block)
     }
 
     /// With `disable-odsync`: whether a flush should begin now, because somebody waits for what is written to last.
@@ -97,7 +97,7 @@ extension LogDevice {
         }
     }
 
-    /// The flush has ended; nil: it has failed, and will be tried again.
+    /// The flush is done, or has found no room in the queue and will be tried again.
     func flushed(_ isDone: Bool) -> [CommitWaiter] {
         locked {
             if isDone, let flushing { for (stream, count) in zip(streams, flushing) { setDurable(stream, count) } }

@@ -20,7 +20,7 @@ final class LogCore: @unchecked Sendable {
     /// By slot; nil where the set has a device that is missing. Set once, before any shard is made.
     private(set) var devices: [LogDevice?] = []
     // Line 0: sequence of the next block; line 1: bytes sealed and not written; line 2: scans under way; line 3: 1
-    // when closed; line 4: batches of images that are being moved.
+    // when closed; line 4: batches of images that are being moved; line 5: 1 if there are `leftWrites`.
     private let words: UnsafeMutablePointer<UInt64>
     private let mails = Mutex<[ShardMail]>([])
     private let failure = Mutex<String?>(nil)
@@ -179,7 +179,7 @@ final class LogCore: @unchecked Sendable {
         if count >= LogCore.readErrorsMax { fence(device, "\(count) reads in a row failed, the last with error \(errno)") }
     }
 
-    func readWentWell(_ device: LogDevice) {
+    func wentWell(_ device: LogDevice) {
         if device.figures[.readErrorsInARow] > 0 { device.figures.set(.readErrorsInARow, 0) }
     }
 

@@ -279,15 +279,9 @@ final class LogDevice: @unchecked Sendable {
         apus_compare_exchange_u32(state(block), BlockState.closed, BlockState.victim)
     }
 
-    /// Defragmentation has done with a block: it is retired if nothing lives in it, else closed again.
-    func endVictim(_ block: Int) {
-        apus_store_release_u32(state(block), BlockState.closed)
-        apus_fence()
-        if liveUnits(block) == 0 { retire(block, from: BlockState.closed) }
-    }
-
-    /// Everything in an open block is written. Under the lock of the caller no more.
-    func blockClosed(_ block: Int) {
+    /// Everything in an open block is written, or defragmentation has done with a victim: it is closed, and retired
+    /// if nothing lives in it. Not under the lock.
+    func closeBlock(_ block: Int) {
         apus_store_release_u32(state(block), BlockState.closed)
         apus_fence()
         if liveUnits(block) == 0 { retire(block, from: BlockState.closed) }

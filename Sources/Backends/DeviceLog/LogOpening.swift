@@ -171,6 +171,7 @@ struct LogOpening {
             guard let before = one.superblock?.deviceByteCount, one.byteCount > before else { continue }
             request.log("\(one.path) has grown from \(before) to \(one.byteCount) bytes: the log uses them")
         }
+        for control in controls { if let note = control.device.note { request.log("\(control.path): \(note)") } }
         let paths = plan.added.map(\.path).joined(separator: ", ")
         if plan.members.isEmpty {
             request.log("namespace \(request.namespace): a new set of \(controls.count) devices was made on \(paths)")

@@ -359,13 +359,7 @@ final class LogShard: BackendShard {
     /// A group of its own is to be written in time, or an operation may stall.
     var wantsTurns: Bool { flushDue != LogShard.never || !waitingWrites.isEmpty }
 
-    var pressure: Pressure {
-        let unwritten = core.unwrittenBytes
-        let most = core.settings.writeCacheMax
-        if unwritten >= most { return .full }
-        if unwritten > most / 2 { return .high }
-        return core.isShortOfBlocks ? .high : .none
-    }
+    var pressure: Pressure { core.pressure }
 
     // ---- What has ended ----
 
@@ -398,7 +392,7 @@ final class LogShard: BackendShard {
             let error = StorageError.device(errno: errno, operation: "read from \(device.path)")
             return ended.append(EndedOperation(tag: operation.tag, kind: .failed, error: error))
         }
-        core.readWentWell(device)
+        core.wentWell(device)
         guard !operation.isOrphan else { return }
         let image = operation.memory.base! + operation.skip
         LogFormat.toggleStamp(image, sequence: device.lines[operation.block].sequence, unit: operation.unit)
@@ -420,7 +414,7 @@ final class LogShard: BackendShard {
             core.warn("writing \(write.byteCount) bytes to \(device.path) failed with error \(errno): trying again")
             return waitingWrites.append(write)
         }
-        core.readWentWell(device)
+        core.wentWell(device)
         let (done, next) = device.written(write)
         core.tell(done, nil)
         if let next { submit(next) }

@@ -16,8 +16,6 @@ struct WriteBuffer: BitwiseCopyable {
     var unwrittenGroups = 0
     /// Nothing is appended to it any more. Under the device's lock.
     var isWhole = false
-    /// Changes with every new block in it.
-    var generation: UInt64 = 0
     var retiredEpoch: UInt64 = 0
 }
 
@@ -91,7 +89,7 @@ final class WriteBuffers: @unchecked Sendable {
         defer { apus_unlock(lockWord) }
         if free.count <= spareMin { recycle() }
         guard let buffer = free.popLast() else { return nil }
-        table[buffer] = WriteBuffer(device: device, block: block, generation: table[buffer].generation + 1)
+        table[buffer] = WriteBuffer(device: device, block: block)
         (counters + buffer * groupsPerBlock).update(repeating: 0, count: groupsPerBlock)
         return buffer
     }
@@ -129,12 +127,5 @@ final class WriteBuffers: @unchecked Sendable {
     private func retire(_ buffer: Int) {
         table[buffer].retiredEpoch = epochs.retire()
         retired.append(buffer)
-    }
-
-    /// Blocks in memory. A moment old.
-    var usedCount: Int {
-        apus_lock(lockWord)
-        defer { apus_unlock(lockWord) }
-        return count - free.count - retired.count
     }
 }

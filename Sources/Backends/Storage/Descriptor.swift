@@ -123,8 +123,8 @@ public struct BackendDescriptor: Sendable {
     /// How it depends on the backend that one of its settings picks; nil for most.
     public let composition: Composition?
     /// What keeps `open` from opening this now, a sentence each, as far as can be told without touching anything.
-    /// Asked of all
-    /// namespaces before the first is opened; for backends with `Medium.own`. May block; called on a helper thread.
+    /// Asked of all namespaces before the first is opened; for backends with `Medium.own`. May block; called on a helper
+    /// thread.
     public let problems: @Sendable (OpenRequest) -> [String]
     /// Opens one namespace. May block; called on a helper thread.
     public let open: @Sendable (OpenRequest) throws(StorageError) -> any Backend

@@ -122,10 +122,10 @@ int apus_direct_alignment(int descriptor) {
 #endif
 }
 
-int64_t apus_free_byte_count(int descriptor, bool reserved) {
+int64_t apus_free_byte_count(int descriptor) {
     struct statvfs found;
     if (fstatvfs(descriptor, &found) != 0) return -1;
-    return (int64_t)((uint64_t)(reserved ? found.f_bfree : found.f_bavail) * found.f_frsize);
+    return (int64_t)((uint64_t)found.f_bavail * found.f_frsize);
 }
 
 int apus_allocate(int descriptor, int64_t byte_count) { return fallocate(descriptor, 0, 0, byte_count); }

@@ -12,7 +12,7 @@ enum FileRoom {
         guard apus_identity_of(opened.descriptor, &found) == 0 else { throw unusable(errno) }
         let now = Int(found.byte_count)
         guard request.fileByteCount > now else { return }
-        let free = apus_free_byte_count(opened.descriptor, false)
+        let free = apus_free_byte_count(opened.descriptor)
         var reason = allocate(opened.descriptor, from: now, to: request.fileByteCount)
         if reason == EOPNOTSUPP {
             reason = ftruncate(opened.descriptor, off_t(request.fileByteCount)) == 0 ? 0 : errno
@@ -38,7 +38,7 @@ enum FileRoom {
     /// Allocates a file from its beginning to `byteCount`; 0 or an errno.
     static func allocate(_ descriptor: Int32, from now: Int, to byteCount: Int) -> Int32 {
         // Trying would fill the file system for a moment, and others would find it full.
-        let free = apus_free_byte_count(descriptor, false)
+        let free = apus_free_byte_count(descriptor)
         if free >= 0, byteCount - now > Int(free) { return ENOSPC }
         while apus_allocate(descriptor, Int64(byteCount)) != 0 {
             if errno != EINTR { return errno }

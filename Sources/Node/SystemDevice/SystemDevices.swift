@@ -28,6 +28,9 @@ package struct SystemDevices: DeviceOpener {
     /// Why memory could not be registered with io_uring, one sentence for the log; nil if it could, so far. Any thread.
     package static var memoryNote: String? { SystemNotes.memory.withLock { $0 } }
 
+    /// The same, for whoever opens devices through the seam.
+    package var notes: [String] { [SystemDevices.ringNote, SystemDevices.memoryNote].compactMap { $0 } }
+
     /// Opens a block device or a file. Unless it is only looked at, it is locked against other processes.
     package func open(_ request: DeviceRequest) throws(DeviceOpenError) -> any BlockDevice {
         try DeviceOpening.open(request, carrier: carrier)

@@ -108,8 +108,8 @@ int apus_physical_size_under(uint64_t device);
 // The alignment that direct transfers of a file need, of memory or of offsets, whichever is larger: 0 if there are no direct
 // transfers, -1 if the kernel does not tell (it does since 6.1).
 int apus_direct_alignment(int descriptor);
-// Bytes that are free on the file system of an open file, those `reserved` for root included or not.
-int64_t apus_free_byte_count(int descriptor, bool reserved);
+// Bytes that are free on the file system of an open file, without those that are kept for root.
+int64_t apus_free_byte_count(int descriptor);
 
 int apus_allocate(int descriptor, int64_t byte_count);
 int apus_punch_hole(int descriptor, int64_t offset, int64_t byte_count);
