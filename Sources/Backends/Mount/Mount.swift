@@ -15,6 +15,8 @@ public struct MountRequest: Sendable {
     public let requirements: Requirements
     /// Where its files go if the settings do not say.
     public let defaultDirectory: String
+    /// Memory that outlives the process, for a backend that keeps some.
+    public var memory: (any KeptMemory)?
     /// Lines for the operator. Any thread.
     public let log: @Sendable (String) -> Void
     /// Lines about what he has to do something about. Any thread.
@@ -169,7 +171,8 @@ public struct Mount: Sendable {
         let inner = try descriptor.open(
             OpenRequest(
                 namespace: request.namespace, settings: settings, agreement: agreement,
-                directory: directory?.dataPath ?? "", storedFormat: directory?.storedFormat, log: request.log,
+                directory: directory?.dataPath ?? "", storedFormat: directory?.storedFormat,
+                memory: descriptor.keepsMemory ? request.memory : nil, log: request.log,
                 warn: request.warn,
                 openPart: { (setting) throws(StorageError) in try openPart(request, settings, setting) }))
         guard descriptor.capabilities.contains(.blocking) else { return inner }

@@ -171,6 +171,9 @@ public protocol Backend: AnyObject, Sendable {
     /// Facet: makes the medium larger while it serves.
     var resizing: (any Resizing)? { get }
 
+    /// Facet: set if this opening goes on from the memory that it was given; nil is a cold start.
+    var warmStart: (any WarmStarting)? { get }
+
     /// Writes out what is under way and lets the medium go. Everything that was placed is there at the next start. Nothing
     /// is called afterwards.
     /// - Throws: `device`: something may be lost.
@@ -184,6 +187,8 @@ extension Backend {
     public var locating: (any Locating)? { nil }
     /// Has no size, or a fixed one.
     public var resizing: (any Resizing)? { nil }
+    /// Starts cold.
+    public var warmStart: (any WarmStarting)? { nil }
 }
 
 /// One image met by a scan.

@@ -76,6 +76,9 @@ public struct OpenRequest: Sendable {
     /// With `Medium.directory`: the format of what is in it. If it is older than `agreement.format`, `open` converts
     /// it, in a way that can be interrupted and begun again.
     public let storedFormat: Int
+    /// Where what is not written out yet lies, if the backend says `keepsMemory` and the namespace has such memory; nil
+    /// for ordinary memory.
+    public let memory: (any KeptMemory)?
     /// Writes a line to the node's log: an operator reads it. Any thread.
     public let log: @Sendable (String) -> Void
     /// The same for what an operator has to do something about.
@@ -87,7 +90,7 @@ public struct OpenRequest: Sendable {
     /// Joins the parts.
     public init(
         namespace: String, settings: BackendSettings, agreement: Agreement, directory: String = "",
-        storedFormat: Int? = nil, log: @escaping @Sendable (String) -> Void,
+        storedFormat: Int? = nil, memory: (any KeptMemory)? = nil, log: @escaping @Sendable (String) -> Void,
         warn: (@Sendable (String) -> Void)? = nil,
         openPart: @escaping @Sendable (String) throws(StorageError) -> any Backend = { (name) throws(StorageError) in
             throw .unsupported("no setting '\(name)' picks a backend")
@@ -98,6 +101,7 @@ public struct OpenRequest: Sendable {
         self.agreement = agreement
         self.directory = directory
         self.storedFormat = storedFormat ?? agreement.format
+        self.memory = memory
         self.log = log
         self.warn = warn ?? log
         self.openPart = openPart
@@ -122,6 +126,8 @@ public struct BackendDescriptor: Sendable {
     public let settings: [SettingSchema]
     /// How it depends on the backend that one of its settings picks; nil for most.
     public let composition: Composition?
+    /// Whether it uses `OpenRequest.memory`: then the namespace's index outlives the process.
+    public let keepsMemory: Bool
     /// What keeps `open` from opening this now, a sentence each, as far as can be told without touching anything.
     /// Asked of all namespaces before the first is opened; for backends with `Medium.own`. May block; called on a helper
     /// thread.
@@ -133,6 +139,7 @@ public struct BackendDescriptor: Sendable {
     public init(
         name: String, contract: ContractVersion, formats: ClosedRange<Int>, capabilities: Capabilities,
         limits: BackendLimits, medium: Medium, settings: [SettingSchema], composition: Composition? = nil,
+        keepsMemory: Bool = false,
         problems: @escaping @Sendable (OpenRequest) -> [String] = { _ in [] },
         open: @escaping @Sendable (OpenRequest) throws(StorageError) -> any Backend
     ) {
@@ -144,6 +151,7 @@ public struct BackendDescriptor: Sendable {
         self.medium = medium
         self.settings = settings
         self.composition = composition
+        self.keepsMemory = keepsMemory
         self.problems = problems
         self.open = open
     }
