@@ -2,9 +2,9 @@
 // index in it, a backend that asks for it (`BackendDescriptor.keepsMemory`) what it has not written out yet. Index entries
 // point at both, so both are gone on from together or not at all.
 //
-// What ties memory and medium together is a *session key*: a number of chance that a backend takes at every open and writes to
-// all of its devices. Memory whose key is not on every device belongs to another time, or to other devices, and is
-// forgotten: the index is built from the medium (a cold start). The order, so that the process may die at any point of it:
+// What ties memory and medium together is a *session key*: a number of chance that a backend takes at every open and
+// writes to all of its devices. Memory whose key is not on every device belongs to another time, or to other devices, and
+// is forgotten: the index is built from the medium (a cold start). The order, so that the process may die at any point:
 //
 //     1. `sessionKeys` fit all devices: a warm start. Else `startCold`.
 //     2. `beginSession(new)`: from here on the old keys and the new one fit.
