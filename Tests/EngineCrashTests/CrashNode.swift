@@ -89,7 +89,7 @@ final class CrashNode {
         settings.commitBeforeAnswer = plan.commits
         settings.pendingLimit = plan.pendingLimit
         settings.recordSizeMax = descriptor.limits.imageSizeMax
-        namespace = Namespace(
+        namespace = try Namespace(
             settings: settings, agreement: agreement, backend: backend,
             index: try PrimaryIndex(heapFor: CrashNode.recordsMax), epoch: Epoch(regime: 1, viewKey: 2),
             reactors: plan.reactors)

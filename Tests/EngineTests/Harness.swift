@@ -91,7 +91,7 @@ final class Harness {
         change(&settings)
         self.backend = backend
         cluster = FakeCluster(seed: seed, isAlone: isAlone)
-        namespace = Namespace(
+        namespace = try Namespace(
             settings: settings, agreement: Agreement(backend: "fake", format: 1, capabilities: capabilities),
             backend: backend, index: try PrimaryIndex(heapFor: 1 << 16), epoch: Epoch(regime: 1, viewKey: 2),
             reactors: reactors)

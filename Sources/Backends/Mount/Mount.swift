@@ -172,7 +172,7 @@ public struct Mount: Sendable {
             OpenRequest(
                 namespace: request.namespace, settings: settings, agreement: agreement,
                 directory: directory?.dataPath ?? "", storedFormat: directory?.storedFormat,
-                memory: descriptor.keepsMemory ? request.memory : nil, log: request.log,
+                memory: descriptor.keepsMemory == .nothing ? nil : request.memory, log: request.log,
                 warn: request.warn,
                 openPart: { (setting) throws(StorageError) in try openPart(request, settings, setting) }))
         guard descriptor.capabilities.contains(.blocking) else { return inner }

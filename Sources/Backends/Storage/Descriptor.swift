@@ -126,8 +126,10 @@ public struct BackendDescriptor: Sendable {
     public let settings: [SettingSchema]
     /// How it depends on the backend that one of its settings picks; nil for most.
     public let composition: Composition?
-    /// Whether it uses `OpenRequest.memory`: then the namespace's index outlives the process.
-    public let keepsMemory: Bool
+    /// Another backend that the operator means by the same name when he writes certain settings; nil for most.
+    public let alternative: Alternative?
+    /// What it keeps in `OpenRequest.memory`; if it uses that, the namespace's index outlives the process.
+    public let keepsMemory: KeptMemoryUse
     /// What keeps `open` from opening this now, a sentence each, as far as can be told without touching anything.
     /// Asked of all namespaces before the first is opened; for backends with `Medium.own`. May block; called on a helper
     /// thread.
@@ -139,7 +141,7 @@ public struct BackendDescriptor: Sendable {
     public init(
         name: String, contract: ContractVersion, formats: ClosedRange<Int>, capabilities: Capabilities,
         limits: BackendLimits, medium: Medium, settings: [SettingSchema], composition: Composition? = nil,
-        keepsMemory: Bool = false,
+        alternative: Alternative? = nil, keepsMemory: KeptMemoryUse = .nothing,
         problems: @escaping @Sendable (OpenRequest) -> [String] = { _ in [] },
         open: @escaping @Sendable (OpenRequest) throws(StorageError) -> any Backend
     ) {
@@ -151,6 +153,7 @@ public struct BackendDescriptor: Sendable {
         self.medium = medium
         self.settings = settings
         self.composition = composition
+        self.alternative = alternative
         self.keepsMemory = keepsMemory
         self.problems = problems
         self.open = open
@@ -167,6 +170,20 @@ public struct BackendDescriptor: Sendable {
         return settings
             + StandardSettings.settings(capabilities, medium, isComposition: composition != nil)
             .filter { !own.contains($0.name) }
+    }
+}
+
+/// `storage-engine memory` with a `file` in it is not the backend `memory` but one that writes to that file.
+public struct Alternative: Sendable {
+    /// Settings of which one is enough.
+    public let settings: [String]
+    /// Name of the backend that is meant then; it is in the registry, too.
+    public let name: String
+
+    /// Joins the parts.
+    public init(settings: [String], name: String) {
+        self.settings = settings
+        self.name = name
     }
 }
 

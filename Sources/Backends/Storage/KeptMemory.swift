@@ -41,6 +41,16 @@ public protocol KeptMemory: AnyObject, Sendable {
     func close(isClean: Bool)
 }
 
+/// What a backend keeps in such memory.
+public enum KeptMemoryUse: Sendable {
+    /// It does not use it.
+    case nothing
+    /// What is not written out yet, if anything: the memory it takes is bounded by settings.
+    case unwritten
+    /// Its records: as much memory as there is data. Only if the operator asks for it.
+    case records
+}
+
 /// Facet: a backend that was opened with memory it goes on from. The node shows it every image that the index points at,
 /// then calls `finish`; only then are shards used.
 public protocol WarmStarting: AnyObject, Sendable {

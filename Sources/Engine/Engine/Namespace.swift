@@ -42,45 +42,60 @@ package final class Namespace: @unchecked Sendable {
     package let agreement: Agreement
     package let backend: any Backend
     package let index: PrimaryIndex
-    package let sets = SetTable()
+    package let sets: SetTable
     package let epoch: Epoch
     package let counters: [ShardCounters]
     let partitions = PartitionTable()
     /// Tombstones that a cold start has found to be needless.
     let needlessTombstones = NeedlessTombstones()
-    // Word 0: record clock; word 8: stop-writes.
+    /// The record clock, on a line of its own; in memory that outlives the process if there is some.
+    private let clockWord: UnsafeMutableRawPointer
+    private let memory: (any KeptMemory)?
+    // Word 8: stop-writes.
     private let words: UnsafeMutablePointer<UInt64>
 
-    /// Joins what was opened. `reactors` is how many shards will be made.
+    /// Joins what was opened. `reactors` is how many shards will be made. With `memory` the names of sets and the record
+    /// clock that it holds are gone on with.
+    /// - Throws: `settings` if the memory has no room, `medium` if it cannot be trusted.
     package init(
         settings: NamespaceSettings, agreement: Agreement, backend: any Backend, index: PrimaryIndex, epoch: Epoch,
-        reactors: Int
-    ) {
+        reactors: Int, memory: (any KeptMemory)? = nil
+    ) throws(StorageError) {
         self.settings = settings
         self.agreement = agreement
         self.backend = backend
         self.index = index
         self.epoch = epoch
+        self.memory = memory
         counters = (0..<reactors).map { _ in ShardCounters() }
+        let names = try memory?.region("sets", capacity: SetTable.byteCount)
+        sets = try names.map { (region) throws(StorageError) in try SetTable(region) } ?? SetTable()
+        let clock = try memory?.region("clock", capacity: Namespace.clockByteCount)
+        if let clock, !clock.grow(to: Namespace.clockByteCount) {
+            throw .settings("the medium of the index has no room for its clock")
+        }
         words = .allocate(capacity: 16)
         words.initialize(repeating: 0, count: 16)
+        clockWord = clock?.base ?? UnsafeMutableRawPointer(words)
     }
 
     deinit { words.deallocate() }
 
+    private static let clockByteCount = 4096
+
     /// The last-update time for a new version: never below `wall`, what this node issued before, or
     /// `previous`.
     func issueTime(wall: RecordTime, previous: UInt64) -> UInt64 {
-        let issued = apus_load_relaxed_u64(words)
+        let issued = apus_load_relaxed_u64(clockWord)
         if wall.milliseconds > issued { raiseClock(to: wall.milliseconds) }
         return max(wall.milliseconds, max(issued, previous))
     }
 
     /// No time below `time` is issued from now on.
     func raiseClock(to time: UInt64) {
-        var expected = apus_load_relaxed_u64(words)
-        while expected < time, !apus_compare_exchange_u64(words, expected, time) {
-            expected = apus_load_relaxed_u64(words)
+        var expected = apus_load_relaxed_u64(clockWord)
+        while expected < time, !apus_compare_exchange_u64(clockWord, expected, time) {
+            expected = apus_load_relaxed_u64(clockWord)
         }
     }
 

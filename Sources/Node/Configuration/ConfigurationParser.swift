@@ -87,7 +87,8 @@ struct BlockReader {
             report(statement.line, "'\(schema.word)' takes \(expected) before its {")
             return nil
         }
-        let argument = arguments.first ?? ""
+        var argument = arguments.first ?? ""
+        let written = argument
         let earlier = owner.blocks.first { one in
             one.word == schema.word && (schema.argument != .name || one.argument == argument)
         }
@@ -97,20 +98,35 @@ struct BlockReader {
         }
         var settings = schema.settings
         if schema.word == "storage-engine" {
-            guard let backend = registry.descriptor(named: argument) else {
+            guard let backend = backend(argument, statement) else {
                 reportUnknownEngine(statement.line, argument)
                 return nil
             }
             settings = backend.allSettings
+            argument = backend.name
         } else if schema.word == "index-type" || schema.word == "sindex-type" {
-            guard ["shmem", "pmem", "flash"].contains(argument) else {
-                report(statement.line, "'\(schema.word) \(argument)': the types are shmem, pmem, flash")
+            guard let type = IndexType(rawValue: argument) else {
+                let types = IndexType.allCases.map(\.rawValue).joined(separator: ", ")
+                report(statement.line, "'\(schema.word) \(argument)': the types are \(types)")
                 return nil
             }
-            note(statement.line, "\(schema.word) \(argument) has no effect yet: the index is in ordinary memory")
+            if type == .flash || schema.word == "sindex-type" {
+                note(statement.line, "\(schema.word) \(argument) has no effect yet")
+            }
         }
         if let consequence = BlockReader.blocksWithoutEffect[schema.word] { note(statement.line, consequence) }
-        return read(statement, as: schema, argument: argument, settings: settings)
+        var block = read(statement, as: schema, argument: argument, settings: settings)
+        block.writtenArgument = written
+        return block
+    }
+
+    /// The backend that a `storage-engine` block means.
+    private func backend(_ name: String, _ statement: Statement) -> BackendDescriptor? {
+        guard let named = registry.descriptor(named: name), let other = named.alternative else {
+            return registry.descriptor(named: name)
+        }
+        let isMeant = (statement.block ?? []).contains { other.settings.contains($0.words[0]) }
+        return isMeant ? registry.descriptor(named: other.name) : named
     }
 
     private static let blocksWithoutEffect = [

@@ -5,6 +5,8 @@ struct ConfiguredBlock: Sendable {
     let word: String
     /// The name or choice behind the word; empty if it has none.
     let argument: String
+    /// The same as the operator wrote it, where another was meant.
+    var writtenArgument = ""
     let line: Int
     let settings: [SettingSchema]
     /// What was written, in plain form, in order.

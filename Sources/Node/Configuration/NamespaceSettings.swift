@@ -31,7 +31,8 @@ extension Settings {
         .idle("evict-indexes-memory-pct", .integer(0...100), "0"),
         .idle("evict-tenths-pct", .integer(0...UInt64.u32Max), "5"),
         .idle("ignore-migrate-fill-delay", .boolean, "false"),
-        .idle("index-stage-size", .size(134_217_728...17_179_869_184), "1073741824"),
+        .active("index-stage-size", .size(134_217_728...17_179_869_184), "1073741824",
+            "bytes of each file of an index in shared or persistent memory; they are filled as needed"),
         .active("indexes-memory-budget", .size(0...UInt64.max), "0",
             "writes answer 8 when the index takes more bytes; 0 for no limit"),
         .idle("inline-short-queries", .boolean, "false"),
@@ -82,8 +83,9 @@ extension Settings {
     /// `index-type <name> { ... }` and `sindex-type <name> { ... }` of a namespace.
     static let indexType: [SettingSchema] = [
         .idle("evict-mounts-pct", .integer(0...100), "0"),
-        .idle("mount", .list, ""),
-        .idle("mounts-budget", .size(1_073_741_824...UInt64.max), "0"),
+        SettingSchema("mount", .list, help: "directory of a mount for the index; several spread it"),
+        .active("mounts-budget", .size(1_073_741_824...UInt64.max), "0",
+            "writes answer 8 when the index takes more bytes; 0 for no limit"),
     ]
 
     /// `set <name> { ... }` of a namespace.

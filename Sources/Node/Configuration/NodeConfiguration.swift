@@ -95,13 +95,21 @@ package struct NodeConfiguration: Sendable {
     /// All settings of a namespace with their values; empty if there is none of that name.
     package func values(namespace name: String) -> [(String, String)] {
         guard let block = file.blocks.first(where: { $0.word == "namespace" && $0.argument == name }),
-            let namespace = namespaces.first(where: { $0.name == name })
+            namespaces.contains(where: { $0.name == name })
         else { return [] }
         let geo = block.block("geo2dsphere-within") ?? NodeConfiguration.empty("", Settings.geo)
         return block.values.map { ($0.name, $0.value) }
-            + [("storage-engine", namespace.storageEngine)]
+            + indexValues(block.block("index-type"))
+            + [("storage-engine", block.block("storage-engine")?.writtenArgument ?? "")]
             + storageValues(block.block("storage-engine"))
             + geo.values.map { ("geo2dsphere-within.\($0.name)", $0.value) }
+    }
+
+    private func indexValues(_ index: ConfiguredBlock?) -> [(String, String)] {
+        guard let index else { return [] }
+        let mounts = index.list("mount").enumerated().map { ("index-type.mount[\($0.offset)]", $0.element) }
+        return [("index-type", index.argument)] + mounts
+            + index.values.filter { $0.name != "mount" }.map { ("index-type.\($0.name)", $0.value) }
     }
 
     /// Settings of a backend; lists as tools read them: `storage-engine.file[0]`.
@@ -112,6 +120,18 @@ package struct NodeConfiguration: Sendable {
             engine.list(name).enumerated().map { ("storage-engine.\(name)[\($0.offset)]", $0.element) }
         } + engine.values.filter { !lists.contains($0.name) }.map { ("storage-engine.\($0.name)", $0.value) }
     }
+}
+
+/// Where a namespace's index lies.
+package enum IndexType: String, CaseIterable, Sendable {
+    /// Ordinary memory: gone with the process.
+    case heap
+    /// Shared memory: outlives the process.
+    case shmem
+    /// Persistent memory: outlives a loss of power.
+    case pmem
+    /// No effect yet.
+    case flash
 }
 
 /// `namespace <name> { ... }`.
@@ -139,6 +159,14 @@ package struct NamespaceConfiguration: Sendable {
     /// Answers wait until a write is durable.
     package let commitToDevice: Bool
     package let strongConsistency: Bool
+    /// Nil if the operator leaves it to the node.
+    package let indexType: IndexType?
+    /// Directories for the index; empty for the default.
+    package let indexMounts: [String]
+    /// Bytes.
+    package let indexStageSize: Int
+    /// Bytes; 0 for no limit.
+    package let indexMountsBudget: UInt64
     let line: Int
 
     init(_ block: ConfiguredBlock, _ report: (Int, String) -> Void) {
@@ -156,7 +184,16 @@ package struct NamespaceConfiguration: Sendable {
         storageSettings = BackendSettings(engine?.values ?? [])
         commitToDevice = storageSettings.flag(StandardSettings.commitToDevice)
         strongConsistency = block.flag("strong-consistency")
+        let index = block.block("index-type")
+        indexType = index.flatMap { IndexType(rawValue: $0.argument) }.flatMap { $0 == .flash ? nil : $0 }
+        indexMounts = index?.list("mount") ?? []
+        indexMountsBudget = index?.number("mounts-budget") ?? 0
+        if let index, indexType == .pmem, indexMounts.isEmpty {
+            report(index.line, "index-type pmem needs a mount: index-type pmem { mount /mnt/pmem0 }")
+        }
+        if let index, indexType == .heap, !indexMounts.isEmpty { report(index.line, "index-type heap takes no mount") }
         func number(_ name: String) -> UInt64 { block.number(name) ?? 0 }
+        indexStageSize = Int(number("index-stage-size"))
         maxRecordSize = Int(number("max-record-size"))
         indexesMemoryBudget = number("indexes-memory-budget")
         stopWritesSysMemoryPct = Int(number("stop-writes-sys-memory-pct"))

@@ -7,36 +7,14 @@ internal import Logging
 internal import Reactor
 internal import Storage
 
-/// One cold start. Main thread; `work` on the threads.
+/// One cold start. Main thread; `scan` on the threads.
 final class ColdStartRun: @unchecked Sendable {
-    private static let noteMilliseconds = 2000
     private let start: ColdStart
     private let namespace: Namespace
     private let segments: Int
-    private let outcomes: [Outcome]
     private let log: Logger
     private let progress: StartProgress
-    private let stopWord = UnsafeMutablePointer<UInt32>.allocate(capacity: 1)
-
-    /// What one thread ended with; `error` is read after it was joined.
-    private final class Outcome: @unchecked Sendable {
-        var error: StorageError?
-        private let word = UnsafeMutablePointer<UInt32>.allocate(capacity: 1)
-        init() { word.initialize(to: 0) }
-        deinit { word.deallocate() }
-        var isDone: Bool { apus_load_acquire_u32(word) == 1 }
-        func done() { apus_store_release_u32(word, 1) }
-    }
-
-    private final class Work {
-        let run: ColdStartRun
-        let segment: Int
-        init(_ run: ColdStartRun, _ segment: Int) {
-            self.run = run
-            self.segment = segment
-        }
-    }
-
+    private let threads: HelperThreads
     private let begun = SystemClock.monotonic()
 
     private init(
@@ -47,11 +25,8 @@ final class ColdStartRun: @unchecked Sendable {
         self.namespace = namespace
         self.segments = segments
         self.log = log
-        outcomes = (0..<segments).map { _ in Outcome() }
-        stopWord.initialize(to: 0)
+        threads = HelperThreads(count: segments)
     }
-
-    deinit { stopWord.deallocate() }
 
     /// Reads everything; `threads` at most as many as the namespace has reactors. True when the namespace can serve,
     /// false if a signal has asked to stop meanwhile.
@@ -90,51 +65,16 @@ final class ColdStartRun: @unchecked Sendable {
         return true
     }
 
-    private var isStopAsked: Bool { apus_load_acquire_u32(stopWord) == 1 }
+    private var isStopAsked: Bool { threads.isStopAsked }
 
     private func workAndWait(_ signals: SignalSet) throws(StartError) {
-        var threads: [pthread_t] = []
-        for segment in 0..<segments {
-            var thread = pthread_t()
-            let reason = pthread_create(
-                &thread, nil,
-                { pointer in
-                    let work = Unmanaged<Work>.fromOpaque(pointer!).takeRetainedValue()
-                    work.run.scan(work.segment)
-                    return nil
-                }, Unmanaged.passRetained(Work(self, segment)).toOpaque())
-            guard reason == 0 else {
-                for thread in threads { pthread_join(thread, nil) }
-                throw StartError("no thread for a cold start: \(String(cString: strerror(reason)))")
-            }
-            threads.append(thread)
-        }
-        waitWithNotes(signals)
-        for thread in threads { pthread_join(thread, nil) }
-        for error in outcomes.compactMap(\.error) {
-            throw StartError("namespace \(namespace.settings.name) cannot be read: \(error.text)")
-        }
-    }
-
-    /// A line every two seconds until all threads are done; a signal has them stop early.
-    private func waitWithNotes(_ signals: SignalSet) {
-        var signals = signals
-        var waited = 0
-        var step = 1
-        while !outcomes.allSatisfy(\.isDone) {
-            switch signals.wait(milliseconds: step) {
-            case SIGTERM, SIGINT: apus_store_release_u32(stopWord, 1)
-            case SIGHUP: log.reopen()
-            default: break
-            }
-            waited += step
-            step = min(step * 2, 50)
-            tellProgress()
-            guard waited >= ColdStartRun.noteMilliseconds else { continue }
-            waited = 0
-            log.info(.storage, "{\(namespace.settings.name)} cold start: \(start.visited) images so far,"
-                + " \(start.bytes >> 20) MB\(timeLeft)")
-        }
+        let error = try threads.run(
+            signals, log, purpose: "a cold start", body: { [self] segment in scan(segment) },
+            watch: { [self] in tellProgress() },
+            note: { [self] in
+                "{\(namespace.settings.name)} cold start: \(start.visited) images so far, \(start.bytes >> 20) MB\(timeLeft)"
+            })
+        if let error { throw StartError("namespace \(namespace.settings.name) cannot be read: \(error.text)") }
     }
 
     /// How much of the medium is read, and how many seconds the rest will take at this speed, if the backend can say.
@@ -159,14 +99,14 @@ final class ColdStartRun: @unchecked Sendable {
                 + (part.map { [("pct", "\($0.percent)"), ("seconds-left", "\($0.secondsLeft)")] } ?? []))
     }
 
-    private func scan(_ segment: Int) {
+    private func scan(_ segment: Int) -> StorageError? {
         do throws(StorageError) {
             try namespace.backend.scan(segment: segment, of: segments) { scanned in
                 isStopAsked ? .stop : start.visit(scanned, worker: segment)
             }
+            return nil
         } catch {
-            outcomes[segment].error = error
+            return error
         }
-        outcomes[segment].done()
     }
 }

@@ -135,7 +135,7 @@ final class RunningNode {
         do {
             let (backend, agreement) = try Mount(registry).open(request)
             backends.append((settings.name, backend))
-            return Namespace(
+            return try Namespace(
                 settings: RunningNode.engineSettings(settings), agreement: agreement, backend: backend,
                 index: try PrimaryIndex(heapFor: RunningNode.recordsMax),
                 epoch: Epoch(regime: 1, viewKey: state.clusterKey), reactors: configuration.service.serviceThreads)

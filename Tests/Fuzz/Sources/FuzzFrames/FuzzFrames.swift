@@ -39,7 +39,7 @@ private final class World {
             log: { _ in }))
         var settings = NamespaceSettings(name: "test")
         settings.nsupPeriodSeconds = 1
-        let namespace = Namespace(
+        let namespace = try Namespace(
             settings: settings, agreement: agreement, backend: backend, index: try PrimaryIndex(heapFor: 1 << 20),
             epoch: Epoch(regime: 1, viewKey: 1), reactors: 1)
         engine = EngineShard(
