@@ -54,14 +54,16 @@ let package = Package(
         target("Engine", in: "Engine", ["Base", "CBase", "Wire", "Record", "Index", "Storage"]),
         // Backends
         target("Storage", in: "Backends", ["Base"]),
-        target("Memory", in: "Backends", ["Base", "CBase", "Storage"]),
+        target("BlockStore", in: "Backends", ["Base", "CBase", "Storage"]),
+        target("Memory", in: "Backends", ["Base", "CBase", "BlockStore", "Storage"]),
+        target("PMEM", in: "Backends", ["Base", "CBase", "BlockStore", "Storage"]),
         target("Device", in: "Backends", ["Base"]),
         target("Mount", in: "Backends", ["Base", "CBase", "Storage"]),
         target("StorageConformance", in: "Backends", ["Base", "Storage", "Mount"]),
         target("DeviceLog", in: "Backends", ["Base", "CBase", "Device", "Storage"]),
         cTarget("CBackend", in: "Backends"),
         target("Foreign", in: "Backends", ["Base", "CBackend", "Storage"]),
-        target("Builtin", in: "Backends", ["Storage", "Memory", "DeviceLog", "SystemDevice"]),
+        target("Builtin", in: "Backends", ["Storage", "Memory", "DeviceLog", "PMEM", "SystemDevice", "SystemSegment"]),
         // Client
         .systemLibrary(
             name: "COpenSSL", path: "Sources/Node/COpenSSL", pkgConfig: "libcrypto",
@@ -74,6 +76,9 @@ let package = Package(
         cTarget("CUring", in: "Node"),
         target(
             "SystemDevice", in: "Node", ["Device", "CUring"], linker: [.linkedLibrary("uring")]),
+        .systemLibrary(
+            name: "CPmem", path: "Sources/Node/CPmem", pkgConfig: "libpmem", providers: [.apt(["libpmem-dev"])]),
+        target("SystemSegment", in: "Node", ["Base", "CPmem", "PMEM", "Storage"]),
         cTarget("CReactor", in: "Node"),
         target("Reactor", in: "Node", ["Base", "CBase", "CReactor"]),
         target("Logging", in: "Node", ["Base", "CBase"]),
@@ -83,13 +88,13 @@ let package = Package(
             "Node", in: "Node",
             [
                 "Base", "CBase", "Wire", "Index", "Engine", "Storage", "Mount", "Foreign", "Reactor", "CReactor", "Logging",
-                "Configuration", "Assembly",
+                "Configuration", "Assembly", "SystemSegment",
             ]),
         target("Bench", in: "Node", ["Base", "CBase", "Wire", "Client", "CReactor"]),
         target(
             "Commands", in: "Node",
             [
-                "Client", "Bench", "Node", "Storage", "DeviceLog", "SystemDevice",
+                "Client", "Bench", "Node", "Storage", "DeviceLog", "SystemDevice", "SystemSegment",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
         .executableTarget(
@@ -124,6 +129,7 @@ let package = Package(
         tests("AssemblyTests", ["Base", "Assembly", "TestSupport"]),
         tests("ClientTests", ["Base", "Wire", "Client", "TestSupport"]),
         tests("MemoryTests", ["Base", "Storage", "Memory", "TestSupport"]),
+        tests("PMEMTests", ["Base", "Storage", "StorageConformance", "BlockStore", "PMEM", "TestSupport"]),
         tests("DeviceTests", ["Base", "Device", "TestSupport"]),
         tests("DeviceLogTests", ["Base", "Storage", "StorageConformance", "Device", "DeviceLog", "TestSupport"]),
         tests(
@@ -131,6 +137,7 @@ let package = Package(
             ["Base", "Wire", "Record", "Index", "Engine", "Storage", "Device", "DeviceLog", "TestSupport"]),
         tests("BenchTests", ["Bench", "TestSupport"]),
         tests("SystemDeviceTests", ["Base", "CBase", "CReactor", "Device", "SystemDevice", "TestSupport"]),
+        tests("SystemSegmentTests", ["Base", "Storage", "SystemSegment", "TestSupport"]),
         tests("MountTests", ["Base", "Storage", "Mount", "TestSupport"]),
         tests("ForeignTests", ["Base", "Storage", "CBackend", "Foreign", "TestSupport"]),
         tests(

@@ -235,4 +235,59 @@ import Testing
         #expect(throws: ConfigurationError.self) { try ConfigurationParser.pluginPaths(Array("plugin {".utf8),
             fileName: "a.conf") }
     }
+
+    // ---- Index types and engines that other settings pick ----
+
+    @Test func indexTypes() throws {
+        func namespace(_ index: String) throws -> NamespaceConfiguration {
+            try parse("namespace test {\n \(index)\n storage-engine memory\n}\n").namespaces[0]
+        }
+        #expect(try namespace("").indexType == nil)
+        #expect(try namespace("index-type shmem").indexType == .shmem)
+        #expect(try namespace("index-type heap").indexType == .heap)
+        let pmem = try namespace(
+            "index-stage-size 128M\n index-type pmem {\n mount /mnt/a\n mount /mnt/b\n mounts-budget 4G\n }")
+        #expect(pmem.indexType == .pmem)
+        #expect(pmem.indexMounts == ["/mnt/a", "/mnt/b"])
+        #expect(pmem.indexMountsBudget == 4 << 30)
+        #expect(pmem.indexStageSize == 128 << 20)
+        func problem(_ index: String, _ text: String) -> Bool {
+            problems("namespace test {\n \(index)\n storage-engine memory\n}").contains { $0.contains(text) }
+        }
+        #expect(problem("index-type pmem", "needs a mount"))
+        #expect(problem("index-type ram", "the types are heap"))
+        #expect(problem("index-type heap {\n mount /a\n }", "takes no mount"))
+        let shown = try parse("namespace test {\n index-type shmem {\n mount /dev/shm\n }\n storage-engine memory\n}")
+            .values(namespace: "test")
+        #expect(shown.contains { $0 == ("index-type", "shmem") })
+        #expect(shown.contains { $0 == ("index-type.mount[0]", "/dev/shm") })
+    }
+
+    @Test func aSettingPicksAnotherBackend() throws {
+        func descriptor(
+            _ name: String, _ settings: [SettingSchema], _ alternative: Alternative? = nil
+        ) -> BackendDescriptor {
+            BackendDescriptor(
+                name: name, contract: .current, formats: 1...1, capabilities: [],
+                limits: BackendLimits(imageSizeMax: 1 << 20, locationBits: 44, atomicWriteSize: 0), medium: .own,
+                settings: settings, alternative: alternative,
+                open: { (_) throws(StorageError) in throw .unsupported("only for its name") })
+        }
+        let registry = try BackendRegistry([
+            descriptor("ram", [SettingSchema("data-size", .size(1...1 << 40), default: "1G", help: "")],
+                Alternative(settings: ["file"], name: "ram-file")),
+            descriptor("ram-file", [SettingSchema("file", .list, help: "")]),
+        ])
+        func parse(_ engine: String) throws(ConfigurationError) -> NodeConfiguration {
+            try ConfigurationParser.parse(
+                Array("namespace test {\n storage-engine \(engine)\n}".utf8), fileName: "a.conf", registry: registry,
+                processors: 1)
+        }
+        #expect(try parse("ram").namespaces[0].storageEngine == "ram")
+        #expect(try parse("ram {\n data-size 2G\n }").namespaces[0].storageEngine == "ram")
+        let withFile = try parse("ram {\n file /a\n }")
+        #expect(withFile.namespaces[0].storageEngine == "ram-file")
+        #expect(withFile.values(namespace: "test").contains { $0 == ("storage-engine", "ram") })
+        #expect(throws: ConfigurationError.self) { try parse("ram {\n file /a\n data-size 2G\n }") }
+    }
 }

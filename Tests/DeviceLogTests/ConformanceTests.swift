@@ -34,6 +34,23 @@ private let mebibyte = 1 << 20
         #expect(result.failed.isEmpty)
     }
 
+    /// Every block in memory.
+    @Test(arguments: [1, 2]) func residentLogConforms(_ deviceCount: Int) {
+        let seed = runSeed("residentLogConforms")
+        let subject = DeviceLogSubject(
+            byteCount: 12 * mebibyte, blockSize: 64 << 10, headSize: 5 * mebibyte, deviceCount: deviceCount, seed: seed,
+            isResident: true)
+        let result = run(
+            "resident log on \(deviceCount)", subject, seed: seed, cases: Kit.caseNames.filter { $0 != "crash" })
+        #expect(result.failed.isEmpty)
+        let small = DeviceLogSubject(
+            byteCount: 8 << 10 + 40 * (16 << 10), blockSize: 16 << 10, deviceCount: deviceCount, seed: seed,
+            isResident: true)
+        let crashes = run(
+            "resident blocks on \(deviceCount)", small, seed: seed, crashPoints: 2000, cases: ["crash", "histories"])
+        #expect(crashes.failed.isEmpty)
+    }
+
     @Test(arguments: [(4, 1), (4, 3), (16, 1), (16, 2), (64, 1), (64, 3)])
     func deviceLogSurvivesCrashes(_ blockKibibytes: Int, _ deviceCount: Int) {
         let seed = runSeed("deviceLogSurvivesCrashes")

@@ -17,7 +17,7 @@ enum DeviceLogOpening {
     /// `given` comes after the schema's defaults and wins.
     static func open(
         _ descriptor: BackendDescriptor, _ given: [(name: String, value: String)], _ lines: LogLines,
-        namespace: String = namespace
+        namespace: String = namespace, memory: (any KeptMemory)? = nil
     ) throws(StorageError) -> any Backend {
         lines.clear()
         let defaults = descriptor.settings.filter { !$0.defaultText.isEmpty }.map { (name: $0.name, value: plain($0)) }
@@ -26,7 +26,7 @@ enum DeviceLogOpening {
         return try descriptor.open(
             OpenRequest(
                 namespace: namespace, settings: BackendSettings(defaults + given), agreement: agreement,
-                log: { lines.add($0) }))
+                memory: memory, log: { lines.add($0) }))
     }
 
     /// A default in bytes or milliseconds.

@@ -12,14 +12,17 @@ final class DeviceLogSubject: ConformanceSubject {
     private let seed: UInt64
     private let latencyTicksMax: Int
     private let given: [(name: String, value: String)]
+    private let isResident: Bool
     private(set) var opener: SimulatedOpener
     /// Lines for the log since the last opening.
     let lines = LogLines()
 
     init(
         byteCount: Int, blockSize: Int, headSize: Int = 8 << 10, flushUnit: Int = 512, deviceCount: Int = 1, seed: UInt64,
-        latencyTicksMax: Int = 3, settings: [(name: String, value: String)] = [], canary: LogCanary? = nil
+        latencyTicksMax: Int = 3, settings: [(name: String, value: String)] = [], canary: LogCanary? = nil,
+        isResident: Bool = false
     ) {
+        self.isResident = isResident
         var shape = LogShape()
         shape.blockSize = blockSize
         shape.headSize = headSize
@@ -38,7 +41,7 @@ final class DeviceLogSubject: ConformanceSubject {
 
     private func descriptor(_ opener: SimulatedOpener) -> BackendDescriptor {
         let seed = seed
-        return DeviceLog.descriptor(opener: opener, entropy: { seed }, shape: shape)
+        return DeviceLog.descriptor(opener: opener, entropy: { seed }, shape: shape, isResident: isResident)
     }
 
     func make() throws(StorageError) -> any Backend {

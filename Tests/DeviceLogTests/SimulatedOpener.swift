@@ -15,6 +15,8 @@ final class SimulatedOpener: DeviceOpener {
         var submitted = 0
         /// Writes, discards and growth on a device that is only looked at.
         var written = 0
+        var read = 0
+        var watcher: (@Sendable () -> Void)?
     }
     private let state: Mutex<State>
 
@@ -40,6 +42,8 @@ final class SimulatedOpener: DeviceOpener {
 
     var all: [SimulatedDevice] { state.withLock { $0.devices.map(\.device) } }
     var writtenCount: Int { state.withLock { $0.written } }
+    /// Reads that were submitted.
+    var readCount: Int { state.withLock { $0.read } }
 
     func set(_ path: String, _ device: SimulatedDevice?) {
         state.withLock { state in
@@ -54,6 +58,9 @@ final class SimulatedOpener: DeviceOpener {
             if let error { state.refused.append((path, error)) }
         }
     }
+
+    /// `watcher` is called after each operation was submitted: it is under way then.
+    func watch(_ watcher: (@Sendable () -> Void)?) { state.withLock { $0.watcher = watcher } }
 
     // ---- DeviceOpener ----
 
@@ -102,7 +109,10 @@ final class SimulatedOpener: DeviceOpener {
         return devices.map { ($0.path, $0.device.crashed(seed: random.next())) }
     }
 
+    fileprivate func countRead() { state.withLock { $0.read += 1 } }
+
     fileprivate func submitted(isWrite: Bool) {
+        defer { state.withLock { $0.watcher }?() }
         state.withLock { state in
             if isWrite { state.written += 1 }
             guard let left = state.operationsLeft else { return }
@@ -145,6 +155,7 @@ private final class WatchedQueue: DeviceQueue {
 
     func submit(_ operation: DeviceOperation, tag: UInt64) throws(DeviceError) {
         try inner.submit(operation, tag: tag)
+        if case .read = operation { opener.countRead() }
         switch operation {
         case .read, .flush: opener.submitted(isWrite: false)
         case .write, .discard: opener.submitted(isWrite: true)

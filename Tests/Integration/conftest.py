@@ -39,6 +39,12 @@ OURS = ("memory", "device")
 needs_full = pytest.mark.skipif(not os.path.exists(FULL), reason="apus-full was not built: no librocksdb")
 
 
+def shm_segments(mount, owner):
+    """Directories of the segments on a mount that a node with this work directory has made."""
+    rows = subprocess.run([BINARY, "shm", "list", "--mount", mount], capture_output=True, text=True, check=True).stdout
+    return [line.split()[-1] for line in rows.splitlines() if os.path.realpath(owner) in line]
+
+
 def engines(*names):
     """These backends as parameters of a test."""
     return [pytest.param(name, marks=[] if name in OURS else [needs_full, pytest.mark.skipif(
@@ -83,6 +89,8 @@ class Server:
         # Each namespace on a device has a file of its own.
         files = itertools.count()
         namespaces = re.sub("%FILE", lambda _: f"{self.directory}/ssd{next(files)}.dat", namespaces)
+        # Shared memory of a node outlives it: it is removed at the end.
+        self.keeps_memory = "index-type" in namespaces or "storage-engine device" in namespaces
         network = network or "service { address 127.0.0.1\n port 0\n}\n"
         self.configuration = os.path.join(self.directory, "apus.conf")
         with open(self.configuration, "w") as file:
@@ -95,7 +103,7 @@ class Server:
         with open(self.log_path, "w") as log:
             self.process = subprocess.Popen(
                 self.command, stdout=log, stderr=log, preexec_fn=limit,
-                env={**os.environ, **(environment or {})}, cwd=self.directory)
+                env={**os.environ, "PMEM_IS_PMEM_FORCE": "1", **(environment or {})}, cwd=self.directory)
         Server.everyone.append(self)
         self.endpoints = []
         self.clients = []
@@ -268,6 +276,8 @@ def pytest_sessionfinish():
         if node.process.poll() is None:
             node.process.kill()
             node.process.wait()
+    for directory in {node.directory for node in Server.everyone if node.keeps_memory}:
+        subprocess.run([BINARY, "shm", "remove", "--owner", f"{directory}/var", "--yes"], capture_output=True)
     for node in Server.everyone:
         if node.owns_directory:
             shutil.rmtree(node.directory, ignore_errors=True)

@@ -84,7 +84,8 @@ def test_all_problems_at_once_and_nothing_touched(tmp_path):
 
 @pytest.mark.parametrize("change, message", [
     (("namespace=test", "namespace=other"), "it holds the data of namespace 'other', not of 'test'"),
-    (("backend=rocksdb", "backend=template"), "it was written by storage-engine 'template', not by 'rocksdb'"),
+    (("backend=rocksdb", "backend=template"), "it was written by storage-engine 'template', not by 'rocksdb': `apus convert test"
+     " --from <old configuration> --to <new one>` copies it"),
     (("\nformat=1", "\nformat=7"), "it has format 7 of 'rocksdb', this version reads up to 1: use a newer one"),
     (("apus-medium=2", "apus-medium=3"), "its identity has format 3, this Apus reads up to 2"),
     (("apus-medium=2", "apus-medium=1"), "its identity has format 1, written by a development version of Apus"),

@@ -21,7 +21,8 @@ SIZE = 256 * MEBIBYTE
 def namespace(files, more="", name="ssd", size="256M"):
     lines = "\n".join(f"    file {path}" for path in files)
     size_line = f"    filesize {size}" if size else ""
-    return (f"namespace {name} {{ nsup-period 120\n allow-ttl-without-nsup true\n  storage-engine device {{\n{lines}\n{size_line}\n"
+    # In ordinary memory, so that a start reads the devices: test_media.py has the rest.
+    return (f"namespace {name} {{ nsup-period 120\n allow-ttl-without-nsup true\n  index-type heap\n  storage-engine device {{\n{lines}\n{size_line}\n"
             f"    {more}\n  }}\n}}\n")
 
 

@@ -10,7 +10,7 @@ import aerospike
 import pytest
 from aerospike import exception
 
-from conftest import (ENGINES, FULL, RawClient, Server, command_of, delete, digest, engines, get, needs_full, plugin_block,
+from conftest import (ENGINES, FULL, OURS, RawClient, Server, command_of, delete, digest, engines, get, needs_full, plugin_block,
                       put)
 
 pytestmark = pytest.mark.memory_only
@@ -21,8 +21,10 @@ PERSISTENT = engines(*(name for name in ENGINES if name != "memory"))
 def namespaces(engine, more=""):
     """A namespace on `engine`, with `more` among its settings."""
     text = ENGINES[engine]
+    # The index in ordinary memory: this is about what the medium alone keeps (test_media.py has the rest).
+    heap = "index-type heap\n " if engine in OURS else ""
     text = text.replace("{ ", "{ " + more + "\n ", 1) if "{" in text else text + " { " + more + "\n}"
-    return f"{plugin_block(engine)}namespace test {{ nsup-period 120\n allow-ttl-without-nsup true\n {text}\n}}\n"
+    return f"{plugin_block(engine)}namespace test {{ nsup-period 120\n allow-ttl-without-nsup true\n {heap}{text}\n}}\n"
 
 
 def start(engine, directory=None, more=""):
@@ -75,8 +77,9 @@ FLUSH_SECONDS = 0.2 + 0.15
 class Writer(threading.Thread):
     """Puts and deletes keys of its own as fast as they are answered; knows what was acknowledged when, and what was under way."""
 
-    def __init__(self, port, number, keys, loss_seconds=0):
+    def __init__(self, port, number, keys, loss_seconds=0, durable_deletes=True):
         super().__init__()
+        self.durable_deletes = durable_deletes
         self.loss_seconds = loss_seconds
         self.history = {}
         self.raw = RawClient(port)
@@ -96,7 +99,7 @@ class Writer(threading.Thread):
                 key = self.random.randrange(len(self.keys))
                 is_delete = self.random.random() < 0.2
                 self.under_way = (key, None if is_delete else value)
-                answer = self.raw.ask(delete(self.keys[key], durable=True) if is_delete else put(self.keys[key], value))
+                answer = self.raw.ask(delete(self.keys[key], durable=self.durable_deletes) if is_delete else put(self.keys[key], value))
                 if answer.result not in (0, 2):
                     self.problem = answer.result
                     return

@@ -1,5 +1,6 @@
 // The primary index against the memory it lies in: look-ups that cannot overlap, because each key comes from the answer
-// before, next to dependent random reads over as many bytes. Usage: IndexBench [--json] [MILLIONS...]
+// before, next to dependent random reads over as many bytes. Usage: IndexBench [--json] [MILLIONS...], or
+// IndexBench --adopt [MILLIONS...] (Adoption.swift).
 import Base
 import CReactor
 import Glibc
@@ -10,7 +11,7 @@ private let batch = 16
 
 /// The digest of record `number`: well mixed, and needs no memory that would disturb the measurement.
 @inline(__always)
-private func digest(_ number: UInt64) -> Digest {
+func digest(_ number: UInt64) -> Digest {
     func mix(_ value: UInt64) -> UInt64 {
         var mixed = (value ^ value >> 30) &* 0xBF58_476D_1CE4_E5B9
         mixed = (mixed ^ mixed >> 27) &* 0x94D0_49BB_1331_11EB
@@ -140,7 +141,7 @@ private func measure(_ millions: Int) throws -> Measurement {
     return result
 }
 
-private func rounded(_ value: Double) -> String { "\((value * 100).rounded() / 100)" }
+func rounded(_ value: Double) -> String { "\((value * 100).rounded() / 100)" }
 
 private func report(_ results: [Measurement], json: Bool) {
     if json {
@@ -170,6 +171,10 @@ private func report(_ results: [Measurement], json: Bool) {
 
 let words = CommandLine.arguments.dropFirst()
 let sizes = words.compactMap { Int($0) }
+if words.contains("--adopt") {
+    try measureAdoption(sizes.isEmpty ? [10] : sizes)
+    exit(0)
+}
 private var results: [Measurement] = []
 for millions in sizes.isEmpty ? [10, 14, 19, 40] : sizes {
     let progress = "measuring \(millions) million records\n"

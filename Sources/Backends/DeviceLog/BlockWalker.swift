@@ -13,7 +13,7 @@ struct WalkedImage {
     var units: Int { LogFormat.units(byteCount) }
 }
 
-/// Walks a block of known sequence from front to back. What is no image, run or group of that sequence is passed over
+/// Walks a block of known sequence from front to back. What is no image, run, skip or group of that sequence is passed over
 /// unit by unit; the bytes may belong to an earlier use of the block.
 struct BlockWalker {
     let bytes: UnsafeRawPointer
@@ -26,7 +26,9 @@ struct BlockWalker {
     /// Where the first of these is.
     private(set) var firstDamagedUnit = -1
     private var groupEnd = 0
-    private var runEnd = 0
+    /// Where the header of the last run stood, and where that run ends.
+    private(set) var runUnit = 0
+    private(set) var runEnd = 0
     private var origin: UInt64
     /// Bytes that were taken for an image by their first word, and were none. Payloads can be made to look so: after too
     /// many of them only small images are believed, and a block takes no minutes.
@@ -66,9 +68,13 @@ struct BlockWalker {
                 unit += LogFormat.groupHeaderUnits
             } else if kind == LogFormat.runKind,
                 let named = LogFormat.runOrigin(at: place, sequence: sequence, unit: unit) {
+                runUnit = unit
                 runEnd = unit + LogFormat.lengthUnits(at: place)
                 origin = named
                 unit += LogFormat.runHeaderUnits
+            } else if kind == LogFormat.skipKind,
+                let skipped = LogFormat.skippedUnits(at: place, sequence: sequence, unit: unit) {
+                unit += skipped
             } else {
                 let isCut = left < LogFormat.groupHeaderUnits * LogFormat.unitSize
                 if isPartial, kind == LogFormat.groupKind, isCut { return nil }

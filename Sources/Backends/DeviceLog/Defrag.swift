@@ -275,6 +275,7 @@ extension LogShard {
             device.addLive(block, one.image.units)
             unit += one.image.units
         }
+        core.persist(place, units: LogFormat.runHeaderUnits)
         copied(units, place, device, stream)
         relocate(victim, device, images, block, place.unit + LogFormat.runHeaderUnits, arbiter)
         victim.dropBatch(count)

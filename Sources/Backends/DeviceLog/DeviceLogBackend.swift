@@ -11,6 +11,8 @@ internal import Synchronization
 public enum DeviceLog {
     /// What the operator writes after `storage-engine`.
     public static let name = "device"
+    /// Name of the log that is in memory, too (`residentDescriptor`).
+    public static let residentName = "memory-device"
 
     /// A log on raw devices or files that `opener` opens. `entropy` gives bits of chance when a device set is made.
     public static func descriptor(
@@ -19,22 +21,45 @@ public enum DeviceLog {
         descriptor(opener: opener, entropy: entropy, shape: LogShape())
     }
 
-    /// The same with other sizes, for tests.
+    /// The same log with every block in memory, too: reads never go to a device. What `storage-engine memory` means with a
+    /// `device` or `file` in it. On the devices it is a log like any other.
+    public static func residentDescriptor(
+        opener: any DeviceOpener, entropy: @escaping @Sendable () -> UInt64
+    ) -> BackendDescriptor {
+        descriptor(opener: opener, entropy: entropy, shape: LogShape(), isResident: true)
+    }
+
+    /// Both with other sizes, for tests.
     package static func descriptor(
-        opener: any DeviceOpener, entropy: @escaping @Sendable () -> UInt64, shape: LogShape
+        opener: any DeviceOpener, entropy: @escaping @Sendable () -> UInt64, shape: LogShape, isResident: Bool = false
     ) -> BackendDescriptor {
         let layout = LogLayout(
             sectorSize: shape.flushUnit, flushUnit: shape.flushUnit, blockSize: shape.blockSize, headSize: shape.headSize)
         return BackendDescriptor(
-            name: name, contract: .current, formats: LogFormat.number...LogFormat.number, capabilities: [.durableAtCommit],
+            name: isResident ? residentName : name, contract: .current, formats: LogFormat.number...LogFormat.number,
+            capabilities: [.durableAtCommit],
             limits: BackendLimits(
                 imageSizeMax: layout.imageSizeMax, locationBits: Location.bitCount, atomicWriteSize: 512),
-            medium: .own, settings: LogSettings.schema,
-            problems: { LogOpening($0, opener: opener, entropy: entropy, shape: shape).problems },
+            medium: .own, settings: LogSettings.schema, keepsMemory: isResident ? .records : .unwritten,
+            problems: {
+                LogOpening($0, opener: opener, entropy: entropy, shape: shape, isResident: isResident).problems
+            },
             open: { (request) throws(StorageError) -> any Backend in
-                try LogOpening(request, opener: opener, entropy: entropy, shape: shape).open()
+                try LogOpening(
+                    request, opener: opener, entropy: entropy, shape: shape, isResident: isResident
+                ).open()
             })
     }
+}
+
+/// How a log begins.
+enum LogStart: Equatable {
+    /// There is nothing in it.
+    case empty
+    /// What lives is found out by a scan.
+    case cold
+    /// The index is there, and perhaps (not if `wasClosed`) what was not written.
+    case warm(wasClosed: Bool)
 }
 
 /// What the control plane needs beside the core. Under the backend's lock.
@@ -53,6 +78,7 @@ final class DeviceLogBackend: Backend, @unchecked Sendable {
     let figures: ScanFigures
     let progress: ScanProgress
     let compaction: (any Compacting)?
+    let warmStart: (any WarmStarting)?
     private let firstSequence: UInt64
     private let control: Control
     private let controlLock = Mutex<Void>(())
@@ -61,27 +87,29 @@ final class DeviceLogBackend: Backend, @unchecked Sendable {
 
     init(
         _ core: LogCore, _ controls: [DeviceControl], _ metadata: LogMetadata, names: String, paths: [String],
-        firstSequence: UInt64, isEmpty: Bool
+        firstSequence: UInt64, start: LogStart
     ) {
         self.core = core
         self.names = names
         self.paths = paths
         self.firstSequence = firstSequence
         control = Control(devices: controls, metadata: metadata)
-        progress = ScanProgress(core, isCold: !isEmpty)
         compaction = LogCompaction(core)
         let blocks = core.present.reduce(0) { $0 + $1.blockCount }
-        figures = ScanFigures(totalBytes: isEmpty ? 0 : UInt64(blocks * core.shape.blockSize))
-        if isEmpty { DeviceLogBackend.settle(core) }
-    }
-
-    /// Every block that nothing lives in is free from now on.
-    private static func settle(_ core: LogCore) {
-        for device in core.present where !device.isFenced {
-            device.locked {
-                for block in 0..<device.blockCount { device.settle(block, isFree: device.liveUnits(block) == 0) }
-                device.sortFreeBlocks()
-            }
+        figures = ScanFigures(totalBytes: start == .cold ? UInt64(blocks * core.shape.blockSize) : 0)
+        switch start {
+        case .empty:
+            progress = ScanProgress(core, isCold: false, isWarmAwaited: false)
+            warmStart = nil
+            core.buffers.start()
+            core.settleBlocks()
+        case .cold:
+            progress = ScanProgress(core, isCold: true, isWarmAwaited: false)
+            warmStart = nil
+            core.buffers.start()
+        case .warm(let wasClosed):
+            progress = ScanProgress(core, isCold: true, isWarmAwaited: true)
+            warmStart = LogWarmStart(core, progress, wasClosed: wasClosed, firstSequence: firstSequence)
         }
     }
 
@@ -127,7 +155,9 @@ final class DeviceLogBackend: Backend, @unchecked Sendable {
     private func endColdStart(_ highestSequence: UInt64) throws(StorageError) {
         core.nextSequence = max(core.nextSequence, highestSequence + 1)
         try raiseFloor()
-        DeviceLogBackend.settle(core)
+        for device in core.present { device.keepSequences() }
+        if core.isResident { core.discardDeadBlocks() }
+        core.settleBlocks()
     }
 
     /// The next session begins above what this one can use.
@@ -264,6 +294,12 @@ extension DeviceLogBackend: Resizing, Locating {
         }
         let now = control.device.geometry.byteCount
         guard now > before else { return "\(control.path) has \(before) bytes as before" }
+        guard !core.isResident else {
+            throw .settings("a log in memory takes new blocks of \(control.path) in at a start only")
+        }
+        if let device = core.device(control.slot), !device.backSequences(device.layout.blockCount(deviceByteCount: now)) {
+            throw .settings("the index's memory is full: there is no room to know of the new blocks of \(control.path)")
+        }
         // First the superblock: a file that ends before what it says is a truncated one.
         try control.rewrite { $0.deviceByteCount = now }
         if let device = core.device(control.slot) { device.locked { device.grown() } }

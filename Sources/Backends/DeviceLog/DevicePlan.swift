@@ -62,6 +62,22 @@ struct DevicePlan {
         guard problems.isEmpty else { throw .medium(problems.joined(separator: "; ")) }
     }
 
+    /// Why the index cannot go on from `memory`, for the log; nil if it can.
+    func coldReason(_ memory: any KeptMemory, startsEmpty: Bool) -> String? {
+        let keys = memory.sessionKeys
+        if keys.isEmpty { return "there is nothing to go on from" }
+        if startsEmpty { return "cold-start-empty forgets all records" }
+        if members.isEmpty { return "the device set is new" }
+        if let one = added.first { return "\(one.path) is new in the device set" }
+        if !missingSlots.isEmpty { return "the device set is not complete" }
+        for one in members {
+            guard let key = one.superblock?.sessionKey, !keys.contains(key) else { continue }
+            return key == 0 ? "\(one.path) was used since without index-type \(memory.name)"
+                : "\(one.path) was used since in another session, or was exchanged"
+        }
+        return nil
+    }
+
     /// Whether a device belongs to its set: it has joined, or another counts it.
     private static func isMember(_ one: FoundDevice, _ joined: [Superblock]) -> Bool {
         guard let superblock = one.superblock else { return false }

@@ -24,7 +24,7 @@ extension LogDevice {
             to: bytes + offset)
         let write = GroupWrite(
             device: slot, stream: stream.number, buffer: old.buffer, number: stream.sealedCount, offset: offset,
-            byteCount: end - offset, isDurable: !core.settings.isSyncDisabled)
+            byteCount: end - offset, isDurable: !core.isSyncDisabled)
         stream.sealedCount += 1
         stream.pending.append(PendingGroup(write: write))
         core.buffers[old.buffer].unwrittenGroups += 1
@@ -88,7 +88,7 @@ extension LogDevice {
 
     /// With `disable-odsync`: whether a flush should begin now, because somebody waits for what is written to last.
     func beginFlush() -> Bool {
-        guard core.settings.isSyncDisabled else { return false }
+        guard core.isSyncDisabled else { return false }
         return locked {
             let isWanted = streams.contains { $0.writtenCount > $0.durableCount } && (hasWaiters || hasRetired)
             guard flushing == nil, isWanted, !isFenced else { return false }
@@ -143,26 +143,37 @@ extension LogDevice {
         // was won, and the next start needs a block to begin with.
         let reserve = stream.number == 1 || isDelete ? 1 : reserveBlocks
         let taken = takeFree(reserve: reserve) ?? (stream.number == 1 && !hasRetired ? takeFree(reserve: 0) : nil)
-        guard let block = taken else {
-            guard hasRetired else {
-                // Defragmentation may win some back; what it moves itself finds none either.
-                if stream.number == 0, choice.canWin(self) { throw .overloaded }
-                throw .outOfSpace
-            }
-            // What will be free soon waits for these to last.
-            for other in streams { if let write = seal(other) { writes.append(write) } }
-            throw .overloaded
-        }
-        guard let buffer = core.buffers.take(device: slot, block: block) else {
+        guard let block = taken else { try refuse(stream, &writes) }
+        // The same for the buffers of a log in memory, which may have no more of it.
+        let room = core.buffers.roomWhenFull
+        let isMoreDue = hasRetired || room.map { $0.soon > $0.now } ?? false
+        let left = stream.number == 1 || isDelete ? (room != nil && isMoreDue ? 1 : 0) : core.buffers.reserve
+        guard let buffer = core.buffers.take(device: slot, block: block, leaving: left) else {
             giveBackFree(block)
-            throw .overloaded
+            guard let room, room.soon <= left else { throw .overloaded }
+            try refuse(stream, &writes)
         }
         precondition(lines[block].state == BlockState.free && lines[block].liveUnits == 0)
         lines[block].state = BlockState.open
         setLeftUnits(block, 0)
         lines[block].isKnownDamaged = false
         lines[block].sequence = core.takeSequence(stream: stream.number)
+        // Before the block's first location is given out: a later process has to know whose bytes these are.
+        core.buffers.begin(buffer, sequence: lines[block].sequence)
+        keepSequence(block)
         setBuffer(block, buffer)
         stream.open(buffer)
+    }
+
+    /// There is no block for a stream now. Under the lock.
+    private func refuse(_ stream: LogStream, _ writes: inout [GroupWrite]) throws(StorageError) -> Never {
+        guard hasRetired else {
+            // Defragmentation may win some back; what it moves itself finds none either.
+            if stream.number == 0, choice.canWin(self) { throw .overloaded }
+            throw .outOfSpace
+        }
+        // What will be free soon waits for these to last.
+        for other in streams { if let write = seal(other) { writes.append(write) } }
+        throw .overloaded
     }
 }

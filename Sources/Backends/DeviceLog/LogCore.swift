@@ -14,7 +14,13 @@ final class LogCore: @unchecked Sendable {
     let warn: @Sendable (String) -> Void
     let epochs = TurnEpochs()
     let buffers: WriteBuffers
+    /// Groups are written without lasting at once (`disable-odsync`).
+    let isSyncDisabled: Bool
     let opener: any DeviceOpener
+    /// Every block stays in memory.
+    let isResident: Bool
+    /// An image has to be persisted before its location is given away.
+    let persistsImages: Bool
     /// Largest image in bytes.
     let imageSizeMax: Int
     /// By slot; nil where the set has a device that is missing. Set once, before any shard is made.
@@ -29,11 +35,16 @@ final class LogCore: @unchecked Sendable {
 
     /// Blocks that may be open or have unwritten groups in them at a time, beside those of the streams.
     private static let spareBuffers = 6
+    /// Buffers beside those of the streams without which nothing can be appended while another is written.
+    private static let buffersMin = 2
+    /// Blocks that stay in kept memory for a while after they were written, whatever post-write-cache says: an image may be
+    /// on its way into the index still, and what was never published must not come back (WarmStart.swift).
+    private static let keptCachedMin = 2
     /// Lines of the log about damage, so that a broken device does not fill it.
     private static let damageLinesMax = 100
 
     init(
-        _ settings: LogSettings, identity: UInt32, deviceCount: Int, opener: any DeviceOpener,
+        _ settings: LogSettings, identity: UInt32, blockCounts: [Int], opener: any DeviceOpener, memory: (any KeptMemory)?,
         log: @escaping @Sendable (String) -> Void, warn: @escaping @Sendable (String) -> Void
     ) throws(StorageError) {
         self.settings = settings
@@ -44,17 +55,59 @@ final class LogCore: @unchecked Sendable {
         self.warn = warn
         words = .allocate(capacity: 48)
         words.initialize(repeating: 0, count: 48)
-        let cachedMax = settings.postWriteCacheMax / shape.blockSize
-        let writing = max(2, settings.writeCacheMax / shape.blockSize) + 2 * deviceCount
-        buffers = try WriteBuffers(
-            count: cachedMax + writing + 2 * LogCore.spareBuffers, cachedMax: cachedMax, spareMin: LogCore.spareBuffers,
-            blockSize: shape.blockSize, flushUnit: shape.flushUnit, epochs: epochs)
+        buffers = try LogCore.makeBuffers(settings, blockCounts, memory, epochs)
+        let kept = buffers.memory
+        isResident = settings.isResident
+        // What leaves such memory has to last: the index may outlive a loss of power.
+        isSyncDisabled = settings.isSyncDisabled && !kept.needsPersist
+        persistsImages = kept.needsPersist && shape.canary != .publishesUnpersisted
         imageSizeMax = LogLayout(
             sectorSize: shape.flushUnit, flushUnit: shape.flushUnit, blockSize: shape.blockSize, headSize: shape.headSize
         ).imageSizeMax
     }
 
     deinit { words.deallocate() }
+
+    /// Of a log in memory there is one for each block, and some for those that are on their way out.
+    /// - Throws: `settings` if there are too many, or there is not even memory for what appending needs.
+    private static func makeBuffers(
+        _ settings: LogSettings, _ blockCounts: [Int], _ memory: (any KeptMemory)?, _ epochs: TurnEpochs
+    ) throws(StorageError) -> WriteBuffers {
+        let shape = settings.shape
+        let blockCount = blockCounts.reduce(0, +)
+        var cachedMax = max(settings.postWriteCacheMax / shape.blockSize, memory == nil ? 0 : keptCachedMin)
+        if settings.isResident { cachedMax = min(cachedMax, blockCount) }
+        let writing = max(2, settings.writeCacheMax / shape.blockSize) + 2 * blockCounts.count
+        // Moved images need some of the last ones.
+        let reserve = settings.isResident ? blockCounts.count + 1 : 0
+        let spareMin = max(spareBuffers, 2 * reserve)
+        let count = (settings.isResident ? blockCount : cachedMax + writing) + 2 * spareMin
+        guard count <= BufferMemory.buffersMax else {
+            let reason = settings.isResident ? "the devices have more write blocks than can be kept in memory"
+                : "max-write-cache and post-write-cache ask for too many write blocks"
+            throw .settings("\(reason): \(count) of \(shape.blockSize) bytes, at most \(BufferMemory.buffersMax) are"
+                + " possible")
+        }
+        return WriteBuffers(
+            try bufferMemory(memory, count: count, settings, deviceCount: blockCounts.count), count: count,
+            cachedMax: cachedMax, spareMin: spareMin, reserve: reserve, blockSize: shape.blockSize,
+            flushUnit: shape.flushUnit, isResident: settings.isResident, epochs: epochs)
+    }
+
+    private static func bufferMemory(
+        _ memory: (any KeptMemory)?, count: Int, _ settings: LogSettings, deviceCount: Int
+    ) throws(StorageError) -> BufferMemory {
+        let blockSize = settings.shape.blockSize
+        guard let memory else {
+            return try BufferMemory(count: count, blockSize: blockSize, inHugePages: settings.isResident)
+        }
+        let kept = try BufferMemory(memory, count: count, blockSize: blockSize)
+        let least = 2 * deviceCount + buffersMin
+        guard kept.back(least) else {
+            throw BufferMemory.isFull(memory.name, byteCount: (least - kept.backedCount) * blockSize)
+        }
+        return kept
+    }
 
     /// Once, before any shard is made.
     func setDevices(_ devices: [LogDevice?]) { self.devices = devices }
@@ -74,6 +127,25 @@ final class LogCore: @unchecked Sendable {
             if let device = devices[slot], !device.isFenced { return device }
         }
         return nil
+    }
+
+    /// Units that were filled outlive a loss of power from now on, if the memory they are in can: before anybody is told
+    /// where they are.
+    @inline(__always)
+    func persist(_ place: Reserved, units: Int) {
+        guard persistsImages else { return }
+        buffers.memory.persist(
+            place.buffer, offset: place.unit * LogFormat.unitSize, byteCount: units * LogFormat.unitSize)
+    }
+
+    /// Of all blocks it is known what lives in them: those in which nothing does are free from now on.
+    func settleBlocks() {
+        for device in present where !device.isFenced {
+            device.locked {
+                for block in 0..<device.blockCount { device.settle(block, isFree: device.liveUnits(block) == 0) }
+                device.sortFreeBlocks()
+            }
+        }
     }
 
     // ---- Words ----

@@ -68,6 +68,8 @@ final class LogDevice: @unchecked Sendable {
     private let linesByteCount: Int
     let streams: [LogStream]
     let lockWord: UnsafeMutablePointer<UInt32>
+    /// Where a later process finds the sequence of each block; nil in ordinary memory.
+    private let sequences: (any MemoryRegion)?
     let figures = DeviceFigures()
     let choice = DefragChoice()
     // Under the lock.
@@ -86,15 +88,18 @@ final class LogDevice: @unchecked Sendable {
     private let blocksMax: Int
 
     init(
-        _ core: LogCore, slot: Int, path: String, _ device: any BlockDevice, _ layout: LogLayout
+        _ core: LogCore, slot: Int, path: String, _ device: any BlockDevice, _ layout: LogLayout,
+        _ memory: (any KeptMemory)?
     ) throws(StorageError) {
         self.core = core
         self.slot = slot
         self.path = path
         self.device = device
         self.layout = layout
-        blocksMax = min((1 << Int(LogLayout.deviceShift)) / layout.unitsPerBlock, 1 << 22)
-        linesByteCount = blocksMax * MemoryLayout<BlockLine>.stride
+        blocksMax = min((1 << Int(LogLayout.deviceShift)) / layout.unitsPerBlock, core.shape.blocksMax)
+        sequences = try memory?.region("log-blocks-\(slot)", capacity: blocksMax * LogDevice.sequenceSize)
+        // Whole pages.
+        linesByteCount = (blocksMax * MemoryLayout<BlockLine>.stride + 4095) & ~4095
         guard let pages = apus_pages_reserve(linesByteCount, false) else {
             throw .settings("no address space for the blocks of \(path): raise the limit (ulimit -v)")
         }
@@ -104,6 +109,11 @@ final class LogDevice: @unchecked Sendable {
         streams = (0..<2).map { LogStream(number: $0, layout: layout) }
         blockCount = 0
         blockCount = min(layout.blockCount(deviceByteCount: device.geometry.byteCount), blocksMax)
+        guard let memory else { return }
+        guard backSequences(blockCount) else {
+            throw BufferMemory.isFull(memory.name, byteCount: blockCount * LogDevice.sequenceSize)
+        }
+        loadSequences()
     }
 
     deinit {
@@ -119,11 +129,54 @@ final class LogDevice: @unchecked Sendable {
 
     /// Blocks that only moved images may use: without them defragmentation could not begin.
     var reserveBlocks: Int { max(2, min(blockCount / 64, 8)) }
-    var freeCount: Int { figures[.freeBlocks] }
+    var freeCount: Int {
+        let count = figures[.freeBlocks]
+        return core.isResident ? min(count, memoryBlocks.now) : count
+    }
     /// Free, or on the way there.
-    var freeSoonCount: Int { figures[.freeBlocks] + figures[.retiredBlocks] }
+    var freeSoonCount: Int {
+        let retired = figures[.retiredBlocks]
+        let count = figures[.freeBlocks] + retired
+        return core.isResident ? min(count, memoryBlocks.soon + retired) : count
+    }
+    /// Of a log in memory: this device's share of the blocks that there is memory for, now and soon.
+    private var memoryBlocks: (now: Int, soon: Int) {
+        guard let room = core.buffers.roomWhenFull else { return (.max, .max / 2) }
+        return (room.now / core.devices.count, room.soon / core.devices.count)
+    }
     /// It was given up: nothing is written to it any more. Any thread.
     var isFenced: Bool { figures[.isFenced] != 0 }
+
+    // ---- Sequences ----
+
+    private static let sequenceSize = 8
+
+    /// Has room for the sequences of so many blocks; false if there is none. Not under the lock.
+    func backSequences(_ count: Int) -> Bool { sequences?.grow(to: count * LogDevice.sequenceSize) ?? true }
+
+    private func loadSequences() {
+        guard let sequences else { return }
+        for block in 0..<blockCount {
+            lines[block].sequence = apus_load_acquire_u64(sequences.base + block * LogDevice.sequenceSize)
+        }
+    }
+
+    /// Makes the sequence of a block last.
+    func keepSequence(_ block: Int) {
+        guard let sequences else { return }
+        let offset = block * LogDevice.sequenceSize
+        apus_store_release_u64(sequences.base + offset, lines[block].sequence)
+        sequences.persist(offset: offset, byteCount: LogDevice.sequenceSize)
+    }
+
+    /// The same for all blocks, at the end of a cold start.
+    func keepSequences() {
+        guard let sequences, blockCount > 0 else { return }
+        for block in 0..<blockCount {
+            apus_store_release_u64(sequences.base + block * LogDevice.sequenceSize, lines[block].sequence)
+        }
+        sequences.persist(offset: 0, byteCount: blockCount * LogDevice.sequenceSize)
+    }
 
     // ---- Live images ----
 
@@ -151,6 +204,13 @@ final class LogDevice: @unchecked Sendable {
     func addLive(_ block: Int, _ units: Int) {
         _ = apus_fetch_add_u32(live(block), UInt32(units))
         figures.add(.liveUnits, units)
+    }
+
+    /// The same for a start from kept memory, which counts the figure afterwards. False: more than a block holds.
+    @inline(__always)
+    func adoptLive(_ block: Int, _ units: Int) -> Bool {
+        let before = apus_fetch_add_u32(live(block), UInt32(units))
+        return Int(before) + units <= layout.unitsPerBlock
     }
 
     /// Images of `units` are wanted no more; the last one out retires a closed block.
@@ -196,7 +256,8 @@ final class LogDevice: @unchecked Sendable {
 
     /// The device has become larger: takes its new blocks in. Under the lock.
     func grown() {
-        let count = min(layout.blockCount(deviceByteCount: device.geometry.byteCount), blocksMax)
+        let room = sequences.map { $0.backedByteCount / LogDevice.sequenceSize } ?? .max
+        let count = min(layout.blockCount(deviceByteCount: device.geometry.byteCount), blocksMax, room)
         while blockCount < count {
             blockCount += 1
             settle(blockCount - 1, isFree: true)

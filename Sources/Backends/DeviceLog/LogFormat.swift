@@ -13,6 +13,9 @@
 //       0  u32  kind 11, length of the run in units, this header included
 //       4  u32  CRC32C of bytes 0 to 3 and 8 to 15, stamped
 //       8  u64  sequence of that block
+//     skip header, 1 unit: what a start from kept memory (WarmStart.swift) has left out
+//       0  u32  kind 12, length in units, this header included: nothing in them counts, whatever it looks like
+//       4  u32  CRC32C of bytes 0 to 3 and 8 to 15, stamped        8  u64  0
 //     images: envelope and payload, from a whole unit on; the checksum in the envelope is stamped
 //     zeros up to a multiple of the flush unit
 //
@@ -29,8 +32,10 @@ enum LogFormat {
     static let unitSize = Limits.imageUnitSize
     static let groupKind: UInt32 = 10
     static let runKind: UInt32 = 11
+    static let skipKind: UInt32 = 12
     static let groupHeaderUnits = 2
     static let runHeaderUnits = 1
+    static let skipHeaderUnits = 1
     private static let lengthMask: UInt32 = 0xFF_FFFF
 
     /// Whole units that `byteCount` bytes take.
@@ -89,21 +94,41 @@ enum LogFormat {
     }
 
     static func writeRun(units: Int, origin: UInt64, sequence: UInt64, unit: Int, to bytes: UnsafeMutableRawPointer) {
-        bytes.storeLittleEndian(runKind << 28 | UInt32(units))
-        bytes.storeLittleEndian(origin, at: 8)
-        bytes.storeLittleEndian(runCheck(bytes) ^ stamp(sequence: sequence, unit: unit), at: 4)
+        writeShort(runKind, units, origin, sequence, unit, to: bytes)
     }
 
-    private static func runCheck(_ bytes: UnsafeRawPointer) -> UInt32 {
+    static func writeSkip(units: Int, sequence: UInt64, unit: Int, to bytes: UnsafeMutableRawPointer) {
+        writeShort(skipKind, units, 0, sequence, unit, to: bytes)
+    }
+
+    /// A header of one unit.
+    private static func writeShort(
+        _ kind: UInt32, _ units: Int, _ word: UInt64, _ sequence: UInt64, _ unit: Int, to bytes: UnsafeMutableRawPointer
+    ) {
+        bytes.storeLittleEndian(kind << 28 | UInt32(units))
+        bytes.storeLittleEndian(word, at: 8)
+        bytes.storeLittleEndian(shortCheck(bytes) ^ stamp(sequence: sequence, unit: unit), at: 4)
+    }
+
+    private static func shortCheck(_ bytes: UnsafeRawPointer) -> UInt32 {
         apus_crc32c(apus_crc32c(0, bytes, 4), bytes + 8, 8)
+    }
+
+    private static func isShort(_ kind: UInt32, at bytes: UnsafeRawPointer, _ sequence: UInt64, _ unit: Int) -> Bool {
+        self.kind(at: bytes) == kind
+            && bytes.littleEndian(UInt32.self, at: 4) == shortCheck(bytes) ^ stamp(sequence: sequence, unit: unit)
     }
 
     /// The sequence that the run header at `bytes` names; nil if there is none.
     static func runOrigin(at bytes: UnsafeRawPointer, sequence: UInt64, unit: Int) -> UInt64? {
-        guard kind(at: bytes) == runKind,
-            bytes.littleEndian(UInt32.self, at: 4) == runCheck(bytes) ^ stamp(sequence: sequence, unit: unit)
-        else { return nil }
-        return bytes.littleEndian(UInt64.self, at: 8)
+        isShort(runKind, at: bytes, sequence, unit) ? bytes.littleEndian(UInt64.self, at: 8) : nil
+    }
+
+    /// How many units the skip header at `bytes` passes over; nil if there is none.
+    static func skippedUnits(at bytes: UnsafeRawPointer, sequence: UInt64, unit: Int) -> Int? {
+        guard isShort(skipKind, at: bytes, sequence, unit) else { return nil }
+        let units = lengthUnits(at: bytes)
+        return units >= skipHeaderUnits ? units : nil
     }
 
     /// Whether what stands at `bytes` begins like an envelope: the right format and no flags that are unknown. Of bytes of

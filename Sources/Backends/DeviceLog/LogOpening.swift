@@ -23,12 +23,18 @@ struct LogOpening {
     private let formats = LogFormat.number...LogFormat.number
 
     init(
-        _ request: OpenRequest, opener: any DeviceOpener, entropy: @escaping @Sendable () -> UInt64, shape: LogShape
+        _ request: OpenRequest, opener: any DeviceOpener, entropy: @escaping @Sendable () -> UInt64, shape: LogShape,
+        isResident: Bool
     ) {
-        self.request = request
+        // A log in memory lies on its devices as any other: a namespace can go from one to the other.
+        let agreement = Agreement(
+            backend: DeviceLog.name, format: request.agreement.format, capabilities: request.agreement.capabilities)
+        self.request = OpenRequest(
+            namespace: request.namespace, settings: request.settings, agreement: agreement, memory: request.memory,
+            log: request.log, warn: request.warn)
         self.opener = opener
         self.entropy = entropy
-        settings = LogSettings(request.settings, shape: shape)
+        settings = LogSettings(request.settings, shape: shape, isResident: isResident)
         survey = DeviceSurvey(settings: settings, opener: opener)
     }
 
@@ -108,12 +114,18 @@ struct LogOpening {
     }
 
     private func make(_ plan: DevicePlan) throws(StorageError) -> DeviceLogBackend {
-        let common = superblock(plan)
+        var common = superblock(plan)
+        let start = try begin(plan, &common)
         let controls = try claim(plan, common)
+        if let memory = request.memory { try memory.sessionBegan() }
         tell(plan, controls)
+        let layout = LogLayout(
+            sectorSize: settings.shape.flushUnit, flushUnit: settings.shape.flushUnit, blockSize: settings.shape.blockSize,
+            headSize: settings.shape.headSize)
+        let blockCounts = controls.map { layout.blockCount(deviceByteCount: $0.device.geometry.byteCount) }
         let core = try LogCore(
-            settings, identity: UInt32(truncatingIfNeeded: common.setIdentity), deviceCount: controls.count,
-            opener: opener, log: request.log, warn: request.warn)
+            settings, identity: UInt32(truncatingIfNeeded: common.setIdentity), blockCounts: blockCounts,
+            opener: opener, memory: request.memory, log: request.log, warn: request.warn)
         core.nextSequence = common.sequenceFloor - LogOpening.sequencesOfSession
         var devices: [LogDevice?] = Array(repeating: nil, count: plan.slotCount + plan.added.count)
         for control in controls {
@@ -121,14 +133,37 @@ struct LogOpening {
                 sectorSize: control.device.geometry.sectorSize, flushUnit: settings.shape.flushUnit,
                 blockSize: settings.shape.blockSize, headSize: settings.shape.headSize)
             devices[control.slot] = try LogDevice(
-                core, slot: control.slot, path: control.path, control.device, layout)
+                core, slot: control.slot, path: control.path, control.device, layout, request.memory)
         }
         core.setDevices(devices)
         let metadata = try LogMetadata(controls, setIdentity: common.setIdentity, flushUnit: settings.shape.flushUnit)
-        let isEmpty = plan.members.isEmpty || settings.startsEmpty
         return DeviceLogBackend(
             core, controls, metadata, names: survey.isOnBlockDevices ? "device" : "file", paths: survey.paths,
-            firstSequence: common.firstSequence, isEmpty: isEmpty)
+            firstSequence: common.firstSequence, start: start)
+    }
+
+    // ---- Kept memory ----
+
+    /// Whether to go on from what is in memory; begins a session that ties it to the devices. Without memory they get no
+    /// key, so that what some memory holds of them never fits again.
+    /// - Throws: `device`.
+    private func begin(_ plan: DevicePlan, _ common: inout Superblock) throws(StorageError) -> LogStart {
+        var start = plan.members.isEmpty || settings.startsEmpty ? LogStart.empty : .cold
+        guard let memory = request.memory else { return start }
+        if let reason = plan.coldReason(memory, startsEmpty: settings.startsEmpty) {
+            try memory.startCold(because: reason)
+        } else {
+            start = .warm(wasClosed: memory.wasClosed)
+        }
+        common.sessionKey = newSessionKey(session: common.identity.session)
+        try memory.beginSession(common.sessionKey)
+        return start
+    }
+
+    /// Not 0, and of two sessions of one device set never the same, but by an accident.
+    private func newSessionKey(session: UInt64) -> UInt64 {
+        var random = SeededRandom(seed: entropy() ^ session &* 0x9E37_79B9_7F4A_7C15)
+        return max(random.next(), 1)
     }
 
     /// Writes the superblocks of this session.

@@ -16,7 +16,10 @@ internal import Synchronization
 final class ScanProgress: Sendable {
     enum Kind { case cold, serving }
     private struct State {
+        /// Nothing is known of the blocks yet.
         var isCold: Bool
+        /// It will be, by a start from kept memory.
+        var isWarmAwaited: Bool
         var isGivenUp = false
         /// Segments that have not begun, of the scan that is under way; empty between scans.
         var waiting: [Bool] = []
@@ -27,18 +30,27 @@ final class ScanProgress: Sendable {
     private let state: Mutex<State>
     private let core: LogCore
 
-    init(_ core: LogCore, isCold: Bool) {
+    init(_ core: LogCore, isCold: Bool, isWarmAwaited: Bool) {
         self.core = core
-        state = Mutex(State(isCold: isCold))
+        state = Mutex(State(isCold: isCold, isWarmAwaited: isWarmAwaited))
     }
 
     var isCold: Bool { state.withLock { $0.isCold } }
 
-    /// - Throws: `unsupported` after a cold start that was given up.
+    /// A start from kept memory has found out about all blocks.
+    func warmed() {
+        state.withLock { state in
+            precondition(state.isWarmAwaited, "nothing was gone on from, or twice")
+            (state.isCold, state.isWarmAwaited) = (false, false)
+        }
+    }
+
+    /// - Throws: `unsupported` after a cold start that was given up, and before a start from kept memory has ended.
     func begin(_ segment: Int, of count: Int) throws(StorageError) -> Kind {
         precondition(segment >= 0 && segment < count, "a segment is one of \(count)")
         return try state.withLock { (state) throws(StorageError) in
             guard !state.isGivenUp else { throw .unsupported("a scan: the cold start was given up") }
+            guard !state.isWarmAwaited else { throw .unsupported("a scan: the log goes on from memory") }
             let isNew = state.waiting.count != count || !state.waiting[segment]
             if isNew {
                 precondition(!state.isCold || state.waiting.isEmpty, "the segments of a cold start come once each")
@@ -154,14 +166,20 @@ struct ScanSegment {
             defer { loader.done(loaded) }
             if isCold { figures.add(blockSize) }
             try note(loaded)
-            look(at: loaded, visit)
+            try look(at: loaded, visit)
         }
     }
 
-    private mutating func look(at loaded: LoadedBlock, _ visit: (ScannedImage) -> ScanDecision) {
+    /// - Throws: `settings` if a log in memory finds no memory for the block.
+    private mutating func look(
+        at loaded: LoadedBlock, _ visit: (ScannedImage) -> ScanDecision
+    ) throws(StorageError) {
         let device = loaded.device
         guard let sequence = sequence(of: loaded) else { return }
-        if kind == .cold { device.lines[loaded.block].sequence = sequence }
+        if kind == .cold {
+            device.lines[loaded.block].sequence = sequence
+            if core.isResident { try core.keep(loaded) }
+        }
         var walker = BlockWalker(loaded.bytes, sequence: sequence, loadedUnits: device.layout.unitsPerBlock)
         var spoiledCount = 0
         var window = ScanWindow()

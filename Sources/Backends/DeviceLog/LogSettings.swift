@@ -8,6 +8,10 @@ package enum LogCanary: Sendable, CaseIterable {
     case reusesEarly
     /// An image has a location before its bytes are there.
     case publishesEarly
+    /// A start from kept memory does not write out what its last process had not.
+    case forgetsUnwritten
+    /// An image has a location before it would outlive a loss of power.
+    case publishesUnpersisted
 }
 
 /// Sizes that are fixed when a device is first used, and canaries. Tests work with small ones.
@@ -18,6 +22,8 @@ package struct LogShape: Sendable {
     package var headSize = 8 << 20
     /// What every flush is padded to, bytes.
     package var flushUnit = 4096
+    /// Most blocks of a device: what is kept of each has a place from the start.
+    package var blocksMax = 1 << 22
     /// Only in tests.
     package var canary: LogCanary?
 
@@ -42,8 +48,10 @@ struct LogSettings {
     let stopsOnFailure: Bool
     let goesOnWithoutMissing: Bool
     let shape: LogShape
+    /// Every block stays in memory (`storage-engine memory` with devices).
+    let isResident: Bool
 
-    init(_ settings: BackendSettings, shape: LogShape) {
+    init(_ settings: BackendSettings, shape: LogShape, isResident: Bool) {
         func number(_ name: String) -> Int { Int(clamping: settings.number(name) ?? 0) }
         devices = settings.list("device").filter { !$0.isEmpty }
         files = settings.list("file").filter { !$0.isEmpty }
@@ -61,6 +69,7 @@ struct LogSettings {
         stopsOnFailure = settings.text("on-device-failure") == "stop"
         goesOnWithoutMissing = settings.text("on-missing-device") == "continue"
         self.shape = shape
+        self.isResident = isResident
     }
 
     static let schema: [SettingSchema] = [

@@ -139,6 +139,7 @@ final class LogShard: BackendShard {
         let end = LogFormat.units(byteCount) * LogFormat.unitSize
         if end > byteCount { (target + byteCount).initializeMemory(as: UInt8.self, repeating: 0, count: end - byteCount) }
         LogFormat.toggleStamp(target, sequence: device.lines[block].sequence, unit: place.unit)
+        core.persist(place, units: end / LogFormat.unitSize)
     }
 
     /// Units of the open block of a stream, which may become a new block.
@@ -250,7 +251,8 @@ final class LogShard: BackendShard {
         guard let device = core.device(write.device) else { return }
         let block = core.buffers[write.buffer].block
         let bytes = core.buffers.bytes(write.buffer)
-        if !prepared[write.buffer] {
+        // Of a log in memory there are too many to prepare all.
+        if !prepared[write.buffer], !core.isResident {
             prepared[write.buffer] = true
             first?.prepare(UnsafeMutableRawBufferPointer(start: bytes, count: core.buffers.blockSize))
         }

@@ -8,6 +8,8 @@ extension LogShard {
     private static let upkeepMilliseconds: UInt64 = 500
     /// A reactor turns at least once a second.
     private static let pauseMilliseconds: UInt64 = 3000
+    /// While more write buffers can be backed.
+    private static let backingMilliseconds: UInt64 = 20
 
     /// Has groups written that are as old as `flush-max-ms` allows.
     func flushOld() {
@@ -33,6 +35,7 @@ extension LogShard {
         }
         nextUpkeep = nowMilliseconds + LogShard.upkeepMilliseconds
         guard !core.isClosed else { return }
+        if core.buffers.backMore() { nextUpkeep = nowMilliseconds + LogShard.backingMilliseconds }
         var stalled = -1
         let limit = core.settings.stallMilliseconds
         operations.forEach { operation in

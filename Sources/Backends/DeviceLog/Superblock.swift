@@ -11,7 +11,9 @@
 //     80 u64  first sequence: blocks with lower ones hold nothing
 //     88 u32  1: the device is joining; 0: it has joined
 //     92 u32  byte count of the identity (MediumIdentity) that follows
-//     96      identity
+//     96      identity, up to byte 503
+//     504 u64 session key: ties the device to memory that outlives the process (KeptMemory); 0 for none, and in what older
+//             versions wrote
 //
 // A device is a member of its set if it has joined, or if another member's superblock counts its slot: so a set is made, and
 // grows, in one step.
@@ -24,6 +26,7 @@ struct Superblock {
     static let byteCount = 512
     static let magic: UInt64 = 0x474F_4C44_5355_5041
     private static let textPlace = 96
+    private static let keyPlace = 504
 
     var version: UInt64
     let setIdentity: UInt64
@@ -37,14 +40,15 @@ struct Superblock {
     var firstSequence: UInt64
     var isJoining: Bool
     var identity: MediumIdentity
+    var sessionKey: UInt64
 
     /// Whether the identity of such a namespace fits.
-    static func holds(_ identity: MediumIdentity) -> Bool { identity.encoded.count <= byteCount - textPlace }
+    static func holds(_ identity: MediumIdentity) -> Bool { identity.encoded.count <= keyPlace - textPlace }
 
     /// Writes it to `bytes`, which hold zeros.
     func encode(to bytes: UnsafeMutableRawPointer) {
         let text = identity.encoded
-        precondition(text.count <= Superblock.byteCount - Superblock.textPlace)
+        precondition(text.count <= Superblock.keyPlace - Superblock.textPlace)
         bytes.storeLittleEndian(Superblock.magic)
         bytes.storeLittleEndian(UInt32(LogFormat.number), at: 8)
         bytes.storeLittleEndian(version, at: 16)
@@ -60,6 +64,7 @@ struct Superblock {
         bytes.storeLittleEndian(UInt32(isJoining ? 1 : 0), at: 88)
         bytes.storeLittleEndian(UInt32(text.count), at: 92)
         text.withUnsafeBytes { (bytes + Superblock.textPlace).copyMemory(from: $0.baseAddress!, byteCount: text.count) }
+        bytes.storeLittleEndian(sessionKey, at: Superblock.keyPlace)
         bytes.storeLittleEndian(Superblock.checksum(bytes), at: 12)
     }
 
@@ -98,6 +103,9 @@ struct Superblock {
         guard length <= Superblock.byteCount - Superblock.textPlace, slot < slotCount else { return nil }
         let text = UnsafeRawBufferPointer(start: bytes + Superblock.textPlace, count: length)
         identity = try MediumIdentity(parsing: Array(text))
+        // An older version had this place for the identity, too.
+        let hasKey = length <= Superblock.keyPlace - Superblock.textPlace
+        sessionKey = hasKey ? bytes.littleEndian(UInt64.self, at: Superblock.keyPlace) : 0
     }
 
     init(
@@ -109,7 +117,7 @@ struct Superblock {
         self.identity = identity
         self.sequenceFloor = sequenceFloor
         self.firstSequence = firstSequence
-        (slot, slotCount, deviceByteCount, isJoining) = (0, 1, 0, false)
+        (slot, slotCount, deviceByteCount, isJoining, sessionKey) = (0, 1, 0, false, 0)
         (blockSize, headSize, flushUnit) = (shape.blockSize, shape.headSize, shape.flushUnit)
     }
 }

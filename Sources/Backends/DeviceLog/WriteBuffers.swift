@@ -3,6 +3,9 @@
 // 2. The line of a block names its buffer from the moment the block is opened until the buffer is retired.
 // 3. A retired buffer is free only when every shard has passed a turn since: until then somebody may still copy from it.
 // 4. Buffers are moved between these states under `lock`; their bytes and counters belong to the stream that fills them.
+// 5. In kept memory (BufferMemory.swift) only `usableCount` buffers, from the front on, are in any of these states; more are
+//    backed when free ones run short (`backMore`), and until then the cache leaves `spareMin` to writing.
+// 6. Of a log in memory (`isResident`) a buffer that leaves the cache is *settled*: it stays until its block is dead.
 internal import Base
 internal import CBase
 internal import Storage
@@ -24,6 +27,7 @@ final class WriteBuffers: @unchecked Sendable {
     let count: Int
     let blockSize: Int
     let groupsPerBlock: Int
+    let memory: BufferMemory
     private let base: UnsafeMutableRawPointer
     private let table: UnsafeMutablePointer<WriteBuffer>
     /// For each place where a group can begin: units that are reserved there and not copied yet, once the group is sealed;
@@ -33,43 +37,124 @@ final class WriteBuffers: @unchecked Sendable {
     private let lockWord: UnsafeMutablePointer<UInt32>
     private let cachedMax: Int
     private let spareMin: Int
-    private var free: [Int]
+    private var free: [Int] = []
     /// Oldest first.
     private var cached: [Int] = []
     private var retired: [Int] = []
+    private var usableCount = 0
+    let isResident: Bool
+    /// Of a log in memory: buffers that fresh images leave to moved ones, so that defragmentation can make room.
+    let reserve: Int
+    /// 1 if no more could be backed when somebody tried last. Beside the lock; read without it as a hint.
+    private var fullWord: UnsafeMutablePointer<UInt32> { lockWord + 1 }
 
+    /// Nothing can be taken before `start`.
     init(
-        count: Int, cachedMax: Int, spareMin: Int, blockSize: Int, flushUnit: Int, epochs: TurnEpochs
-    ) throws(StorageError) {
+        _ memory: BufferMemory, count: Int, cachedMax: Int, spareMin: Int, reserve: Int, blockSize: Int, flushUnit: Int,
+        isResident: Bool, epochs: TurnEpochs
+    ) {
         precondition(count > cachedMax + spareMin)
-        guard let pages = apus_pages_reserve(count * blockSize, false) else {
-            throw .settings("no address space for \(count * blockSize >> 20) MB of write buffers: lower max-write-cache or"
-                + " post-write-cache, or raise the limit (ulimit -v)")
-        }
-        base = pages
+        self.memory = memory
+        base = memory.base
         self.count = count
         self.blockSize = blockSize
         self.cachedMax = cachedMax
         self.spareMin = spareMin
+        self.reserve = reserve
         self.epochs = epochs
+        self.isResident = isResident
         groupsPerBlock = blockSize / flushUnit
         table = .allocate(capacity: count)
         table.initialize(repeating: WriteBuffer(), count: count)
+        // Those of a buffer are set when it is taken: of many buffers they are much memory, which is not touched before.
         counters = .allocate(capacity: count * groupsPerBlock)
-        counters.initialize(repeating: 0, count: count * groupsPerBlock)
-        lockWord = .allocate(capacity: 1)
-        lockWord.initialize(to: 0)
-        free = (0..<count).reversed()
-        cached.reserveCapacity(count)
-        retired.reserveCapacity(count)
+        lockWord = .allocate(capacity: 2)
+        lockWord.initialize(repeating: 0, count: 2)
+        cached.reserveCapacity(cachedMax + 1)
+        retired.reserveCapacity(cachedMax + 1)
     }
 
     deinit {
-        apus_pages_release(base, count * blockSize)
         table.deallocate()
         counters.deallocate()
         lockWord.deallocate()
     }
+
+    /// Buffers can be taken: as many as are backed. What an earlier process has left in them is forgotten, but for blocks
+    /// that stay: of each the buffer, slot and block.
+    func start(keeping kept: [(buffer: Int, device: Int, block: Int)] = []) {
+        apus_lock(lockWord)
+        defer { apus_unlock(lockWord) }
+        usableCount = min(memory.backedCount, count)
+        var isKept = [Bool](repeating: false, count: usableCount)
+        for one in kept {
+            isKept[one.buffer] = true
+            table[one.buffer] = WriteBuffer(device: one.device, block: one.block)
+            memory.set(one.buffer, .settled)
+        }
+        memory.clear { $0 < usableCount && isKept[$0] }
+        free = (0..<usableCount).reversed().filter { !isKept[$0] }
+    }
+
+    /// Backs one more buffer if free ones are short. False: all are backed, or there is no room now. Takes milliseconds; not
+    /// under a lock.
+    func backMore() -> Bool {
+        apus_lock(lockWord)
+        let wanted = usableCount + 1
+        let isWanted = free.count + retired.count <= spareMin
+        apus_unlock(lockWord)
+        guard wanted <= count else { return false }
+        return isWanted ? back(wanted) : true
+    }
+
+    private func back(_ wanted: Int) -> Bool {
+        let isBacked = memory.back(wanted)
+        apus_lock(lockWord)
+        defer { apus_unlock(lockWord) }
+        apus_store_release_u32(fullWord, isBacked ? 0 : 1)
+        // Another thread may have been here meanwhile.
+        guard isBacked, usableCount < wanted else { return isBacked }
+        usableCount = wanted
+        free.append(wanted - 1)
+        return true
+    }
+
+    /// Of a log in memory that has no more of it: how many blocks can be filled now, and how many soon; nil if only the
+    /// device limits them.
+    var roomWhenFull: (now: Int, soon: Int)? {
+        guard isResident, apus_load_acquire_u32(fullWord) == 1 else { return nil }
+        apus_lock(lockWord)
+        defer { apus_unlock(lockWord) }
+        if !retired.isEmpty { recycle() }
+        return (free.count, free.count + retired.count)
+    }
+
+    // ---- Blocks that are loaded ----
+
+    /// A buffer for a block that is read at a start; backs one if need be. May block.
+    /// - Throws: `settings` if there is no memory for it.
+    func takeForLoad(device: Int, block: Int) throws(StorageError) -> Int {
+        while true {
+            if let buffer = take(device: device, block: block) { return buffer }
+            apus_lock(lockWord)
+            let wanted = usableCount + 1
+            apus_unlock(lockWord)
+            guard wanted <= count, back(wanted) else {
+                throw BufferMemory.isFull(memory.name ?? "memory", byteCount: (count - usableCount) * blockSize)
+            }
+        }
+    }
+
+    /// The whole block was copied into its buffer, and lies on the device as well.
+    func loaded(_ buffer: Int, sequence: UInt64) {
+        memory.persist(buffer, offset: 0, byteCount: blockSize)
+        begin(buffer, sequence: sequence)
+        apus_lock(lockWord)
+        defer { apus_unlock(lockWord) }
+        memory.set(buffer, .settled)
+    }
+
+    // ---- Use ----
 
     @inline(__always)
     func bytes(_ buffer: Int) -> UnsafeMutableRawPointer { base + buffer * blockSize }
@@ -83,11 +168,12 @@ final class WriteBuffers: @unchecked Sendable {
     @inline(__always)
     func counter(_ buffer: Int, group: Int) -> UnsafeMutablePointer<UInt32> { counters + buffer * groupsPerBlock + group }
 
-    /// A buffer for a new block; nil if all are taken.
-    func take(device: Int, block: Int) -> Int? {
+    /// A buffer for a new block, if that leaves `reserve` others; nil if all are taken.
+    func take(device: Int, block: Int, leaving reserve: Int = 0) -> Int? {
         apus_lock(lockWord)
         defer { apus_unlock(lockWord) }
         if free.count <= spareMin { recycle() }
+        guard free.count > reserve else { return nil }
         guard let buffer = free.popLast() else { return nil }
         table[buffer] = WriteBuffer(device: device, block: block)
         (counters + buffer * groupsPerBlock).update(repeating: 0, count: groupsPerBlock)
@@ -103,15 +189,30 @@ final class WriteBuffers: @unchecked Sendable {
         }
     }
 
+    /// A buffer that was taken is for this use of its block.
+    func begin(_ buffer: Int, sequence: UInt64) {
+        apus_lock(lockWord)
+        defer { apus_unlock(lockWord) }
+        memory.begin(buffer, slot: table[buffer].device, block: table[buffer].block, sequence: sequence)
+    }
+
+    /// The cache has to leave buffers to writing: not all could be backed yet.
+    private var isShort: Bool { !isResident && usableCount < count && free.count + retired.count < spareMin }
+
     /// All of the buffer is written. It stays for reads; `forget` is called for each buffer that has to make room.
     func cache(_ buffer: Int, forget: (_ buffer: Int) -> Void) {
         apus_lock(lockWord)
         defer { apus_unlock(lockWord) }
+        memory.set(buffer, .written)
         cached.append(buffer)
-        while cached.count > cachedMax {
+        while cached.count > cachedMax || (isShort && !cached.isEmpty) {
             let oldest = cached.removeFirst()
-            forget(oldest)
-            retire(oldest)
+            if isResident {
+                memory.set(oldest, .settled)
+            } else {
+                forget(oldest)
+                retire(oldest)
+            }
         }
     }
 
@@ -119,9 +220,9 @@ final class WriteBuffers: @unchecked Sendable {
     func discard(_ buffer: Int) {
         apus_lock(lockWord)
         defer { apus_unlock(lockWord) }
-        guard let place = cached.firstIndex(of: buffer) else { return }
-        cached.remove(at: place)
-        retire(buffer)
+        let place = cached.firstIndex(of: buffer)
+        if let place { cached.remove(at: place) }
+        if place != nil || isResident { retire(buffer) }
     }
 
     private func retire(_ buffer: Int) {

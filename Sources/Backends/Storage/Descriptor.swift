@@ -127,7 +127,7 @@ public struct BackendDescriptor: Sendable {
     /// How it depends on the backend that one of its settings picks; nil for most.
     public let composition: Composition?
     /// Another backend that the operator means by the same name when he writes certain settings; nil for most.
-    public let alternative: Alternative?
+    public var alternative: Alternative?
     /// What it keeps in `OpenRequest.memory`; if it uses that, the namespace's index outlives the process.
     public let keepsMemory: KeptMemoryUse
     /// What keeps `open` from opening this now, a sentence each, as far as can be told without touching anything.

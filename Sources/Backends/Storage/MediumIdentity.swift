@@ -93,7 +93,8 @@ public struct MediumIdentity: Sendable, Equatable {
             problems.append("it holds the data of namespace '\(self.namespace)', not of '\(namespace)'")
         }
         if agreement.backend != wanted.backend {
-            problems.append("it was written by storage-engine '\(agreement.backend)', not by '\(wanted.backend)'")
+            problems.append("it was written by storage-engine '\(agreement.backend)', not by '\(wanted.backend)':"
+                + " `apus convert \(self.namespace) --from <old configuration> --to <new one>` copies it")
         } else if agreement.format > formats.upperBound {
             problems.append(
                 "it has format \(agreement.format) of '\(wanted.backend)', this version reads up to"

@@ -132,13 +132,14 @@ uint32_t apus_crc32c(uint32_t seed, const void *bytes, size_t count) {
 enum { HUGE_PAGE = 2 << 20 };
 
 void *apus_pages_reserve(size_t byte_count, bool huge) {
+    byte_count = (byte_count + 4095) & ~(size_t)4095;
     size_t padded = byte_count + HUGE_PAGE;
     uint8_t *base = mmap(NULL, padded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED) return NULL;
     uint8_t *aligned = (uint8_t *)(((uintptr_t)base + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1));
     if (aligned > base) munmap(base, (size_t)(aligned - base));
     size_t tail = (size_t)(base + padded - (aligned + byte_count));
-    if (tail > 0) munmap(aligned + byte_count, tail & ~(size_t)4095);
+    if (tail > 0) munmap(aligned + byte_count, tail);
     madvise(aligned, byte_count, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
     return aligned;
 }

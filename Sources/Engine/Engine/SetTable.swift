@@ -31,7 +31,9 @@ package final class SetTable: @unchecked Sendable {
     /// The sets that `region`, of `byteCount` bytes, holds.
     /// - Throws: `settings` if the region has no room, `medium` if what it holds cannot be names.
     package init(_ region: any MemoryRegion) throws(StorageError) {
-        guard region.grow(to: SetTable.byteCount) else { throw .settings("the medium of the index has no room for set names") }
+        guard region.grow(to: SetTable.byteCount) else {
+            throw .settings("the medium of the index has no room for set names")
+        }
         names = region.base
         self.region = region
         (hash, lockWord) = SetTable.makeHash()

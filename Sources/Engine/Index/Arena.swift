@@ -19,6 +19,8 @@ package protocol Arena: AnyObject {
     var usedByteCount: Int { get }
     /// Takes `byteCount` bytes, a multiple of 8, that read as zero; returns their offset. Any thread.
     func allocate(byteCount: Int) throws(IndexError) -> Int
+    /// Backs what will be handed out soon. May take long; any thread but a reactor's. False: the medium has no room.
+    func growAhead() -> Bool
     /// Whether stores need `persist` to last. Constant.
     var needsPersist: Bool { get }
     /// Makes stores to these bytes last, for media where that takes an effort.
@@ -60,6 +62,9 @@ package final class HeapArena: Arena, @unchecked Sendable {
         apus_store_relaxed_u64(used, UInt64(offset + byteCount))
         return offset
     }
+
+    /// Pages come with the first touch.
+    package func growAhead() -> Bool { true }
 
     /// What is in ordinary memory lasts as long as it can.
     package var needsPersist: Bool { false }

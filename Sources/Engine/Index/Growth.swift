@@ -6,27 +6,39 @@ extension PrimaryIndex {
     // ---- Entries ----
 
     /// A fresh entry with that content; its handle.
+    @inline(__always)
     func newEntry(_ partition: Int, _ content: IndexEntry) throws(IndexError) -> UInt32 {
-        let state = states + partition
-        var handle = state.pointee.freeEntry
-        if handle != 0 {
-            state.pointee.freeEntry = UInt32(truncatingIfNeeded: entryAddress(handle).pointee.w0)
-        } else {
-            if state.pointee.nextEntry == state.pointee.endEntry { try takeEntries(partition) }
-            handle = state.pointee.nextEntry + 1
-            state.pointee.nextEntry += 1
-        }
-        let address = entryAddress(handle)
-        address.initialize(to: content)
-        entries.persist(offset: entryOffset(address), byteCount: IndexEntry.byteCount)
+        let handle = try takeEntry(partition)
+        write(content, to: handle)
         return handle
     }
 
-    func entryOffset(_ entry: UnsafeMutablePointer<IndexEntry>) -> Int { UnsafeMutableRawPointer(entry) - entryBase }
+    /// An entry that no handle names; its handle.
+    @inline(__always)
+    func takeEntry(_ partition: Int) throws(IndexError) -> UInt32 {
+        let state = states + partition
+        let free = state.pointee.freeEntry
+        guard free == 0 else {
+            state.pointee.freeEntry = UInt32(truncatingIfNeeded: entryAddress(free).pointee.w0)
+            return free
+        }
+        if state.pointee.nextEntry == state.pointee.endEntry { try takeEntries(partition) }
+        state.pointee.nextEntry += 1
+        return state.pointee.nextEntry
+    }
 
-    /// Puts an entry on the partition's free list, which is linked through the entries themselves.
+    /// Writes a whole entry that no handle names yet.
+    @inline(__always)
+    func write(_ content: IndexEntry, to handle: UInt32) {
+        let address = entryAddress(handle)
+        address.initialize(to: content)
+        persistEntry(address, IndexEntry.byteCount)
+    }
+
+    /// Puts an entry that no handle names, here or on the medium, on the partition's free list: it is linked through the
+    /// entries themselves.
     func freeEntry(_ partition: Int, _ handle: UInt32) {
-        entryAddress(handle).pointee.w0 = UInt64(states[partition].freeEntry)
+        apus_store_release_u64(entryAddress(handle), UInt64(states[partition].freeEntry))
         states[partition].freeEntry = handle
     }
 
@@ -52,8 +64,9 @@ extension PrimaryIndex {
         return UInt32(try lines.allocate(byteCount: PrimaryIndex.lineSize) / PrimaryIndex.lineSize)
     }
 
+    /// Puts a line that no link names, here or on the medium, on the partition's free list.
     func freeLine(_ partition: Int, _ number: UInt32) {
-        line(number).storeBytes(of: states[partition].freeLine, toByteOffset: 16, as: UInt32.self)
+        apus_store_release_u32(line(number) + 16, states[partition].freeLine)
         states[partition].freeLine = number
     }
 
@@ -76,9 +89,9 @@ extension PrimaryIndex {
                 let number = try newLine(partition)
                 store(handle, tag, self.line(number), 0)
                 apus_store_release_u32(line + 12, number)
-                return lines.persist(offset: line - lineBase, byteCount: PrimaryIndex.lineSize)
+                return persistLines(line, PrimaryIndex.lineSize)
             }
-            if next & Run.flag != 0 { return try insertIntoRun(line, handle, digest, partition) }
+            if next & Run.flag != 0 { return try insertIntoRun(line, handle, digest) }
             line = self.line(next)
             length += 1
         }
@@ -87,7 +100,27 @@ extension PrimaryIndex {
     private func store(_ handle: UInt32, _ tag: UInt8, _ line: UnsafeMutableRawPointer, _ slot: Int) {
         apus_store_release_u8(line + slot, tag)
         apus_store_release_u32(handles(line) + slot, handle)
-        lines.persist(offset: line - lineBase, byteCount: PrimaryIndex.lineSize)
+        persistLines(line, PrimaryIndex.lineSize)
+    }
+
+    /// Makes a line empty that nothing published links to.
+    func clearLine(_ line: UnsafeMutableRawPointer) {
+        line.initializeMemory(as: UInt64.self, repeating: 0, count: 8)
+        persistLines(line, PrimaryIndex.lineSize)
+    }
+
+    // ---- Persist ----
+
+    /// Makes stores to lines last: does nothing where that takes no effort.
+    @inline(__always)
+    func persistLines(_ address: UnsafeMutableRawPointer, _ byteCount: Int) {
+        if linesNeedPersist { lines.persist(offset: address - lineBase, byteCount: byteCount) }
+    }
+
+    /// Makes stores to an entry last.
+    @inline(__always)
+    func persistEntry(_ address: UnsafeMutableRawPointer, _ byteCount: Int) {
+        if entriesNeedPersist { entries.persist(offset: address - entryBase, byteCount: byteCount) }
     }
 
     // ---- Split ----
@@ -103,11 +136,16 @@ extension PrimaryIndex {
         let target = bucketLine(partition, added)
         let nextState = split + 1 == UInt64(Root.firstBuckets) << level ? (level + 1) << 32 : state + 1
         let first = bucketLine(partition, source)
+        if canary == .publishesLevelEarly { publish(nextState, partition) }
         try copyMoving(partition, first, to: target, added, nextState)
-        apus_store_release_u64(root(partition), nextState)
-        lines.persist(offset: partition * Root.byteCount, byteCount: 8)
+        publish(nextState, partition)
         states[partition].bucketCount += 1
         clearMoved(partition, first, source, nextState)
+    }
+
+    private func publish(_ state: UInt64, _ partition: Int) {
+        apus_store_release_u64(root(partition), state)
+        persistLines(root(partition), 8)
     }
 
     private func prepareSegment(_ partition: Int, of bucket: Int) throws(IndexError) {
@@ -120,7 +158,7 @@ extension PrimaryIndex {
         let bytes = Root.buckets(inSegment: segment.number) * PrimaryIndex.lineSize
         let offset = try lines.allocate(byteCount: bytes)
         apus_store_release_u32(address, UInt32(offset / PrimaryIndex.lineSize))
-        lines.persist(offset: address - lineBase, byteCount: 4)
+        persistLines(address, 4)
     }
 
     /// Fills the new bucket with everything of the old one that belongs there.
@@ -160,27 +198,28 @@ extension PrimaryIndex {
                     apus_store_release_u32(slots + slot, 0)
                 }
             }
-            lines.persist(offset: line - lineBase, byteCount: PrimaryIndex.lineSize)
+            persistLines(line, PrimaryIndex.lineSize)
             let next = link(line)
             if live == 0, let previous = before {
                 apus_store_release_u32(previous + 12, next)
-                lines.persist(offset: previous - lineBase, byteCount: PrimaryIndex.lineSize)
+                persistLines(previous, PrimaryIndex.lineSize)
                 freeLine(partition, UInt32((line - lineBase) / PrimaryIndex.lineSize))
             } else {
                 before = line
             }
             guard next != 0 else { return }
             guard next & Run.flag == 0 else {
-                return filterRun(partition, before ?? first, next & ~Run.flag, bucket, state)
+                return filterRun(before ?? first, next & ~Run.flag, bucket, state)
             }
             line = self.line(next)
         }
     }
 
-    /// Takes everything out of a bucket without touching the entries.
+    /// Takes everything out of a bucket that was not published, without touching the entries. The medium must know: a
+    /// later split may have nothing to store there, and then publish it.
     private func emptyBucket(_ partition: Int, _ first: UnsafeMutableRawPointer) {
         let next = link(first)
-        first.initializeMemory(as: UInt64.self, repeating: 0, count: 8)
+        clearLine(first)
         var number = next
         while number != 0, number & Run.flag == 0 {
             let following = link(line(number))

@@ -12,6 +12,8 @@ package enum Root {
     static let byteCount = 384
     package static let segmentsMax = 81
     static let firstBuckets = 4
+    /// Level of a partition that has all its segments.
+    static let levelMax = 20
 
     /// The bits of a digest that choose its bucket, most significant first: high half of byte 1, then bytes 2
     /// to 7. Descending order of these 52 bits (at the top of the word) is descending byte order of digests.

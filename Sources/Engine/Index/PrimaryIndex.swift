@@ -9,7 +9,9 @@
 //    then its handle over the old one; remove stores handle 0; a split fills the new bucket, publishes
 //    (level, split) in one store, then clears what moved. So after a kill between any two stores every key
 //    has its old or its new state.
-// 5. The caller holds the partition's lock, except for `prefetch...` and counts. `states` is not in the
+// 5. Where an arena needs it, each of these steps lasts (`persist`) before the next one is stored, and an entry, a line or a
+//    run that was taken out is written to only when the medium knows that nothing leads there.
+// 6. The caller holds the partition's lock, except for `prefetch...` and counts. `states` is not in the
 //    arena.
 package import Base
 internal import CBase
@@ -37,8 +39,13 @@ struct PartitionState: BitwiseCopyable {
 package final class PrimaryIndex: @unchecked Sendable {
     let entries: any Arena
     let lines: any Arena
-    /// The lines can lose power: updates then pay for one more call.
+    /// The arenas can lose power: changes then pay for further calls.
     let linesNeedPersist: Bool
+    let entriesNeedPersist: Bool
+    /// Only in tests.
+    let canary: IndexCanary?
+    /// From attaching to the end of `finishAdoption`.
+    var adoption: Adoption?
     let entryBase: UnsafeMutableRawPointer
     let lineBase: UnsafeMutableRawPointer
     let states: UnsafeMutablePointer<PartitionState>
@@ -54,32 +61,41 @@ package final class PrimaryIndex: @unchecked Sendable {
     /// Segments of buckets a partition may have.
     let segmentsMax: Int
 
-    /// Builds an empty index in two arenas that nobody else uses. `segmentsMax` is for tests of the limit.
-    package init(
-        entries: any Arena, lines: any Arena, segmentsMax: Int = Root.segmentsMax
+    /// Builds an empty index in two arenas that nobody else uses. `segmentsMax` is for tests of the limit, `canary` for
+    /// tests of tests.
+    package convenience init(
+        entries: any Arena, lines: any Arena, segmentsMax: Int = Root.segmentsMax, canary: IndexCanary? = nil
     ) throws(IndexError) {
-        precondition(segmentsMax <= Root.segmentsMax)
+        self.init(over: entries, lines, segmentsMax, canary)
+        let roots = try lines.allocate(byteCount: Root.byteCount * PartitionID.count)
+        precondition(roots == 0, "the roots come first")
+        let bucketBytes = Root.firstBuckets * PrimaryIndex.lineSize
+        let first = try lines.allocate(byteCount: bucketBytes * PartitionID.count) / PrimaryIndex.lineSize
+        for partition in 0..<PartitionID.count {
+            let number = UInt32(first + partition * Root.firstBuckets)
+            (root(partition) + 8).storeBytes(of: number, as: UInt32.self)
+            states[partition].bucketCount = UInt64(Root.firstBuckets)
+        }
+        persistLines(lineBase, Root.byteCount * PartitionID.count)
+    }
+
+    /// What every index needs; nothing is read or written in the arenas.
+    init(over entries: any Arena, _ lines: any Arena, _ segmentsMax: Int, _ canary: IndexCanary?) {
+        precondition(segmentsMax <= Root.segmentsMax && MemoryLayout<PartitionState>.stride == 64)
         self.segmentsMax = segmentsMax
+        self.canary = canary
         self.entries = entries
         self.lines = lines
         entryBase = entries.base
         lineBase = lines.base
         linesNeedPersist = lines.needsPersist
+        entriesNeedPersist = entries.needsPersist
         freeRuns = .allocate(capacity: 64)
         freeRuns.initialize(repeating: 0, count: 64)
         freeRunLock = .allocate(capacity: 1)
         freeRunLock.initialize(to: 0)
         states = .allocate(capacity: PartitionID.count)
         states.initialize(repeating: PartitionState(), count: PartitionID.count)
-        let roots = try lines.allocate(byteCount: Root.byteCount * PartitionID.count)
-        precondition(roots == 0 && MemoryLayout<PartitionState>.stride == 64, "the roots come first")
-        for partition in 0..<PartitionID.count {
-            let first = try lines.allocate(byteCount: Root.firstBuckets * PrimaryIndex.lineSize)
-            let root = self.root(partition)
-            (root + 8).storeBytes(of: UInt32(first / PrimaryIndex.lineSize), as: UInt32.self)
-            states[partition].bucketCount = UInt64(Root.firstBuckets)
-        }
-        lines.persist(offset: roots, byteCount: Root.byteCount * PartitionID.count)
     }
 
     /// An index in anonymous memory with room for about `recordsMax` records.
@@ -244,20 +260,15 @@ package final class PrimaryIndex: @unchecked Sendable {
     package func replace(
         _ reference: IndexReference, with entry: IndexEntry, partition: PartitionID
     ) throws(IndexError) -> IndexReference {
-        let old = reference.handle.pointee
         let partition = Int(partition.number)
+        if entriesNeedPersist, canary == .publishesHandleEarly { return try replaceEarly(reference, with: entry, partition) }
+        let old = reference.handle.pointee
         let fresh = try newEntry(partition, entry)
         apus_store_release_u32(reference.handle, fresh)
-        persistHandle(reference)
+        // Before the entry that a handle led to is used again, the medium must know that it does not.
+        persistLines(reference.handle, 4)
         freeEntry(partition, old)
         return reference
-    }
-
-    /// Before the entry that a handle led to is used again, the medium must know that it does not.
-    @inline(__always)
-    private func persistHandle(_ reference: IndexReference) {
-        guard linesNeedPersist else { return }
-        lines.persist(offset: UnsafeMutableRawPointer(reference.handle) - lineBase, byteCount: 4)
     }
 
     /// Stores another location into the entry: one aligned store, valid at any moment.
@@ -266,7 +277,7 @@ package final class PrimaryIndex: @unchecked Sendable {
         var changed = entry.pointee
         changed.location = location
         apus_store_release_u64(entry, changed.w0)
-        entries.persist(offset: entryOffset(entry), byteCount: 8)
+        persistEntry(entry, 8)
     }
 
     /// Makes the entry one of another kind: one aligned store.
@@ -275,17 +286,29 @@ package final class PrimaryIndex: @unchecked Sendable {
         var changed = entry.pointee
         changed.kind = kind
         apus_store_release_u64(UnsafeMutableRawPointer(entry) + 8, changed.w1)
-        entries.persist(offset: entryOffset(entry), byteCount: 16)
+        persistEntry(entry, 16)
     }
 
     /// Takes the entry away.
     package func remove(_ reference: IndexReference, partition: PartitionID) {
         let number = Int(partition.number)
         let handle = reference.handle.pointee
-        if reference.run != 0 { removeFromRun(reference) } else { apus_store_release_u32(reference.handle, 0) }
-        persistHandle(reference)
+        if reference.run != 0 {
+            removeFromRun(reference)
+        } else {
+            apus_store_release_u32(reference.handle, 0)
+            persistLines(reference.handle, 4)
+        }
         freeEntry(number, handle)
         apus_store_relaxed_u64(states + number, states[number].count - 1)
+    }
+
+    // ---- Room ----
+
+    /// Backs memory that will be needed soon. May take long; any thread but a reactor's. False: the medium has no room.
+    package func growAhead() -> Bool {
+        let hasEntries = entries.growAhead()
+        return lines.growAhead() && hasEntries
     }
 
     // ---- Figures ----

@@ -29,7 +29,17 @@ package final class RegionArena: Arena, @unchecked Sendable {
 
     deinit { lockWord.deallocate() }
 
-    package var usedByteCount: Int { Int(apus_load_relaxed_u64(region.base)) }
+    package var usedByteCount: Int { Int(truncatingIfNeeded: apus_load_relaxed_u64(region.base)) }
+
+    /// Whether all that is said to be handed out is there: what a region that was found holds may be anything.
+    var isUsedBacked: Bool {
+        usedByteCount >= 0 && usedByteCount <= region.backedByteCount - RegionArena.headerSize
+    }
+
+    /// Makes all that an earlier process has stored last.
+    func persistUsed() {
+        if needsPersist { region.persist(offset: 0, byteCount: RegionArena.headerSize + usedByteCount) }
+    }
 
     package func allocate(byteCount: Int) throws(IndexError) -> Int {
         precondition(byteCount > 0 && byteCount % 8 == 0)

@@ -35,7 +35,7 @@ struct ApusCommand: ParsableCommand {
             """,
         subcommands: [
             ServeCommand.self, ConfigCommand.self, BackendsCommand.self, InfoCommand.self, RecordCommand.self,
-            WipeCommand.self, BenchCommand.self, VersionCommand.self,
+            WipeCommand.self, ConvertCommand.self, ShmCommand.self, BenchCommand.self, VersionCommand.self,
         ])
 }
 

@@ -21,3 +21,10 @@ func readFile(_ path: String, sizeMax: Int) -> [UInt8]? {
 func readSmallFile(_ path: String) -> String {
     String(decoding: readFile(path, sizeMax: 64 << 10) ?? [], as: UTF8.self)
 }
+
+/// The path from / on, without links, of something that exists; otherwise as it is.
+func absolutePath(_ path: String) -> String {
+    guard let found = realpath(path, nil) else { return path }
+    defer { free(found) }
+    return String(cString: found)
+}

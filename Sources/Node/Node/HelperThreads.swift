@@ -43,8 +43,8 @@ final class HelperThreads: @unchecked Sendable {
     /// A signal has asked to stop: the threads should end soon.
     var isStopAsked: Bool { apus_load_acquire_u32(stopWord) == 1 }
 
-    /// Runs `body` on each thread with its number and waits for all. `watch` is called every few milliseconds, `note` gives a
-    /// line for the log every two seconds; `purpose` is for messages.
+    /// Runs `body` on each thread with its number and waits for all. `watch` is called every few milliseconds, `note` gives
+    /// a line for the log every two seconds; `purpose` is for messages.
     /// - Returns: the error of the first thread that had one.
     func run(
         _ signals: SignalSet, _ log: Logger, purpose: String, body: @escaping (Int) -> StorageError?,

@@ -18,11 +18,9 @@ final class RunningNode {
     private let directory: WorkDirectory
     private let log: Logger
     private let state: NodeState
-    private var backends: [(namespace: String, backend: any Backend)] = []
+    private var opened: [OpenNamespace] = []
     private let cluster = LoneNode()
     private let clientsMax: Int
-    /// Records the index has address space for; memory is taken as they come.
-    private static let recordsMax = 1 << 31
 
     init(_ configuration: NodeConfiguration, _ registry: BackendRegistry) throws(StartError) {
         self.configuration = configuration
@@ -57,26 +55,61 @@ final class RunningNode {
     func open(_ signals: SignalSet) throws(StartError) -> Bool {
         let requests = MountRequests.all(
             configuration, log: { [log] in log.info(.storage, $0) }, warn: { [log] in log.warning(.storage, $0) })
+        let openings = zip(configuration.namespaces, requests).map { opening($0, $1) }
         let problems = Mount(registry).problems(requests)
+            + IndexPlace.problems(configuration.namespaces, registry)
         guard problems.isEmpty else { throw StartError(problems.joined(separator: "\napus: ")) }
         try startReactors()
-        var namespaces: [Namespace] = []
-        for (settings, request) in zip(configuration.namespaces, requests) {
-            namespaces.append(try openNamespace(settings, request))
-        }
         // Only when all are open: what is wrong with the last is said before the first has been read for an hour.
-        for namespace in namespaces where !namespace.agreement.capabilities.contains(.volatile) {
-            let isDone = try ColdStartRun.run(
-                namespace, recordsMax: RunningNode.recordsMax, threads: configuration.service.serviceThreads, signals, log,
-                state.startProgress)
-            guard isDone else { return false }
+        for opening in openings { opened.append(try opening.open()) }
+        for (number, opening) in openings.enumerated() {
+            guard try fill(number, opening, signals) else { return false }
         }
+        let namespaces = opened.map(\.namespace)
         try installEngines(namespaces)
         state.serve(namespaces)
         let endpoints = state.serviceEndpoints.map(\.text).joined(separator: ", ")
         log.info(.as, "service ready on \(endpoints): namespaces"
             + " \(namespaces.map { "\($0.settings.name) (\($0.agreement.backend))" }.joined(separator: ", "))")
         return true
+    }
+
+    private func opening(_ settings: NamespaceConfiguration, _ request: MountRequest) -> NamespaceOpening {
+        NamespaceOpening(
+            settings: settings, request: request, registry: registry,
+            place: IndexPlace.choose(settings, registry, log: request.log), owner: absolutePath(directory.path),
+            epoch: Epoch(regime: 1, viewKey: state.clusterKey), reactors: configuration.service.serviceThreads, log: log)
+    }
+
+    /// Brings the index of a namespace up to what its medium holds. False if a signal has asked to stop meanwhile.
+    private func fill(_ number: Int, _ opening: NamespaceOpening, _ signals: SignalSet) throws(StartError) -> Bool {
+        let threads = configuration.service.serviceThreads
+        switch try WarmStartRun.run(opened[number].namespace, threads: threads, signals, log) {
+        case .serves: return try complete(number)
+        case .stopAsked: return false
+        case .cold: break
+        case .untrusted(let reason):
+            // Nothing of it may be left: it holds the locks of its media.
+            _ = opened.remove(at: number).close()
+            opened.insert(try opening.open(coldReason: reason), at: number)
+        }
+        let namespace = opened[number].namespace
+        if !namespace.agreement.capabilities.contains(.volatile) {
+            let isDone = try ColdStartRun.run(
+                namespace, recordsMax: NamespaceOpening.recordsMax, threads: threads, signals, log, state.startProgress)
+            guard isDone else { return false }
+        }
+        return try complete(number)
+    }
+
+    /// From here on what the namespace's memory holds can be gone on from. True.
+    private func complete(_ number: Int) throws(StartError) -> Bool {
+        do throws(StorageError) {
+            try opened[number].complete()
+            return true
+        } catch {
+            throw StartError("namespace \(opened[number].namespace.settings.name) does not open: \(error.text)")
+        }
     }
 
     private func startReactors() throws(StartError) {
@@ -127,36 +160,6 @@ final class RunningNode {
         return listeners.flatMap { listener in
             Interfaces.addresses(behind: listener.address).map { Endpoint(address: $0, port: listener.port) }
         }
-    }
-
-    private func openNamespace(
-        _ settings: NamespaceConfiguration, _ request: MountRequest
-    ) throws(StartError) -> Namespace {
-        do {
-            let (backend, agreement) = try Mount(registry).open(request)
-            backends.append((settings.name, backend))
-            return try Namespace(
-                settings: RunningNode.engineSettings(settings), agreement: agreement, backend: backend,
-                index: try PrimaryIndex(heapFor: RunningNode.recordsMax),
-                epoch: Epoch(regime: 1, viewKey: state.clusterKey), reactors: configuration.service.serviceThreads)
-        } catch {
-            let reason = (error as? StorageError)?.text ?? "\(error)"
-            throw StartError("namespace \(settings.name) does not open: \(reason)")
-        }
-    }
-
-    private static func engineSettings(_ configured: NamespaceConfiguration) -> NamespaceSettings {
-        var settings = NamespaceSettings(name: configured.name)
-        settings.defaultTimeToLiveSeconds = configured.defaultTtl
-        settings.nsupPeriodSeconds = configured.nsupPeriod
-        settings.allowTimeToLiveWithoutNsup = configured.allowTtlWithoutNsup
-        settings.applyTimeToLiveReductions = configured.applyTtlReductions
-        settings.readTouchPercent = configured.defaultReadTouchTtlPct
-        settings.recordSizeMax = configured.maxRecordSize
-        settings.pendingLimit = configured.transactionPendingLimit
-        settings.disallowNullSetName = configured.disallowNullSetname
-        settings.commitBeforeAnswer = configured.commitToDevice
-        return settings
     }
 
     private func installEngines(_ namespaces: [Namespace]) throws(StartError) {
@@ -221,13 +224,11 @@ final class RunningNode {
         for reactor in state.reactors.all { reactor.stop() }
         for reactor in state.reactors.all { reactor.join() }
         var isClean = true
-        for (namespace, backend) in backends {
-            do throws(StorageError) {
-                try backend.close()
-            } catch {
-                log.warning(.storage, "{\(namespace)} does not close: \(error.text); what was written last may be lost")
-                isClean = false
-            }
+        for one in opened {
+            guard let error = one.close() else { continue }
+            let name = one.namespace.settings.name
+            log.warning(.storage, "{\(name)} does not close: \(error.text); what was written last may be lost")
+            isClean = false
         }
         log.info(.as, isClean ? "stopped" : "stopped, not cleanly")
         return isClean

@@ -67,7 +67,8 @@ struct Ticker {
         guard let settings = state.configuration.namespaces.first(where: { $0.name == namespace.settings.name })
         else { return }
         let reason = StopWrites.reason(
-            settings, namespace.statistics, indexBytes: namespace.index.usedBytes, memory)
+            settings, namespace.statistics, indexBytes: namespace.index.usedBytes,
+            indexHasRoom: namespace.index.growAhead(), memory)
         namespace.stopWrites = reason != nil
         guard stopped[number] != (reason != nil) else { return }
         stopped[number] = reason != nil
@@ -93,8 +94,10 @@ struct Ticker {
 enum StopWrites {
     /// Which threshold is passed, in words with its value; nil if none is.
     static func reason(
-        _ settings: NamespaceConfiguration, _ figures: BackendStatistics, indexBytes: UInt64, _ memory: SystemMemory
+        _ settings: NamespaceConfiguration, _ figures: BackendStatistics, indexBytes: UInt64, indexHasRoom: Bool,
+        _ memory: SystemMemory
     ) -> String? {
+        guard indexHasRoom else { return "the mount of the index is full; make it larger, or delete records" }
         let usedPercent = settings.storageSettings.number("stop-writes-used-pct") ?? 70
         let availablePercent = settings.storageSettings.number("stop-writes-avail-pct") ?? 5
         if figures.totalBytes > 0, usedPercent > 0 {
@@ -107,6 +110,9 @@ enum StopWrites {
         }
         if settings.indexesMemoryBudget > 0, indexBytes > settings.indexesMemoryBudget {
             return "the index takes \(indexBytes) bytes, indexes-memory-budget is \(settings.indexesMemoryBudget)"
+        }
+        if settings.indexMountsBudget > 0, indexBytes > settings.indexMountsBudget {
+            return "the index takes \(indexBytes) bytes, mounts-budget is \(settings.indexMountsBudget)"
         }
         let systemPercent = UInt64(settings.stopWritesSysMemoryPct)
         if systemPercent > 0, memory.totalKilobytes > 0, 100 - memory.freePercent > systemPercent {

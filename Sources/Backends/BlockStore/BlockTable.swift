@@ -1,15 +1,17 @@
-// The blocks of one memory namespace: address space of `data-size` bytes, cut into blocks of 1 MiB.
+// The blocks of one namespace that keeps its images in memory of some kind: which are free, and how full the others are.
 // Invariants:
-// 1. A block is free, open (one shard appends to it), closed, emptying (one shard compacts it), retired, or
-//    inside a span.
-// 2. `live` of a block is the size of its images that were appended and not released; a block is retired only
-//    at 0.
+// 1. A block is unknown (until the start has ended), free, open (one shard appends to it), closed, emptying (one shard
+//    compacts it), retired, or inside a span. Blocks that are not backed are free, and nobody takes them.
+// 2. `live` of a block is the size of its images that were appended and not released, headers included; a block is retired
+//    only at 0.
 // 3. A retired block becomes free only when every shard has begun a turn, or fallen asleep, after it was
 //    retired: until then somebody may still read bytes that were lent to him.
 // 4. States change under `lock`, except closed -> retired, which whoever takes the last live byte away does
 //    by compare-and-swap.
 // 5. A span is a run of blocks for one image that is larger than a block; its first block stands for all of
 //    them.
+// 6. Where pages are kept, every free block that is backed is listed: single blocks are taken from the list, spans are
+//    looked for. What is kept back for compaction is backed before anything else is used.
 internal import Base
 internal import CBase
 internal import Storage
@@ -23,6 +25,8 @@ enum BlockState {
     static let inSpan: UInt32 = 5
     /// On its way back to the system; free after that.
     static let discarding: UInt32 = 6
+    /// What lives in it is being found out.
+    static let unknown: UInt32 = 7
 }
 
 /// What is known of one block.
@@ -38,69 +42,79 @@ struct BlockLine: BitwiseCopyable {
     var isResident: UInt32 = 0
     /// In the list of free blocks with pages.
     var isListed: UInt32 = 0
+    /// Something in it is not what was written: compaction cannot empty it.
+    var isSpoiled: UInt32 = 0
 }
 
 /// See the invariants above. Any thread.
-final class BlockTable: @unchecked Sendable {
-    static let blockSize = 1 << 20
-    let base: UnsafeMutableRawPointer
+package final class BlockTable: @unchecked Sendable {
+    /// Lines that are looked at for one victim of compaction.
+    private static let victimLines = 1 << 16
+    package let space: BlockSpace
     let count: Int
-    private let lines: UnsafeMutablePointer<BlockLine>
-    private let lockWord: UnsafeMutablePointer<UInt32>
-    // Word 8: used blocks; 16: free blocks with their pages; 24: tails,
-    // bytes at the ends of closed blocks that no image fitted into; 32: discards waiting. Each on a line of its own.
+    let lines: UnsafeMutablePointer<BlockLine>
+    /// Word 0: the table; word 16: growth, which goes on for long and is not waited for under the other.
+    let lockWord: UnsafeMutablePointer<UInt32>
+    enum Word: Int { case used = 0, residentFree, tails, discards, backed, hasNoRoom, count }
+    /// Each on a line of its own.
     private let words: UnsafeMutablePointer<UInt64>
     /// Turns of the shards.
     let epochs = TurnEpochs()
-    private var lowestFree = 0
-    /// Free blocks whose pages are still there, and a list that holds each of them (and some that are not free any more).
-    private var residentFree: Int {
-        get { Int(apus_load_relaxed_u64(words + 16)) }
-        set { apus_store_relaxed_u64(words + 16, UInt64(newValue)) }
-    }
-    private var residentList: [UInt32] = []
+    var lowestFree = 0
+    /// Holds each free block that has its pages still, and some that are not free any more.
+    var residentList: [UInt32] = []
     private var discards: [Range<Int>] = []
     /// No block from here on has ever been used.
-    private var highWater = 0
+    var highWater = 0
+    private var nextVictim = 0
     private var retiredList: [UInt32] = []
-    /// Free blocks that keep their pages: compaction frees in bursts, and a page that comes back must be cleared again.
-    private var residentFreeMax: Int { max(4, usedBlocks / 32) }
 
-    init(dataSize: Int) throws(StorageError) {
-        count = dataSize / BlockTable.blockSize
-        guard count > 0, let pages = apus_pages_reserve(count * BlockTable.blockSize, true) else {
-            throw .settings("no address space for data-size \(dataSize): lower it, or raise the limit (ulimit -v)")
-        }
-        base = pages
+    /// All blocks that are backed are free, or unknown until `settle`.
+    package init(_ space: BlockSpace, isUnknown: Bool) {
+        self.space = space
+        count = space.count
         lines = .allocate(capacity: count)
-        lines.initialize(repeating: BlockLine(), count: count)
-        lockWord = .allocate(capacity: 16)
-        lockWord.initialize(repeating: 0, count: 16)
-        words = .allocate(capacity: 40)
-        words.initialize(repeating: 0, count: 40)
+        lines.initialize(repeating: BlockLine(state: isUnknown ? BlockState.unknown : BlockState.free), count: count)
+        lockWord = .allocate(capacity: 32)
+        lockWord.initialize(repeating: 0, count: 32)
+        words = .allocate(capacity: 8 * Word.count.rawValue)
+        words.initialize(repeating: 0, count: 8 * Word.count.rawValue)
         retiredList.reserveCapacity(1024)
         residentList.reserveCapacity(2048)
         discards.reserveCapacity(256)
+        self[.backed] = space.backedCount
+        if isUnknown { self[.used] = count } else if space.keepsPages { listFree() }
     }
 
     deinit {
-        apus_pages_release(base, count * BlockTable.blockSize)
         lines.deallocate()
         lockWord.deallocate()
         words.deallocate()
     }
 
+    subscript(word: Word) -> Int {
+        get { Int(Int64(bitPattern: apus_load_relaxed_u64(words + 8 * word.rawValue))) }
+        set { apus_store_relaxed_u64(words + 8 * word.rawValue, UInt64(bitPattern: Int64(newValue))) }
+    }
+
     // ---- Blocks ----
 
     /// Blocks that are not free. A moment old.
-    var usedBlocks: Int { Int(apus_load_relaxed_u64(words + 8)) }
+    package var usedBlocks: Int { self[.used] }
+    /// Blocks that may be touched. A moment old.
+    package var backedBlocks: Int { self[.backed] }
+    /// Blocks that are, or could be, backed, as far as is known.
+    package var usableBlocks: Int { self[.hasNoRoom] == 1 ? self[.backed] : count }
+
+    /// Free blocks that keep their pages: compaction frees in bursts, and a page that comes back must be cleared again.
+    private var residentFreeMax: Int { space.keepsPages ? .max : max(4, usedBlocks / 32) }
 
     /// Takes `span` neighbouring blocks and opens them as one; nil if there are none beyond `reserve` others.
     func take(span: Int, reserve: Int) -> Int? {
         apus_lock(lockWord)
         defer { apus_unlock(lockWord) }
         recycle()
-        guard count - usedBlocks >= span + reserve else { return nil }
+        guard backedBlocks - usedBlocks >= span + reserve else { return nil }
         var found = (span == 1 ? findResident() : nil) ?? findFree(span)
         if found == nil, !discards.isEmpty {
             // Nearly full: what waits to be given back is needed now.
@@ -109,16 +123,17 @@ final class BlockTable: @unchecked Sendable {
         }
         guard let first = found else { return nil }
         for block in first..<(first + span) {
-            if lines[block].isResident == 1 { residentFree -= 1 }
+            if lines[block].isResident == 1 { self[.residentFree] -= 1 }
             lines[block].isResident = 1
             lines[block].state = BlockState.inSpan
         }
         lines[first].live = 0
         lines[first].filled = 0
         lines[first].span = UInt32(span)
+        lines[first].isSpoiled = 0
         highWater = max(highWater, first + span)
         apus_store_release_u32(state(first), BlockState.open)
-        apus_store_relaxed_u64(words + 8, UInt64(usedBlocks + span))
+        self[.used] += span
         return first
     }
 
@@ -133,16 +148,19 @@ final class BlockTable: @unchecked Sendable {
     }
 
     private func findFree(_ span: Int) -> Int? {
-        var block = lowestFree
-        var length = 0
-        while block < count {
-            length = lines[block].state == BlockState.free ? length + 1 : 0
-            if span == 1 || length == 1 && block == lowestFree { lowestFree = max(lowestFree, block - length + 1) }
-            if length == span {
-                if span == 1 { lowestFree = block + 1 }
-                return block - span + 1
+        let backed = backedBlocks
+        for piece in space.pieces where piece.blocks.upperBound > lowestFree {
+            var block = max(lowestFree, piece.firstBlock)
+            var length = 0
+            while block < min(piece.blocks.upperBound, backed) {
+                length = lines[block].state == BlockState.free ? length + 1 : 0
+                if span == 1 || length == 1 && block == lowestFree { lowestFree = max(lowestFree, block - length + 1) }
+                if length == span {
+                    if span == 1 { lowestFree = block + 1 }
+                    return block - span + 1
+                }
+                block += 1
             }
-            block += 1
         }
         return nil
     }
@@ -150,16 +168,16 @@ final class BlockTable: @unchecked Sendable {
     /// The shard that filled a block, or a span, closes it.
     func close(_ block: Int, filled: Int) {
         lines[block].filled = UInt32(filled)
-        apus_fetch_add_u64(words + 24, UInt64(tail(block)))
+        apus_fetch_add_u64(words + 8 * Word.tails.rawValue, UInt64(tail(block)))
         closeAgain(block)
     }
 
-    private func tail(_ block: Int) -> Int {
-        Int(lines[block].span) * BlockTable.blockSize - Int(lines[block].filled)
+    func tail(_ block: Int) -> Int {
+        Int(lines[block].span) * space.blockSize - Int(lines[block].filled)
     }
 
     /// Bytes that no image fitted into. A moment old.
-    var tailBytes: Int { Int(apus_load_relaxed_u64(words + 24)) }
+    var tailBytes: Int { self[.tails] }
 
     private func closeAgain(_ block: Int) {
         apus_store_release_u32(state(block), BlockState.closed)
@@ -168,10 +186,10 @@ final class BlockTable: @unchecked Sendable {
     }
 
     /// Counts an image of `byteCount` bytes into its block.
-    func addLive(_ block: Int, _ byteCount: Int) { apus_fetch_add_u64(live(block), UInt64(byteCount)) }
+    package func addLive(_ block: Int, _ byteCount: Int) { apus_fetch_add_u64(live(block), UInt64(byteCount)) }
 
     /// Counts an image out of its block; the last one out retires a closed block.
-    func removeLive(_ block: Int, _ byteCount: Int) {
+    package func removeLive(_ block: Int, _ byteCount: Int) {
         let before = apus_fetch_add_u64(live(block), 0 &- UInt64(byteCount))
         precondition(before >= UInt64(byteCount), "an image was released twice")
         guard before == UInt64(byteCount) else { return }
@@ -201,17 +219,17 @@ final class BlockTable: @unchecked Sendable {
     private func free(_ first: Int) {
         let span = Int(lines[first].span)
         precondition(lines[first].live == 0)
-        apus_fetch_add_u64(words + 24, 0 &- UInt64(tail(first)))
+        apus_fetch_add_u64(words + 8 * Word.tails.rawValue, 0 &- UInt64(tail(first)))
         for block in first..<(first + span) {
             lines[block].state = BlockState.free
             lines[block].span = 1
-            residentFree += 1
+            self[.residentFree] += 1
             if lines[block].isListed == 0 { residentList.append(UInt32(block)) }
             lines[block].isListed = 1
         }
         lowestFree = min(lowestFree, first)
-        apus_store_relaxed_u64(words + 8, UInt64(usedBlocks - span))
-        for block in first..<(first + span) where residentFree > residentFreeMax { giveBack(block) }
+        self[.used] -= span
+        for block in first..<(first + span) where self[.residentFree] > residentFreeMax { giveBack(block) }
     }
 
     /// Gives a free block back to the system, with its neighbour if that is free too: together they are one huge page.
@@ -221,26 +239,26 @@ final class BlockTable: @unchecked Sendable {
         let first = block & ~1
         var given = first..<min(first + 2, count)
         if !given.allSatisfy({ lines[$0].state == BlockState.free }) {
-            guard residentFree > residentFreeMax + usedBlocks / 64 else { return }
+            guard self[.residentFree] > residentFreeMax + usedBlocks / 64 else { return }
             given = block..<(block + 1)
         }
         for block in given {
-            if lines[block].isResident == 1 { residentFree -= 1 }
+            if lines[block].isResident == 1 { self[.residentFree] -= 1 }
             lines[block].isResident = 0
             lines[block].state = BlockState.discarding
         }
         discards.append(given)
-        apus_store_relaxed_u64(words + 32, UInt64(discards.count))
+        self[.discards] = discards.count
     }
 
     /// Gives back what `free` has marked: a system call, so not under anybody's lock. At the end of a turn.
     func discardPages() {
-        guard apus_load_relaxed_u64(words + 32) > 0 else { return }
+        guard self[.discards] > 0 else { return }
         apus_lock(lockWord)
         let taken = takeDiscards()
         apus_unlock(lockWord)
         for range in taken {
-            _ = apus_pages_discard(base + range.lowerBound * BlockTable.blockSize, range.count * BlockTable.blockSize)
+            _ = apus_pages_discard(space.address(ofBlock: range.lowerBound), range.count * space.blockSize)
         }
         apus_lock(lockWord)
         finishDiscards(taken)
@@ -251,7 +269,7 @@ final class BlockTable: @unchecked Sendable {
     private func takeDiscards() -> [Range<Int>] {
         let taken = discards
         discards.removeAll(keepingCapacity: true)
-        apus_store_relaxed_u64(words + 32, 0)
+        self[.discards] = 0
         return taken
     }
 
@@ -265,14 +283,19 @@ final class BlockTable: @unchecked Sendable {
 
     // ---- Compaction ----
 
-    /// Claims the closed block with the most dead bytes, if at most `livePercent` of what was written to it is live.
+    /// Claims the closed block with the most dead bytes, if at most `livePercent` of what was written to it is live. Of a
+    /// large table a part is looked at, the next time the next.
     func claimEmptiest(livePercent: Int) -> Int? {
         apus_lock(lockWord)
         defer { apus_unlock(lockWord) }
         recycle()
         var best: Int?
         var bestDead = 0
-        for block in 0..<highWater where lines[block].state == BlockState.closed && lines[block].span == 1 {
+        if nextVictim >= highWater { nextVictim = 0 }
+        let looked = nextVictim..<min(nextVictim + BlockTable.victimLines, highWater)
+        nextVictim = looked.upperBound
+        for block in looked
+        where lines[block].state == BlockState.closed && lines[block].span == 1 && lines[block].isSpoiled == 0 {
             let filled = Int(lines[block].filled)
             let live = Int(apus_load_relaxed_u64(self.live(block)))
             if filled - live > bestDead, live * 100 <= filled * livePercent {
@@ -286,18 +309,28 @@ final class BlockTable: @unchecked Sendable {
 
     /// A block has been walked to its end: retired if nothing is left, else closed again (an append whose
     /// entry is not published yet was passed over).
-    func emptied(_ block: Int) {
+    func emptied(_ block: Int, isSpoiled: Bool) {
         if apus_load_acquire_u64(live(block)) == 0 {
             retire(block, from: BlockState.emptying)
         } else {
+            lines[block].isSpoiled = isSpoiled ? 1 : 0
             closeAgain(block)
         }
     }
 
-    func filled(_ block: Int) -> Int { Int(lines[block].filled) }
+    package func filled(_ block: Int) -> Int { Int(lines[block].filled) }
+    func liveBytes(_ block: Int) -> Int { Int(apus_load_relaxed_u64(live(block))) }
+
+    /// Whether images may be in a block, or in the span that it begins.
+    package func mayHoldImages(_ block: Int) -> Bool {
+        switch apus_load_acquire_u32(state(block)) {
+        case BlockState.free, BlockState.discarding, BlockState.inSpan: false
+        default: true
+        }
+    }
 
     /// Bytes of pages taken. A moment old.
-    var allocatedBytes: Int { (usedBlocks + max(residentFree, 0)) * BlockTable.blockSize }
+    package var allocatedBytes: Int { (usedBlocks + max(self[.residentFree], 0)) * space.blockSize }
 
     private func state(_ block: Int) -> UnsafeMutableRawPointer {
         UnsafeMutableRawPointer(lines + block) + 16
