@@ -251,6 +251,8 @@ import Testing
         #expect(pmem.indexMounts == ["/mnt/a", "/mnt/b"])
         #expect(pmem.indexMountsBudget == 4 << 30)
         #expect(pmem.indexStageSize == 128 << 20)
+        let flash = try namespace("index-type flash {\n mount /mnt/a\n mounts-budget 4G\n }")
+        #expect(flash.indexType == nil && flash.indexMounts == [] && flash.indexMountsBudget == 0, "it has no effect")
         func problem(_ index: String, _ text: String) -> Bool {
             problems("namespace test {\n \(index)\n storage-engine memory\n}").contains { $0.contains(text) }
         }

@@ -72,7 +72,9 @@ private let continuing = [(name: "on-missing-device", value: "continue")]
         let plan = WarmPlan()
         let remains = try WarmRefusals.killed(plan)
         try plan.open(remains.opener, nil, LogLines(), seed: 4).close()
-        #expect(try WarmRefusals.reason(plan, remains) == "d0 was used since without index-type shmem")
+        #expect(
+            try WarmRefusals.reason(plan, remains)
+                == "d0 was used since without index-type shmem, or a device was given up")
     }
 
     @Test func aStartThatForgetsEverythingIsCold() throws {
@@ -150,5 +152,68 @@ private let continuing = [(name: "on-missing-device", value: "continue")]
             try opened.warmStart?.finish()
         }
         try opened.close()
+    }
+
+    // ---- What reviews have found ----
+
+    /// The index of a cold start that did not see all of a device must not be gone on from when the device is whole again.
+    @Test func aDeviceThatWasGivenUpDuringTheColdStartIsReadAtTheNext() throws {
+        let plan = WarmRefusals.twoDevices()
+        let first = try WarmLog(plan, plan.begin(seed: 11), seed: 11)
+        for _ in 0..<1500 { try first.step() }
+        try first.close()
+        let memory = SimulatedMemory(isPersistent: false, seed: 12)
+        var continued = plan
+        continued.settings += continuing
+        let cold = try continued.open(first.opener, memory, LogLines(), seed: 13)
+        first.opener.device("d1")!.inject(.readError, probability: 1)
+        _ = try WarmLog.coldStart(cold, count: plan.numbers)
+        try #require(cold.core.device(1)!.isFenced)
+        try memory.complete()
+        try? cold.close()
+        first.opener.device("d1")!.heal()
+        let again = try continued.open(first.opener, memory.afterKill(), LogLines(), seed: 14)
+        #expect(again.warmStart == nil)
+        let shown = try WarmLog.coldStart(again, count: plan.numbers)
+        for (number, record) in first.index.records.enumerated() {
+            guard let live = record.live else { continue }
+            #expect(shown[number].live?.version == live.version, "number \(number)")
+        }
+    }
+
+    /// A session may open more blocks than its superblocks have foreseen.
+    @Test func aLongSessionGoesOnAfterAKill() throws {
+        let plan = WarmPlan()
+        let long = try WarmLog(plan, plan.begin(seed: 21), seed: 21)
+        for _ in 0..<300 { try long.step() }
+        long.backend.core.nextSequence += LogOpening.sequencesOfSession + 1000
+        for _ in 0..<600 { try long.step() }
+        let highest = long.backend.core.nextSequence
+        let next = try WarmLog(plan, long.kill(), seed: 22)
+        #expect(next.isWarm)
+        #expect(next.backend.core.nextSequence >= highest)
+        #expect(try next.problems(coldSeed: 23) == [])
+        for _ in 0..<600 { try next.step() }
+        #expect(try WarmLog(plan, next.kill(), seed: 24).problems(coldSeed: 25) == [])
+    }
+
+    /// A start after a kill writes what was written last, not all of the cache.
+    @Test func settledBlocksAreNotWrittenAgain() throws {
+        var plan = WarmPlan()
+        plan.shape.blockSize = 4 << 10
+        plan.settings = [
+            (name: "post-write-cache", value: "\(20 * plan.shape.blockSize)"),
+            (name: "defrag-free-target-pct", value: "10"),
+        ]
+        (plan.numbers, plan.imageSizeMax) = (60, 1500)
+        let log = try WarmLog(plan, plan.begin(seed: 31), seed: 31)
+        for _ in 0..<3000 { try log.step() }
+        let next = try WarmLog(plan, log.kill(), seed: 32)
+        let line = try #require(next.lines.all.first { $0.hasPrefix("going on from memory: ") })
+        let counts = line.split(separator: " ").compactMap { Int($0) }
+        try #require(counts.count == 2)
+        #expect(counts[0] > 14, "there was a cache: \(line)")
+        #expect(counts[1] <= 11, "\(line)")
+        #expect(try next.problems(coldSeed: 33).isEmpty)
     }
 }

@@ -5,6 +5,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 
@@ -12,7 +13,8 @@ import aerospike
 import pytest
 from aerospike import exception
 
-from conftest import BINARY, FULL, RawClient, Server, delete, digest, get, needs_full, put, shm_segments
+from conftest import (BINARY, FULL, LMDB, Answer, RawClient, Server, delete, digest, get, needs_full, plugin_block, put,
+                      shm_segments)
 from test_durability import Writer, check, current
 
 pytestmark = pytest.mark.memory_only
@@ -274,7 +276,7 @@ def noise(name):
     def damage(segment):
         for path in files(segment, name):
             with open(path, "r+b") as file:
-                file.write(os.urandom(min(os.path.getsize(path), 8192)))
+                file.write(os.urandom(min(os.path.getsize(path), 1 << 16)))
     return damage
 
 
@@ -410,3 +412,207 @@ def free_bytes(path):
     facts = os.statvfs(path)
     return facts.f_bavail * facts.f_frsize
 
+
+
+# ---- Shared memory that nobody has asked for ----
+
+DEFAULT = "namespace test {{ nsup-period 120\n allow-ttl-without-nsup true\n{2}\n" + DEVICE + "\n}}\n"
+
+
+def default(directory, shm=None, before="", index="", wait=True, **named):
+    """A node that is told nothing about its index; with `shm`, that file system is its /dev/shm. `before`: shell commands."""
+    command = None
+    if shm:
+        command = ["unshare", "-m", "sh", "-c", f'mount --bind "$0" /dev/shm && {before or ":"} && exec "$@"', str(shm), BINARY,
+                   "serve", "--config"]
+    return Server(DEFAULT.format(directory, "", index), directory=str(directory), command=command, wait=wait, **named)
+
+
+def fill(node, value=1):
+    with RawClient(node.port) as raw:
+        for number in range(500):
+            assert raw.ask(put(digest(number + 1), value)).result == 0
+
+
+def kill(node):
+    node.process.kill()
+    node.process.wait(10)
+
+
+@pytest.fixture
+def own_shm(tmp_path):
+    """Makes a tmpfs to be a node's /dev/shm: just large enough to be taken by default."""
+    mount = tmp_path / "shm"
+
+    def make(options="size=1040M"):
+        mount.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", mount], capture_output=True).returncode != 0:
+            pytest.skip("only root can mount a tmpfs")
+        return mount
+
+    yield make
+    subprocess.run(["umount", "-l", mount], capture_output=True)
+
+
+def test_the_own_segment_does_not_make_shared_memory_too_small(tmp_path, own_shm):
+    shm = own_shm()
+    node = default(tmp_path, shm)
+    fill(node)
+    kill(node)
+    with open(shm / "filler", "wb") as filler:
+        os.posix_fallocate(filler.fileno(), 0, 32 << 20)
+    assert free_bytes(shm) < 1 << 30
+    for _ in range(2):
+        node = default(tmp_path, shm)
+        assert outlived(node), node.log
+        holds(node)
+        kill(node)
+    # Without a segment it is too small.
+    for name in os.listdir(shm):
+        if name != "filler":
+            shutil.rmtree(shm / name)
+    node = default(tmp_path, shm)
+    assert "make it larger" in node.log and "the index is in ordinary memory" in node.log, node.log
+    assert os.listdir(shm) == ["filler"]
+    assert node.stop() == 0, node.log
+
+
+@pytest.mark.parametrize("inodes", range(2, 7))
+def test_default_memory_that_cannot_be_made_is_ordinary_memory(inodes, tmp_path, own_shm):
+    """The file system has bytes, but no room for a directory, or for this or that file."""
+    shm = own_shm(f"size=2G,nr_inodes={inodes}")
+    if inodes == 2:
+        (shm / "filler").touch()
+    node = default(tmp_path, shm)
+    assert "For now the index is in ordinary memory" in node.log, node.log
+    assert os.listdir(shm) == (["filler"] if inodes == 2 else []), "it leaves nothing"
+    fill(node)
+    assert node.stop() == 0, node.log
+    node = default(tmp_path, shm)
+    assert "cold start: 500 records" in node.log, node.log
+    holds(node)
+    assert node.stop() == 0, node.log
+
+
+def test_default_memory_that_may_not_be_used_is_ordinary_memory(tmp_path, own_shm):
+    shm = own_shm("size=2G")
+    protect = "mount -o remount,bind,ro /dev/shm"
+    node = default(tmp_path, shm, protect)
+    assert "read-only" in node.log and "For now the index is in ordinary memory" in node.log, node.log
+    fill(node)
+    assert node.stop() == 0, node.log
+    # An index of before is no longer a default: what is in it may be nowhere else.
+    node = default(tmp_path, shm)
+    fill(node, 2)
+    kill(node)
+    code, log = default(tmp_path, shm, protect, wait=False).end_with_failure()
+    assert code == 1 and re.search("read-only.*index of an earlier run is there.*index-type heap", log), log
+    node = default(tmp_path, shm)
+    assert outlived(node), node.log
+    holds(node, 2)
+    assert node.stop() == 0, node.log
+    # What another user has put in its place is none of ours.
+    (segment,) = os.listdir(shm)
+    os.chown(shm / segment, 12345, 12345)
+    node = default(tmp_path, shm)
+    assert "belongs to the user with id 12345" in node.log and "For now the index is in ordinary memory" in node.log, node.log
+    holds(node, 2)
+    assert node.stop() == 0, node.log
+    assert os.listdir(shm) == [segment]
+
+
+def test_default_memory_that_a_cold_start_fills(tmp_path, own_shm):
+    """The start goes on in ordinary memory; with an index-type that was written it does not."""
+    shm = own_shm()
+    node = default(tmp_path, shm)
+    count, batch = 1_000_000, 2000
+    with RawClient(node.port) as raw:
+        for first in range(0, count, batch):
+            raw.send(b"".join(put(digest(number + 1), number) for number in range(first, first + batch)))
+            assert {Answer(raw.frame()[1]).result for _ in range(batch)} == {0}
+    assert node.stop() == 0, node.log
+    (segment,) = os.listdir(shm)
+    shutil.rmtree(shm / segment)
+    # No file grows beyond what the write buffers take: the index would. Nothing is written anew.
+    limited = 'trap "" XFSZ && ulimit -f 69632'
+    code, log = default(tmp_path, shm, limited, "index-type shmem", wait=False).end_with_failure(30)
+    assert code == 1 and re.search("records have no room in the index .index-type shmem on /dev/shm.", log), log
+    shutil.rmtree(shm / segment)
+    node = default(tmp_path, shm, limited)
+    assert re.search("have no room in the index .*For now the index is in ordinary memory", node.log), node.log
+    assert f"cold start: {count} records" in node.log, node.log
+    assert os.listdir(shm) == [], "it leaves nothing"
+    with RawClient(node.port) as raw:
+        for number in range(0, count, 97):
+            answer = raw.ask(get(digest(number + 1)))
+            assert answer.result == 0 and int.from_bytes(answer.bins[0][2], "big") == number
+    kill(node)
+    node = default(tmp_path, shm)
+    assert f"cold start: {count} records" in node.log and "ordinary memory" not in node.log, node.log
+    assert node.stop() == 0, node.log
+
+
+def test_flash_has_no_effect_and_neither_have_its_mounts(tmp_path):
+    node = default(tmp_path, index=f"index-type flash {{ mount {tmp_path}/nowhere\n}}")
+    assert shm_segments("/dev/shm", f"{tmp_path}/var")
+    fill(node)
+    kill(node)
+    node = default(tmp_path)
+    assert outlived(node), node.log
+    holds(node)
+    assert node.stop() == 0, node.log
+
+
+@pytest.mark.parametrize("medium", EVERY)
+def test_start_right_after_a_kill(medium, tmp_path):
+    """The next node waits until the kernel has taken the killed one apart."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    network = f"service {{ address 127.0.0.1\n port {port}\n}}\n"
+    node = filled(medium, tmp_path, network=network)
+    for value in range(2, 7):
+        fill(node, value)
+        node.process.kill()
+        killed = node
+        node = start(medium, tmp_path, network=network)
+        assert outlived(node), node.log
+        killed.process.wait(10)
+        holds(node, value)
+    assert node.stop() == 0, node.log
+
+
+def test_several_files_with_an_index_in_shared_memory(tmp_path):
+    text = ("namespace test {{ index-type shmem\n storage-engine device {{ file {0}/a.dat\n file {0}/b.dat\n file {0}/c.dat\n"
+            " filesize 96M\n post-write-cache 16M\n flush-max-ms 1000\n}}\n}}\n").format(tmp_path)
+    node = Server(text, directory=str(tmp_path))
+    for value in range(1, 4):
+        fill(node, value)
+        kill(node)
+        node = Server(text, directory=str(tmp_path))
+        assert outlived(node), node.log
+        holds(node, value)
+    assert node.stop() == 0, node.log
+
+
+def test_an_untrusted_index_gives_one_reason(tmp_path):
+    node = filled("device-shmem", tmp_path)
+    assert node.stop() == 0, node.log
+    (segment,) = shm_segments("/dev/shm", f"{tmp_path}/var")
+    for path in files(segment, "lines"):
+        with open(path, "r+b") as file:
+            file.seek(4096)
+            file.write(os.urandom(256 << 10))
+    node = start("device-shmem", tmp_path)
+    reason, summary = re.findall("cold start: .*", node.log)
+    assert "index is damaged" in reason and summary.startswith("cold start: 500 records"), node.log
+    holds(node)
+    assert node.stop() == 0, node.log
+
+
+@pytest.mark.skipif(not os.path.exists(LMDB), reason="the LMDB plugin was not built")
+def test_config_check_tells_of_an_index_type_that_its_backend_cannot_use(tmp_path):
+    path = tmp_path / "a.conf"
+    path.write_text(f"service {{ work-directory {tmp_path}/var\n}}\nnetwork {{ service {{ address 127.0.0.1\n port 3000\n}}\n}}\n"
+                    + plugin_block("lmdb") + "namespace test { index-type shmem\n storage-engine lmdb\n}\n")
+    done = tool("config", "check", str(path))
+    assert done.returncode == 2 and "use index-type heap" in done.stderr, done

@@ -9,7 +9,7 @@ import Testing
 @Suite struct SegmentColdTests {
     /// Leaves a segment, changes something, and opens it: the reason must be there, and a cold start must go well.
     private func expectCold(
-        _ words: String, _ kind: Segment.Kind = .shmem, change: (inout Wish, String) throws -> Void
+        _ words: String, _ kind: Segment.Kind = .shmem, isLossKnown: Bool = true, change: (inout Wish, String) throws -> Void
     ) throws {
         let scratch = try Scratch(kind)
         var wish = Wish(kind, [scratch.mount("one"), scratch.mount("two")])
@@ -21,7 +21,8 @@ import Testing
         #expect(segment.sessionKeys.isEmpty && !segment.wasClosed)
         let reason = segment.coldReason ?? ""
         try segment.startCold(because: "no key fits")
-        #expect(wish.warned.all.last == "{\(wish.spec.namespace)} cold start: \(reason)")
+        let loss = isLossKnown ? "; what the killed process had not written to its medium is lost" : ""
+        #expect(wish.warned.all.last == "{\(wish.spec.namespace)} cold start: \(reason)\(loss)")
         #expect(segment.coldReason == nil)
         try segment.beginSession(2)
         let region = try segment.region("entries", capacity: 8 << 20)
@@ -37,7 +38,7 @@ import Testing
         try expectCold("storage-engine 'device'", kind) { wish, _ in wish.spec.backend = "pmem" }
         try expectCold("index-stage-size was 2097152 bytes", kind) { wish, _ in wish.spec.stageByteCount = 4 << 20 }
         try expectCold("other mounts", kind) { wish, _ in wish.spec.mounts.removeLast() }
-        try expectCold("was not complete", kind) { wish, _ in
+        try expectCold("was not complete", kind, isLossKnown: false) { wish, _ in
             try wish.open().startCold(because: "")
             let segment = try wish.begin(2)
             #expect(try segment.region("entries", capacity: 4096).grow(to: 4096))
@@ -70,14 +71,14 @@ import Testing
 
     @Test func aDamagedHeaderIsAColdStart() throws {
         var random = SeededRandom(seed: runSeed("SegmentDamagedHeader"))
-        for size in [0, 1, 2047, 2048 - 4] {
-            try expectCold("its header is damaged") { _, folder in
+        for size in [0, 1, headerCopyByteCount - 4, headerCopyByteCount - 1] {
+            try expectCold("its header is damaged", isLossKnown: false) { _, folder in
                 try writeBytes(Array(try readBytes(folder + "/header").prefix(size)), folder + "/header")
             }
         }
         for _ in 0..<20 {
-            let places = (0..<2).map { $0 * 2048 + Int.random(in: 0..<2048, using: &random) }
-            try expectCold("its header is damaged") { _, folder in
+            let places = (0..<2).map { $0 * headerCopyByteCount + Int.random(in: 0..<headerCopyByteCount, using: &random) }
+            try expectCold("its header is damaged", isLossKnown: false) { _, folder in
                 var bytes = try readBytes(folder + "/header")
                 for place in places { bytes[place] ^= 1 << UInt8.random(in: 0..<8, using: &random) }
                 try writeBytes(bytes, folder + "/header")
@@ -86,12 +87,11 @@ import Testing
     }
 
     @Test func anotherFormatIsAColdStart() throws {
-        try expectCold("its header has format 9, this version of Apus uses format 1") { _, folder in
+        try expectCold("its header has format 9, this version of Apus uses format 2", isLossKnown: false) { _, folder in
             var bytes = try readBytes(folder + "/header")
-            for copy in [0, 2048] {
+            for copy in [0, headerCopyByteCount] {
                 bytes[copy + 8] = 9
-                let sum = bytes[copy..<copy + 2044].withUnsafeBytes { crc32c($0) }
-                withUnsafeBytes(of: sum.littleEndian) { bytes.replaceSubrange(copy + 2044..<copy + 2048, with: $0) }
+                sign(&bytes, copy)
             }
             try writeBytes(bytes, folder + "/header")
         }
@@ -107,19 +107,55 @@ import Testing
         var random = SeededRandom(seed: runSeed("SegmentAnyHeader"))
         for _ in 0..<300 {
             var bytes = good
-            for copy in [0, 2048] {
+            for copy in [0, headerCopyByteCount] {
                 for _ in 0..<Int.random(in: 1...40, using: &random) {
                     let place = Int.random(in: 12..<160, using: &random)
                     bytes[copy + place] = UInt8.random(in: 0...255, using: &random)
                 }
-                let sum = bytes[copy..<copy + 2044].withUnsafeBytes { crc32c($0) }
-                withUnsafeBytes(of: sum.littleEndian) { bytes.replaceSubrange(copy + 2044..<copy + 2048, with: $0) }
+                sign(&bytes, copy)
             }
             try writeBytes(bytes, file)
             let segment = try wish.open()
             #expect(segment.coldReason != nil || segment.sessionKeys.count <= 16)
             #expect(try SegmentDirectory.list(mounts: [scratch.path]).count == 1)
         }
+    }
+
+    /// Format 1, of before the first release: a shorter header.
+    @Test func aHeaderOfFormatOneIsAColdStart() throws {
+        try expectCold("its header is damaged", isLossKnown: false) { _, folder in
+            var bytes = Array(try readBytes(folder + "/header").prefix(4096))
+            for copy in [0, 2048] {
+                bytes[copy + 8] = 1
+                let sum = bytes[copy..<copy + 2044].withUnsafeBytes { crc32c($0) }
+                withUnsafeBytes(of: sum.littleEndian) { bytes.replaceSubrange(copy + 2044..<copy + 2048, with: $0) }
+            }
+            try writeBytes(bytes, folder + "/header")
+        }
+    }
+
+    /// What a killed process had in its memory only may be lost, what one that closed had written is not.
+    @Test func aColdStartSaysWhetherSomethingIsLost() throws {
+        let scratch = try Scratch(.shmem)
+        let wish = Wish(.shmem, [scratch.path])
+        try wish.leave(1)
+        let left = try wish.open()
+        try left.startCold(because: "a device is new")
+        // Said once: this process was not killed.
+        try left.beginSession(2)
+        try left.complete()
+        try left.startCold(because: "a line is damaged")
+        try left.beginSession(3)
+        try left.complete()
+        left.close(isClean: true)
+        let closed = try wish.open()
+        try closed.beginSession(4)
+        try closed.startCold(because: "a device is gone")
+        #expect(
+            wish.warned.all == [
+                "{birds} cold start: a device is new; what the killed process had not written to its medium is lost",
+                "{birds} cold start: a line is damaged", "{birds} cold start: a device is gone",
+            ])
     }
 
     @Test func filesThatLackSomethingAreAColdStart() throws {
@@ -152,4 +188,11 @@ import Testing
             region.base.storeBytes(of: 1, toByteOffset: offset, as: UInt64.self)
         }
     }
+}
+
+/// Gives a copy of a header, which begins at an offset, a checksum that fits.
+private func sign(_ bytes: inout [UInt8], _ copy: Int) {
+    let end = copy + headerCopyByteCount
+    let sum = bytes[copy..<end - 4].withUnsafeBytes { crc32c($0) }
+    withUnsafeBytes(of: sum.littleEndian) { bytes.replaceSubrange(end - 4..<end, with: $0) }
 }

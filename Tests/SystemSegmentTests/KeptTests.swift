@@ -62,7 +62,8 @@ import Testing
         #expect(try after { try $0.beginSession(5) } == [3, 4, 5])
         #expect(try after { try $0.beginSession(6); try $0.sessionBegan() } == [6])
         #expect(try after { try $0.startCold(because: "a device is new") } == [])
-        #expect(wish.warned.all.contains("{birds} cold start: a device is new"))
+        let loss = "; what the killed process had not written to its medium is lost"
+        #expect(wish.warned.all.contains("{birds} cold start: a device is new\(loss)"))
         #expect(try after { try $0.complete(); $0.close(isClean: true) } == [])
     }
 
@@ -137,10 +138,8 @@ import Testing
             let keys = try wish.open().sessionKeys
             try wish.open().beginSession(key)
             let after = try readBytes(file)
-            let changed = (0..<2).filter { before[$0 * 2048..<$0 * 2048 + 2048] != after[$0 * 2048..<$0 * 2048 + 2048] }
-            #expect(changed.count == 1)
             // Only a part of the copy arrived; what makes a difference lies in its front.
-            let torn = changed[0] * 2048
+            let torn = try #require(changedCopy(before, after))
             let arrived = Int.random(in: 1..<64, using: &random)
             var bytes = before
             bytes[torn..<torn + arrived] = after[torn..<torn + arrived]
@@ -153,13 +152,81 @@ import Testing
             #expect(try wish.open().sessionKeys.last == key)
         }
     }
+
+    /// 128 devices and what else there may be, with the longest names: 160 fit.
+    @Test(arguments: kinds) func manyRegionsAreFoundAgain(_ kind: Segment.Kind) throws {
+        let scratch = try Scratch(kind)
+        var wish = Wish(kind, [scratch.mount("one"), scratch.mount("two")])
+        wish.spec.owner = "/" + String(repeating: "o", count: 1023)
+        wish.spec.namespace = String(repeating: "n", count: 64)
+        wish.spec.backend = String(repeating: "b", count: 64)
+        let names = (100..<260).map { String(repeating: "a-z0-9-", count: 4) + "\($0)" }
+        #expect(names.allSatisfy { $0.utf8.count == 31 })
+        do {
+            let segment = try wish.begin(1)
+            for key in 2..<20 as Range<UInt64> { try segment.beginSession(key) }
+            for (number, name) in names.enumerated() {
+                let region = try segment.region(name, capacity: 1 << 20)
+                #expect(region.grow(to: 4096))
+                region.base.storeBytes(of: number + 1, as: Int.self)
+                region.persist(offset: 0, byteCount: 8)
+            }
+            try segment.complete()
+        }
+        let segment = try wish.open()
+        #expect(segment.coldReason == nil && segment.sessionKeys.last == 19)
+        try segment.beginSession(20)
+        for (number, name) in names.enumerated() {
+            let region = try segment.region(name, capacity: 1 << 20)
+            #expect(region.backedByteCount == 65_536 && region.base.load(as: Int.self) == number + 1)
+        }
+    }
+
+    /// A change in the back of a long header: a copy of which only the front arrived does not count.
+    @Test func aTornLongHeaderIsTheOneBefore() throws {
+        let scratch = try Scratch(.shmem)
+        let wish = Wish(.shmem, [scratch.path])
+        var random = SeededRandom(seed: runSeed("SegmentTornLongHeader"))
+        let names = (0..<140).map { "log-blocks-\($0)" }
+        var backed = 0
+        for key in 1..<20 as Range<UInt64> {
+            let segment = try wish.begin(key)
+            for name in names where key == 1 { #expect(try segment.region(name, capacity: 4 << 20).grow(to: 1)) }
+            try segment.complete()
+            let file = segment.path + "/header"
+            let last = try segment.region(names[139], capacity: 4 << 20)
+            let before = try readBytes(file)
+            backed = last.backedByteCount
+            #expect(last.grow(to: backed + 1))
+            let after = try readBytes(file)
+            let torn = try #require(changedCopy(before, after))
+            let firstArrives = Int.random(in: 17..<2500, using: &random)
+            var bytes = before
+            bytes[torn..<torn + firstArrives] = after[torn..<torn + firstArrives]
+            segment.close(isClean: false)
+            try writeBytes(bytes, file)
+            let next = try wish.begin(key)
+            let found = try next.region(names[139], capacity: 4 << 20).backedByteCount
+            #expect(next.coldReason == nil && found == backed, "\(firstArrives) bytes")
+            #expect(try next.region(names[0], capacity: 4 << 20).backedByteCount == 65_536)
+            try #expect(next.region(names[139], capacity: 4 << 20).grow(to: backed + 1))
+        }
+    }
+}
+
+/// Where the copy begins that alone differs between two header files; nil if it is not one.
+private func changedCopy(_ before: [UInt8], _ after: [UInt8]) -> Int? {
+    let size = headerCopyByteCount
+    guard before.count == 2 * size, after.count == 2 * size else { return nil }
+    let changed = [0, size].filter { before[$0..<$0 + size] != after[$0..<$0 + size] }
+    return changed.count == 1 ? changed[0] : nil
 }
 
 func readBytes(_ path: String) throws -> [UInt8] {
     let descriptor = open(path, O_RDONLY)
     guard descriptor >= 0 else { throw StorageError.device(errno: errno, operation: path) }
     defer { close(descriptor) }
-    var bytes = [UInt8](repeating: 0, count: 8192)
+    var bytes = [UInt8](repeating: 0, count: 4 * headerCopyByteCount)
     let got = bytes.withUnsafeMutableBytes { read(descriptor, $0.baseAddress, $0.count) }
     return Array(bytes.prefix(max(got, 0)))
 }

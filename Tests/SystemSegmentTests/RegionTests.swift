@@ -170,7 +170,7 @@ private final class Work: Sendable {
 }
 
 /// Runs a body on several threads at once and waits for all.
-private func onThreads(_ count: Int, _ body: @Sendable (Int) -> Void) {
+func onThreads(_ count: Int, _ body: @Sendable (Int) -> Void) {
     withoutActuallyEscaping(body) { body in
         let threads = (0..<count).map { number in
             var thread = pthread_t()

@@ -5,6 +5,9 @@ import Storage
 import Synchronization
 import SystemSegment
 
+/// Bytes of each of the two copies in the file `header`.
+let headerCopyByteCount = 16 << 10
+
 /// A directory that is removed with this object.
 final class Scratch {
     let path: String

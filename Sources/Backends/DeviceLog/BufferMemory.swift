@@ -13,7 +13,7 @@
 // 2. An entry counts only if its sequence is that which "log-blocks-N" has of the block: else it is of an earlier use of the
 //    block, or of one in which nothing was placed yet.
 // 3. "Written" says that everything in the buffer lasts on the device, "settled" that, besides, nothing of it is on its way
-//    into the index: only a log in memory has such. If one of them is lost in a power failure, it costs a write.
+//    into the index. If one of them is lost in a power failure, it costs a write.
 // 4. Buffers are backed from the front on; only backed ones are touched.
 internal import Base
 internal import CBase

@@ -109,6 +109,9 @@ final class DeviceLogBackend: Backend, @unchecked Sendable {
             core.buffers.start()
         case .warm(let wasClosed):
             progress = ScanProgress(core, isCold: true, isWarmAwaited: true)
+            // A long session may have gone beyond the floor that it began with.
+            let highest = core.present.reduce(0) { max($0, $1.highestSequence) }
+            core.nextSequence = max(core.nextSequence, highest + 1)
             warmStart = LogWarmStart(core, progress, wasClosed: wasClosed, firstSequence: firstSequence)
         }
     }
@@ -120,7 +123,10 @@ final class DeviceLogBackend: Backend, @unchecked Sendable {
     func makeShard(_ request: ShardRequest) throws(StorageError) -> any BackendShard {
         try checkOpen()
         let shard = try LogShard(core, request)
-        if shard.number == 0 { for note in core.opener.notes { core.log(note) } }
+        if shard.number == 0 {
+            try raiseFloor()
+            for note in core.opener.notes { core.log(note) }
+        }
         return shard
     }
 
@@ -155,9 +161,19 @@ final class DeviceLogBackend: Backend, @unchecked Sendable {
     private func endColdStart(_ highestSequence: UInt64) throws(StorageError) {
         core.nextSequence = max(core.nextSequence, highestSequence + 1)
         try raiseFloor()
+        try forgetMemoryIfIncomplete()
         for device in core.present { device.keepSequences() }
         if core.isResident { core.discardDeadBlocks() }
         core.settleBlocks()
+    }
+
+    /// A device that was given up during the cold start was not seen whole: when it is in order again the index does not
+    /// know what lives there, and a warm start would take its blocks for free ones. So the next start is cold.
+    private func forgetMemoryIfIncomplete() throws(StorageError) {
+        guard core.present.contains(where: \.isFenced) else { return }
+        try locked { (control) throws(StorageError) in
+            for device in control.devices where !isFenced(device) { try device.rewrite { $0.sessionKey = 0 } }
+        }
     }
 
     /// The next session begins above what this one can use.

@@ -72,7 +72,7 @@ struct DevicePlan {
         if !missingSlots.isEmpty { return "the device set is not complete" }
         for one in members {
             guard let key = one.superblock?.sessionKey, !keys.contains(key) else { continue }
-            return key == 0 ? "\(one.path) was used since without index-type \(memory.name)"
+            return key == 0 ? "\(one.path) was used since without index-type \(memory.name), or a device was given up"
                 : "\(one.path) was used since in another session, or was exchanged"
         }
         return nil

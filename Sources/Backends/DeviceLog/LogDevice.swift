@@ -169,6 +169,9 @@ final class LogDevice: @unchecked Sendable {
         sequences.persist(offset: offset, byteCount: LogDevice.sequenceSize)
     }
 
+    /// Of the last uses of all blocks, as far as they are known.
+    var highestSequence: UInt64 { (0..<blockCount).reduce(0) { max($0, lines[$1].sequence) } }
+
     /// The same for all blocks, at the end of a cold start.
     func keepSequences() {
         guard let sequences, blockCount > 0 else { return }

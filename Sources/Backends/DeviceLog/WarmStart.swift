@@ -112,10 +112,17 @@ final class LogWarmStart: WarmStarting {
         let scratch = DeviceMemory(byteCount: core.shape.blockSize)
         var channels: [ControlChannel?] = devices.map { _ in nil }
         var count = 0
+        // What one block has to do with must not keep the others from lasting.
+        var failure: StorageError?
         for one in kept where one.state == .inUse && core.shape.canary != .forgetsUnwritten {
-            let (all, live) = try images(one)
-            if !live.isEmpty { try writeAgain(one, all, scratch, &channels) }
+            do throws(StorageError) {
+                let (all, live) = try images(one)
+                if !live.isEmpty { try writeAgain(one, all, scratch, &channels) }
+            } catch {
+                failure = failure ?? LogWarmStart.explained(error, one)
+            }
         }
+        if let failure { throw failure }
         for one in kept where one.state != .settled && core.shape.canary != .forgetsUnwritten {
             let (all, live) = try images(one)
             if one.state == .written, all.count == live.count { continue }
@@ -124,9 +131,19 @@ final class LogWarmStart: WarmStarting {
             // The same bytes where something lives: also a process that dies in the middle leaves all of that.
             if core.isResident {
                 core.buffers.bytes(one.buffer).copyMemory(from: scratch.base, byteCount: core.shape.blockSize)
+                core.buffers.memory.persist(one.buffer, offset: 0, byteCount: core.shape.blockSize)
             }
         }
         return count
+    }
+
+    private static func explained(_ error: StorageError, _ one: KeptBlock) -> StorageError {
+        guard case .device(let errno, let operation) = error else { return error }
+        return .device(
+            errno: errno,
+            operation: "\(operation): write block \(one.rewrite.block) of \(one.device.path), which was in memory, cannot be"
+                + " written (bring the device in order; or give up what was not written, with `apus shm remove`);"
+                + " the write")
     }
 
     /// All images in a kept buffer, and those of them that live.

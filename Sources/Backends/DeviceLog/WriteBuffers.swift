@@ -5,7 +5,8 @@
 // 4. Buffers are moved between these states under `lock`; their bytes and counters belong to the stream that fills them.
 // 5. In kept memory (BufferMemory.swift) only `usableCount` buffers, from the front on, are in any of these states; more are
 //    backed when free ones run short (`backMore`), and until then the cache leaves `spareMin` to writing.
-// 6. Of a log in memory (`isResident`) a buffer that leaves the cache is *settled*: it stays until its block is dead.
+// 6. A buffer is *settled* `settledAfter` blocks after it was cached: a warm start need not look at it. Of a log in memory
+//    (`isResident`) a buffer that leaves the cache stays until its block is dead.
 internal import Base
 internal import CBase
 internal import Storage
@@ -42,6 +43,8 @@ final class WriteBuffers: @unchecked Sendable {
     private var cached: [Int] = []
     private var retired: [Int] = []
     private var usableCount = 0
+    /// Blocks that are cached later until whatever was on its way into the index is there.
+    private static let settledAfter = 8
     let isResident: Bool
     /// Of a log in memory: buffers that fresh images leave to moved ones, so that defragmentation can make room.
     let reserve: Int
@@ -201,10 +204,15 @@ final class WriteBuffers: @unchecked Sendable {
 
     /// All of the buffer is written. It stays for reads; `forget` is called for each buffer that has to make room.
     func cache(_ buffer: Int, forget: (_ buffer: Int) -> Void) {
+        // Group headers and padding as well: defragmentation of a log in memory reads them here.
+        if isResident { memory.persist(buffer, offset: 0, byteCount: blockSize) }
         apus_lock(lockWord)
         defer { apus_unlock(lockWord) }
         memory.set(buffer, .written)
         cached.append(buffer)
+        if cached.count > WriteBuffers.settledAfter {
+            memory.set(cached[cached.count - 1 - WriteBuffers.settledAfter], .settled)
+        }
         while cached.count > cachedMax || (isShort && !cached.isEmpty) {
             let oldest = cached.removeFirst()
             if isResident {

@@ -20,6 +20,7 @@ extension PrimaryIndex {
         let free = state.pointee.freeEntry
         guard free == 0 else {
             state.pointee.freeEntry = UInt32(truncatingIfNeeded: entryAddress(free).pointee.w0)
+            apus_store_relaxed_u64(&state.pointee.freeCount, state.pointee.freeCount - 1)
             return free
         }
         if state.pointee.nextEntry == state.pointee.endEntry { try takeEntries(partition) }
@@ -40,6 +41,7 @@ extension PrimaryIndex {
     func freeEntry(_ partition: Int, _ handle: UInt32) {
         apus_store_release_u64(entryAddress(handle), UInt64(states[partition].freeEntry))
         states[partition].freeEntry = handle
+        apus_store_relaxed_u64(&states[partition].freeCount, states[partition].freeCount + 1)
     }
 
     /// Takes a run of entries from the arena: about a thirtieth of what the partition has.

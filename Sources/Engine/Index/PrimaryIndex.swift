@@ -32,7 +32,9 @@ struct PartitionState: BitwiseCopyable {
     var nextEntry: UInt32 = 0
     var endEntry: UInt32 = 0
     var bucketCount: UInt64 = 0
-    var padding: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
+    /// Entries in the free list.
+    var freeCount: UInt64 = 0
+    var padding: (UInt64, UInt64, UInt64) = (0, 0, 0)
 }
 
 /// See the invariants above.
@@ -305,11 +307,21 @@ package final class PrimaryIndex: @unchecked Sendable {
 
     // ---- Room ----
 
-    /// Backs memory that will be needed soon. May take long; any thread but a reactor's. False: the medium has no room.
+    /// Free entries of an average partition that do for some time.
+    private static let freeEnough = 4
+
+    /// Backs memory that will be needed soon. May take long; any thread but a reactor's. False: the medium has no room, and
+    /// deletes have not made any.
     package func growAhead() -> Bool {
         let hasEntries = entries.growAhead()
-        return lines.growAhead() && hasEntries
+        if lines.growAhead(), hasEntries { return true }
+        let free = (0..<PartitionID.count).reduce(0) { sum, partition in
+            sum + apus_load_relaxed_u64(UnsafeRawPointer(states + partition) + PrimaryIndex.freeCountOffset)
+        }
+        return free >= UInt64(PrimaryIndex.freeEnough * PartitionID.count)
     }
+
+    private static let freeCountOffset = MemoryLayout<PartitionState>.offset(of: \.freeCount)!
 
     // ---- Figures ----
 

@@ -184,8 +184,9 @@ package struct NamespaceConfiguration: Sendable {
         storageSettings = BackendSettings(engine?.values ?? [])
         commitToDevice = storageSettings.flag(StandardSettings.commitToDevice)
         strongConsistency = block.flag("strong-consistency")
-        let index = block.block("index-type")
-        indexType = index.flatMap { IndexType(rawValue: $0.argument) }.flatMap { $0 == .flash ? nil : $0 }
+        // What has no effect must not have its mounts and its limit have one.
+        let index = block.block("index-type").flatMap { $0.argument == IndexType.flash.rawValue ? nil : $0 }
+        indexType = index.flatMap { IndexType(rawValue: $0.argument) }
         indexMounts = index?.list("mount") ?? []
         indexMountsBudget = index?.number("mounts-budget") ?? 0
         if let index, indexType == .pmem, indexMounts.isEmpty {

@@ -28,11 +28,19 @@ final class ColdStartRun: @unchecked Sendable {
         threads = HelperThreads(count: segments)
     }
 
-    /// Reads everything; `threads` at most as many as the namespace has reactors. True when the namespace can serve,
-    /// false if a signal has asked to stop meanwhile.
+    /// How it ended.
+    enum Outcome {
+        /// The namespace can serve.
+        case serves
+        case stopAsked
+        /// The index, or the list of sets, has no room for so many records; nothing has happened to them.
+        case noRoom(Int)
+    }
+
+    /// Reads everything; `threads` at most as many as the namespace has reactors.
     static func run(
         _ namespace: Namespace, recordsMax: Int, threads: Int, _ signals: SignalSet, _ log: Logger, _ progress: StartProgress
-    ) throws(StartError) -> Bool {
+    ) throws(StartError) -> Outcome {
         let name = namespace.settings.name
         let begun = SystemClock.now()
         let start: ColdStart
@@ -46,7 +54,7 @@ final class ColdStartRun: @unchecked Sendable {
         try run.workAndWait(signals)
         if run.isStopAsked {
             log.info(.storage, "{\(name)} cold start: given up after \(start.visited) images, the node is to stop")
-            return false
+            return .stopAsked
         }
         let lost = namespace.backend.statistics.lostPlaces
         start.settleTombstones(isComplete: lost == 0)
@@ -58,11 +66,7 @@ final class ColdStartRun: @unchecked Sendable {
         } else {
             log.warning(.storage, summary + (lost > 0 ? "; \(lost) places of the medium could not be read, see above" : ""))
         }
-        guard start.refused == 0 else {
-            throw StartError("namespace \(name): \(start.refused) records have no room in the index, or there are too many"
-                + " sets; they are still on the medium")
-        }
-        return true
+        return start.refused == 0 ? .serves : .noRoom(start.refused)
     }
 
     private var isStopAsked: Bool { threads.isStopAsked }

@@ -114,14 +114,12 @@ struct ConversionSide {
     /// Where the index is: in memory that its node has left, else in ordinary memory.
     private var place: IndexPlace {
         let isLeft = (try? segments())?.contains { $0.state == .left || $0.state == .closed } ?? false
-        return isLeft ? IndexPlace.choose(settings, registry, log: request.log) : .heap
+        guard isLeft else { return .heap }
+        return IndexPlace.choose(settings, registry, owner: absolutePath(workDirectory), log: request.log)
     }
 
     private var problemsOfMemory: [String] {
-        let used = switch place {
-        case .heap: [String]()
-        case .shmem(let mounts), .pmem(let mounts): mounts.map(absolutePath)
-        }
+        let used = place.mounts.map(absolutePath)
         do throws(StorageError) {
             return try segments().compactMap { segment in
                 switch segment.state {

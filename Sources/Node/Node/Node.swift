@@ -62,6 +62,7 @@ public enum Node {
         for note in configuration.notes { print("note: \(note)") }
         // A running node's configuration is checked before it is restarted with it.
         let problems = Mount(registry).problems(MountRequests.all(configuration), ignoresLocks: true)
+            + IndexPlace.problems(configuration.namespaces, registry)
         for problem in problems { printError(problem) }
         guard problems.isEmpty else { return ExitCode.badConfiguration }
         print("\(file) is good: namespaces \(configuration.namespaces.map(\.name).joined(separator: ", "))")

@@ -75,9 +75,10 @@ final class RunningNode {
     }
 
     private func opening(_ settings: NamespaceConfiguration, _ request: MountRequest) -> NamespaceOpening {
-        NamespaceOpening(
+        let owner = absolutePath(directory.path)
+        return NamespaceOpening(
             settings: settings, request: request, registry: registry,
-            place: IndexPlace.choose(settings, registry, log: request.log), owner: absolutePath(directory.path),
+            place: IndexPlace.choose(settings, registry, owner: owner, log: request.log), owner: owner,
             epoch: Epoch(regime: 1, viewKey: state.clusterKey), reactors: configuration.service.serviceThreads, log: log)
     }
 
@@ -93,13 +94,29 @@ final class RunningNode {
             _ = opened.remove(at: number).close()
             opened.insert(try opening.open(coldReason: reason), at: number)
         }
-        let namespace = opened[number].namespace
-        if !namespace.agreement.capabilities.contains(.volatile) {
-            let isDone = try ColdStartRun.run(
-                namespace, recordsMax: NamespaceOpening.recordsMax, threads: threads, signals, log, state.startProgress)
-            guard isDone else { return false }
-        }
+        guard try fillCold(number, opening, signals) else { return false }
         return try complete(number)
+    }
+
+    /// Reads the medium, a second time if shared memory that nobody has asked for turns out too small. False if a signal has
+    /// asked to stop meanwhile.
+    private func fillCold(_ number: Int, _ opening: NamespaceOpening, _ signals: SignalSet) throws(StartError) -> Bool {
+        if opened[number].namespace.agreement.capabilities.contains(.volatile) { return true }
+        let outcome = try ColdStartRun.run(
+            opened[number].namespace, recordsMax: NamespaceOpening.recordsMax, threads: configuration.service.serviceThreads,
+            signals, log, state.startProgress)
+        switch outcome {
+        case .serves: return true
+        case .stopAsked: return false
+        case .noRoom(let count):
+            let problem = opened[number].noRoom(for: count, in: opening.place.mounts)
+            guard opening.place.isDefault, opened[number].memory != nil else {
+                throw StartError("namespace \(opening.settings.name): \(problem)")
+            }
+            opened.remove(at: number).closeForgetting(log)
+            opened.insert(try opening.openInOrdinaryMemory(because: problem), at: number)
+            return try fillCold(number, opening, signals)
+        }
     }
 
     /// From here on what the namespace's memory holds can be gone on from. True.

@@ -73,6 +73,8 @@ package final class Segment: KeptMemory, @unchecked Sendable {
     private let header: SegmentHeaderFile
     private var folders: SegmentFolders
     private var isFresh: Bool
+    /// What was found was complete and its process had not closed it: it may have had what no medium has.
+    private var isLeft: Bool
     private var isOpen = true
     /// Nothing has happened since everything was forgotten.
     private var isForgotten = false
@@ -100,6 +102,7 @@ package final class Segment: KeptMemory, @unchecked Sendable {
         self.isDurable = isDurable
         let wanted = SegmentHeader(spec)
         isFresh = found == .absent && !folders.hasRegions
+        isLeft = if case .copy(.header(let header)) = found { header.isComplete && !header.isClosed } else { false }
         let (stored, problem) = Segment.judge(found, wanted, spec, folders.paths)
         coldReason = found == .absent && !isFresh ? "its header is missing" : problem
         header = SegmentHeaderFile(
@@ -188,7 +191,8 @@ package final class Segment: KeptMemory, @unchecked Sendable {
         if isFresh {
             spec.log("{\(spec.namespace)} index-type \(spec.kind): a new segment in \(path)")
         } else {
-            spec.warn("{\(spec.namespace)} cold start: \(coldReason ?? reason)")
+            let loss = isLeft ? "; what the killed process had not written to its medium is lost" : ""
+            spec.warn("{\(spec.namespace)} cold start: \(coldReason ?? reason)\(loss)")
         }
         // Who still holds a region of before keeps its bytes, but not its files.
         for (_, region) in regions { region.retire() }
@@ -202,6 +206,7 @@ package final class Segment: KeptMemory, @unchecked Sendable {
         try folders.removeRegions()
         coldReason = nil
         isFresh = false
+        isLeft = false
         isForgotten = true
     }
 

@@ -47,15 +47,25 @@ package struct SegmentSummary: Sendable {
 
 /// Segments from outside. Any thread but a reactor's.
 package enum SegmentDirectory {
-    /// All segments that have directories on these mounts, by name.
+    /// All segments that have directories on these mounts, by name. A mount that is named twice counts once.
     /// - Throws: `medium` if a mount cannot be read.
     package static func list(mounts: [String]) throws(StorageError) -> [SegmentSummary] {
         var found: [String: [String]] = [:]
-        for mount in mounts {
+        for mount in unique(mounts) {
             guard let names = FileProblem.names(in: mount) else { throw FileProblem.medium("read", mount) }
             for name in names where isSegment(name, in: mount) { found[name, default: []].append("\(mount)/\(name)") }
         }
         return found.keys.sorted().map { summary($0, found[$0] ?? []) }
+    }
+
+    /// Without those that are another's directory, whatever they are called.
+    private static func unique(_ mounts: [String]) -> [String] {
+        var seen: Set<String> = []
+        return mounts.filter { mount in
+            guard let real = realpath(mount, nil) else { return seen.insert(mount).inserted }
+            defer { free(real) }
+            return seen.insert(String(cString: real)).inserted
+        }
     }
 
     /// Of the form that `SegmentFolders.name` gives.

@@ -114,3 +114,14 @@ struct SegmentFolders: Sendable {
         guard rmdir(folder) == 0 || errno == ENOENT else { throw FileProblem.medium("remove", folder) }
     }
 }
+
+extension Segment {
+    /// Whether a node of this user has left a segment of its namespace on `mount`, with a header: what was written last may
+    /// be there and nowhere else. Locks nothing.
+    package static func isLeft(on mount: String, owner: String, namespace: String) -> Bool {
+        let folder = "\(mount)/\(SegmentFolders.name(owner: owner, namespace: namespace))"
+        var found = stat()
+        guard lstat(folder, &found) == 0, found.st_mode & S_IFMT == S_IFDIR, found.st_uid == geteuid() else { return false }
+        return lstat(folder + "/header", &found) == 0
+    }
+}

@@ -1,4 +1,4 @@
-// What a segment says about itself: one copy of its header, as a value and as bytes. A copy has 2,048 bytes, little-endian:
+// What a segment says about itself: one copy of its header, as a value and as bytes. A copy has 16 KiB, little-endian:
 //
 //     0     magic "apus-seg"
 //     8     format 4, kind 1 (0 shmem, 1 pmem), flags 1 (1 complete, 2 closed), number of keys 1, of regions 1
@@ -7,17 +7,20 @@
 //     48    keys, 8 each
 //           regions: size of the name 2, name, bytes backed 8
 //           namespace, backend, owner: size 2, text
-//     2044  CRC32C of all before
+//     16380 CRC32C of all before
 //
-// Magic, format, version and CRC stay where they are in every later format.
+// Magic, format, version and CRC stay where they are in every later format. Format 1, of before the first release, had
+// copies of 2,048 bytes: such a header counts as damaged.
 internal import Base
 
 /// The content of a header.
 struct SegmentHeader: Sendable, Equatable {
-    static let format: UInt32 = 1
-    static let copyByteCount = 2048
+    static let format: UInt32 = 2
+    /// As many regions as there may be, and all texts, each of them as long as it may be, fit.
+    static let copyByteCount = 16 << 10
     static let keysMax = 16
-    static let regionsMax = 8
+    /// 128 devices have one each; the index, the log and the records have a few more.
+    static let regionsMax = 160
     static let nameSizeMax = 31
     static let textSizeMax = 64
     static let ownerSizeMax = 1024

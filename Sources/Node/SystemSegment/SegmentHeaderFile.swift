@@ -1,4 +1,4 @@
-// The file `header` of a segment: two copies of the header, 4 KiB. Invariants:
+// The file `header` of a segment: two copies of the header, 32 KiB. Invariants:
 // 1. The copy with a good checksum and the higher version counts. A change is written over the other one: whoever dies in
 //    the middle of it, or loses power, leaves what counted before.
 // 2. `current` is what counts, or will when the first change is written (`isStored`).
