@@ -14,6 +14,8 @@ from conftest import BINARY, ENGINES, FULL, LMDB, OURS, ROOT, Server, command_of
 
 pytestmark = pytest.mark.memory_only
 COUNT = 800
+# More of the same: `make soak` runs it.
+soak = pytest.mark.skipif(os.environ.get("APUS_CONVERSIONS") != "all", reason="part of make soak")
 
 
 def usable(*names):
@@ -150,10 +152,10 @@ DEVICES = """storage-engine device { file %FILE
     pytest.param("device", "device", DEVICES, id="device-devices"),
     pytest.param("device", "rocksdb", None, marks=usable("rocksdb"), id="device-rocksdb"),
     pytest.param("rocksdb", "device", None, marks=usable("rocksdb"), id="rocksdb-device"),
-    pytest.param("lmdb", "template", None, marks=usable("lmdb", "template"), id="lmdb-template"),
-    pytest.param("template", "tiered", None, marks=usable("template", "tiered"), id="template-tiered"),
-    pytest.param("tiered", "lmdb", None, marks=usable("tiered", "lmdb"), id="tiered-lmdb"),
-    pytest.param("lmdb", "lmdb", "storage-engine lmdb { map-size 2G\n}", marks=usable("lmdb"), id="lmdb-lmdb"),
+    pytest.param("lmdb", "template", None, marks=[*usable("lmdb", "template"), soak], id="lmdb-template"),
+    pytest.param("template", "tiered", None, marks=[*usable("template", "tiered"), soak], id="template-tiered"),
+    pytest.param("tiered", "lmdb", None, marks=[*usable("tiered", "lmdb"), soak], id="tiered-lmdb"),
+    pytest.param("lmdb", "lmdb", "storage-engine lmdb { map-size 2G\n}", marks=[*usable("lmdb"), soak], id="lmdb-lmdb"),
 ])
 def test_everything_is_there(tmp_path, old, new, text):
     source = Place(tmp_path / "old", old)
@@ -445,7 +447,8 @@ def test_a_record_that_the_target_cannot_hold(tmp_path):
     assert "0 of 1 records were copied" in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [
+    signal.SIGINT, pytest.param(signal.SIGTERM, marks=soak), pytest.param(signal.SIGKILL, marks=soak)])
 def test_a_signal_in_the_middle(tmp_path, number):
     count = 150_000
     source = Place(tmp_path / "old", "device", ENGINES["device"].replace("96M", "256M"))
