@@ -27,6 +27,7 @@ LMDB = os.environ.get("APUS_LMDB", os.path.join(ROOT, ".build-full", "lmdb", "ap
 ENGINES = {
     "memory": "storage-engine memory",
     "device": "storage-engine device { file %FILE\n filesize 96M\n post-write-cache 8M\n flush-max-ms 200\n}",
+    "pmem": "storage-engine pmem { file %FILE\n filesize 96M\n}",
     "rocksdb": "storage-engine rocksdb",
     "lmdb": "storage-engine lmdb { map-size 1G\n}",
     "template": "storage-engine template",
@@ -34,7 +35,7 @@ ENGINES = {
 }
 ENGINE = os.environ.get("APUS_ENGINE", "memory")
 # Backends of the plain binary.
-OURS = ("memory", "device")
+OURS = ("memory", "device", "pmem")
 # What was not built, because its library could not be installed, is not tested.
 needs_full = pytest.mark.skipif(not os.path.exists(FULL), reason="apus-full was not built: no librocksdb")
 
@@ -90,7 +91,7 @@ class Server:
         files = itertools.count()
         namespaces = re.sub("%FILE", lambda _: f"{self.directory}/ssd{next(files)}.dat", namespaces)
         # Shared memory of a node outlives it: it is removed at the end.
-        self.keeps_memory = "index-type" in namespaces or "storage-engine device" in namespaces
+        self.keeps_memory = "index-type" in namespaces or re.search("storage-engine (device|pmem)", namespaces) is not None
         network = network or "service { address 127.0.0.1\n port 0\n}\n"
         self.configuration = os.path.join(self.directory, "apus.conf")
         with open(self.configuration, "w") as file:
