@@ -26,6 +26,8 @@ import Testing
             #expect(make(again, "set\(number)") == UInt16(number))
         }
         #expect(make(again, "new") == 301)
+        // Records without a set have this one: an update writes its name into the image.
+        #expect(name(table, 0) == "" && name(again, 0) == "")
     }
 
     @Test func whatWasGivenOutOutlivesALossOfPowerAtAnyPersist() throws {
@@ -55,10 +57,9 @@ import Testing
         _ = make(table, "one")
         _ = make(table, "two")
         let image = region.killImage()
-        for (place, value) in [(0, UInt8(200)), (1, 255), (64, 0), (64, 77)] {
+        for (place, value) in [(32, UInt8(200)), (33, 255), (64, 0), (64, 77)] {
             var damaged = image
             damaged[place] = value
-            if place == 0, value <= 2 { continue }
             #expect(throws: StorageError.self) { try reopened(damaged) }
         }
         var twins = image

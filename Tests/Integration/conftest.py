@@ -144,6 +144,11 @@ class Server:
     def statistics(self, command="statistics"):
         return dict(pair.split("=", 1) for pair in self.info(command).split(";"))
 
+    def anonymous_kilobytes(self):
+        """What the process has in ordinary memory; shared and persistent memory holds what it keeps."""
+        with open(f"/proc/{self.process.pid}/status") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("RssAnon"))
+
     def end_with_failure(self, seconds=10):
         """The exit code and what was printed of a node that cannot start."""
         return self.process.wait(seconds), self.log

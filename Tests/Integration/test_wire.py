@@ -177,7 +177,7 @@ def test_a_client_that_does_not_read_is_held_back(server):
     with server.raw() as raw:
         raw.send(message(digest(11), [operation(2, 4, b"x", b"y" * 900_000)], info2=1))
         assert raw.frame()[1][5] == 0
-        before = int(server.statistics()["process_rss_kbytes"])
+        before = server.anonymous_kilobytes()
         raw.socket.setblocking(False)
         asked = 0
         deadline = time.monotonic() + 2
@@ -190,7 +190,7 @@ def test_a_client_that_does_not_read_is_held_back(server):
             except BlockingIOError:
                 break
         assert serves(server), "the others go on"
-        grown = int(server.statistics()["process_rss_kbytes"]) - before
+        grown = server.anonymous_kilobytes() - before
         assert grown < 64 << 10, f"{grown} KiB for one client that does not read"
         # And when it reads again, everything it asked for comes.
         raw.socket.settimeout(10)
@@ -270,11 +270,11 @@ def test_answers_over_all_bounds(own_server):
         raw.send(message(one, [operation(1, 0, b"x")] * 12, info1=1) * 64)
         time.sleep(0.3)
         assert other.ask(get(one)).result == 0
-        assert int(node.statistics()["process_rss_kbytes"]) < 150_000
+        assert node.anonymous_kilobytes() < 150_000
         for _ in range(64):
             assert len(raw.frame()[1]) > 12_000_000
     time.sleep(0.2)
-    assert int(node.statistics()["process_rss_kbytes"]) < 100_000
+    assert node.anonymous_kilobytes() < 100_000
 
 
 @pytest.mark.parametrize("body", [b"namespace/test\n" * 32_000, b"x" * (3 << 20), b"node\n" * 2000])
@@ -295,7 +295,7 @@ def test_memory_of_a_compressed_frame_is_given_back(own_server):
     with node.raw() as raw:
         assert raw.ask(frame(4, struct.pack(">Q", len(whole)) + zlib.compress(whole, 9))).result == 4
         assert raw.ask(put(digest(18), 1)).result == 0
-        assert int(node.statistics()["process_rss_kbytes"]) < 80_000
+        assert node.anonymous_kilobytes() < 80_000
 
 
 def test_info_takes_turns(own_server):

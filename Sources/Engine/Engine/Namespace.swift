@@ -83,7 +83,7 @@ package final class Namespace: @unchecked Sendable {
 
     private static let clockByteCount = 4096
     /// Another number whenever index, names of sets or clock keep their memory in another way.
-    package static let memoryLayout: UInt64 = 1
+    package static let memoryLayout: UInt64 = 2
 
     /// The last-update time for a new version: never below `wall`, what this node issued before, or
     /// `previous`.

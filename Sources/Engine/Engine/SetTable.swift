@@ -2,7 +2,8 @@
 // 1. Ids are 1, 2, 3, ... in order of creation; an id never changes its name and is never taken back.
 // 2. A name's bytes and length are written before `count` includes it, and that before its id is published in the hash.
 // 3. The hash has twice as many places as there can be sets, so a search always ends.
-// 4. Names and their count may lie in memory that outlives the process: 64 bytes for each id, in place 0 the count. A name
+// 4. Names and their count may lie in memory that outlives the process: 64 bytes for each id, the length first. Place 0
+//    has length 0, as the name of no set, and behind it the count. A name
 //    lasts before the count says so, and that before the id is given out. The hash is built anew.
 package import Base
 internal import CBase
@@ -13,6 +14,8 @@ package import Storage
 package final class SetTable: @unchecked Sendable {
     private static let nameRoom = 64
     private static let places = 8192
+    /// In place 0.
+    private static let countOffset = 32
     private let names: UnsafeMutableRawPointer
     private let hash: UnsafeMutablePointer<UInt32>
     private let lockWord: UnsafeMutablePointer<UInt32>
@@ -64,7 +67,7 @@ package final class SetTable: @unchecked Sendable {
     }
 
     /// How many sets there are.
-    package var count: Int { Int(apus_load_acquire_u32(names)) }
+    package var count: Int { Int(apus_load_acquire_u32(names + SetTable.countOffset)) }
 
     /// The id of `name`, 1 to 4095; 0 for the empty name; nil if there is no such set.
     package func id(of name: UnsafeRawBufferPointer) -> UInt16? {
@@ -88,13 +91,13 @@ package final class SetTable: @unchecked Sendable {
         room.storeBytes(of: UInt8(name.count), as: UInt8.self)
         memcpy(room + 1, name.baseAddress!, name.count)
         region?.persist(offset: id * SetTable.nameRoom, byteCount: SetTable.nameRoom)
-        apus_store_release_u32(names, UInt32(id))
-        region?.persist(offset: 0, byteCount: 4)
+        apus_store_release_u32(names + SetTable.countOffset, UInt32(id))
+        region?.persist(offset: SetTable.countOffset, byteCount: 4)
         apus_store_release_u32(hash + place, UInt32(id))
         return UInt16(id)
     }
 
-    /// The name of an id that was given out.
+    /// The name of an id that was given out; empty for 0.
     package func name(of id: UInt16) -> UnsafeRawBufferPointer {
         let room = names + Int(id) * SetTable.nameRoom
         return UnsafeRawBufferPointer(start: room + 1, count: Int(room.load(as: UInt8.self)))
