@@ -50,7 +50,7 @@ package final class Namespace: @unchecked Sendable {
     let needlessTombstones = NeedlessTombstones()
     /// The record clock, on a line of its own; in memory that outlives the process if there is some.
     private let clockWord: UnsafeMutableRawPointer
-    private let memory: (any KeptMemory)?
+    private let clock: (any MemoryRegion)?
     // Word 8: stop-writes.
     private let words: UnsafeMutablePointer<UInt64>
 
@@ -66,11 +66,10 @@ package final class Namespace: @unchecked Sendable {
         self.backend = backend
         self.index = index
         self.epoch = epoch
-        self.memory = memory
         counters = (0..<reactors).map { _ in ShardCounters() }
         let names = try memory?.region("sets", capacity: SetTable.byteCount)
         sets = try names.map { (region) throws(StorageError) in try SetTable(region) } ?? SetTable()
-        let clock = try memory?.region("clock", capacity: Namespace.clockByteCount)
+        clock = try memory?.region("clock", capacity: Namespace.clockByteCount)
         if let clock, !clock.grow(to: Namespace.clockByteCount) {
             throw .settings("the medium of the index has no room for its clock")
         }

@@ -1,5 +1,6 @@
 internal import Base
 internal import Glibc
+internal import SystemSegment
 
 /// Why the node does not start: one sentence for the operator, and the exit code.
 struct StartError: Error {
@@ -9,8 +10,6 @@ struct StartError: Error {
 
 /// The directory that belongs to one running node. The lock is the open file: it ends with the process.
 struct WorkDirectory {
-    private static let busyTriesMax = 150
-    private static let busyMicroseconds: UInt32 = 20_000
     let path: String
     private let lock: Int32
 
@@ -23,7 +22,7 @@ struct WorkDirectory {
         guard lock >= 0 else {
             throw StartError("cannot open \(file): \(errnoText()); give this user write access or set work-directory")
         }
-        guard WorkDirectory.takes(lock) else {
+        guard FileLock.take(lock) == 0 else {
             let other = readSmallFile(file).split(separator: "\n").first.map { String($0) } ?? "unknown"
             throw StartError(
                 "work directory \(path) is in use by the node with process id \(other): stop it, or set another"
@@ -34,18 +33,6 @@ struct WorkDirectory {
         guard write(lock, text, text.utf8.count) == text.utf8.count, ftruncate(lock, off_t(text.utf8.count)) == 0 else {
             throw StartError("cannot write \(file): \(errnoText())")
         }
-    }
-
-    /// A process that was killed holds its lock until the kernel has taken its memory apart: who starts waits a little.
-    private static func takes(_ lock: Int32) -> Bool {
-        var tries = 0
-        while flock(lock, LOCK_EX | LOCK_NB) != 0 {
-            if errno == EINTR { continue }
-            guard errno == EWOULDBLOCK, tries < busyTriesMax else { return false }
-            tries += 1
-            usleep(busyMicroseconds)
-        }
-        return true
     }
 
     private static func make(_ path: String) throws(StartError) {

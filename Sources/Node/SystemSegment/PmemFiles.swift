@@ -142,21 +142,12 @@ package struct SystemPmem: PmemOpener {
         guard reason == 0 else { throw PmemOpenError("cannot be allocated: \(FileProblem.text(reason))") }
     }
 
-    /// A process that was killed holds its lock until the kernel has taken its memory apart: this waits a little.
     private static func lock(_ file: OpenFile, isLookedAt: Bool) throws(PmemOpenError) {
-        let wanted = isLookedAt ? LOCK_SH : LOCK_EX
-        var tries = 0
-        while flock(file.descriptor, wanted | LOCK_NB) != 0 {
-            guard errno == EWOULDBLOCK || errno == EINTR else {
-                throw PmemOpenError("cannot be locked: \(FileProblem.text(errno))")
-            }
-            tries += 1
-            guard tries <= SegmentLock.busyTriesMax else {
-                throw PmemOpenError("is in use by another process, or named twice")
-            }
-            usleep(SegmentLock.busyMicroseconds)
+        switch FileLock.take(file.descriptor, isLookedAt ? LOCK_SH : LOCK_EX) {
+        case 0: if isLookedAt { file.unlock() }
+        case EWOULDBLOCK: throw PmemOpenError("is in use by another process, or named twice")
+        case let reason: throw PmemOpenError("cannot be locked: \(FileProblem.text(reason))")
         }
-        if isLookedAt { file.unlock() }
     }
 
     private func map(_ file: OpenFile, _ byteCount: Int, isLookedAt: Bool) throws(PmemOpenError) -> PmemFile {

@@ -5,9 +5,7 @@ internal import Storage
 
 /// A directory of a segment that is ours as long as this object.
 final class SegmentLock: Sendable {
-    static let busyTriesMax = 150
     private static let ownBusyTriesMax = 10
-    static let busyMicroseconds: UInt32 = 20_000
     private let descriptor: Int32
 
     private init(_ descriptor: Int32) { self.descriptor = descriptor }
@@ -39,20 +37,15 @@ final class SegmentLock: Sendable {
         return lock
     }
 
-    /// A process that was killed holds its lock until the kernel has taken its memory apart, and `holder` takes it for a
-    /// moment: who starts a node waits a little. Our own process will not let go of it soon.
+    /// `holder` takes it for a moment, too. Our own process will not let go of it soon.
     private static func wait(_ descriptor: Int32, _ folder: String, isPatient: Bool) throws(StorageError) {
-        var tries = 0
-        while flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
-            if errno == EINTR { continue }
-            guard errno == EWOULDBLOCK else { throw FileProblem.medium("lock", folder + "/lock") }
-            let process = processID(descriptor)
-            tries += 1
-            if tries > (process == getpid() || !isPatient ? ownBusyTriesMax : busyTriesMax) {
-                throw .medium("\(folder) is in use by the process \(process.map { "\($0)" } ?? "?"): stop that node first")
-            }
-            usleep(busyMicroseconds)
+        let reason = FileLock.take(descriptor) {
+            isPatient && processID(descriptor) != getpid() ? FileLock.patientTries : ownBusyTriesMax
         }
+        guard reason != 0 else { return }
+        guard reason == EWOULDBLOCK else { throw FileProblem.medium("lock", folder + "/lock", reason) }
+        let process = processID(descriptor).map { "\($0)" } ?? "?"
+        throw .medium("\(folder) is in use by the process \(process): stop that node first")
     }
 
     private static func processID(_ descriptor: Int32) -> pid_t? {
