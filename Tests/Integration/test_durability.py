@@ -31,27 +31,22 @@ def start(engine, directory=None, more=""):
     return Server(namespaces(engine, more), command=command_of(engine), directory=directory)
 
 
-@pytest.mark.parametrize("engine", PERSISTENT)
-def test_records_outlive_a_restart(engine):
-    node = start(engine)
-    client = node.client()
-    for number in range(2000):
+def write_all_kinds(client, count, is_durable):
+    """Records of several sets and sizes, with and without a time to live, written again and deleted. What is left, by number."""
+    for number in range(count):
         key = ("test", f"set{number % 3}", number)
         client.put(key, {"n": number, "text": "x" * (number % 500)}, meta={"ttl": 3600 if number % 2 else -1},
                    policy={"key": aerospike.POLICY_KEY_SEND})
         if number % 4 == 0:
             client.increment(key, "n", 1)
         if number % 10 == 0:
-            client.remove(key, policy={"durable_delete": True})
-    client.put(("test", "large", 1), {"blob": bytearray(os.urandom(1_000_000))})
-    before = {number: client.get(("test", f"set{number % 3}", number)) for number in range(2000) if number % 10}
-    blob = client.get(("test", "large", 1))[2]
-    client.put(("test", "short", 1), {"a": 1}, meta={"ttl": 1})
-    assert node.stop() == 0, node.log
-    time.sleep(2.1)
-    again = start(engine, node.directory)
-    client = again.client()
-    for number in range(2000):
+            client.remove(key, policy={"durable_delete": is_durable})
+    return {number: client.get(("test", f"set{number % 3}", number)) for number in range(count) if number % 10}
+
+
+def check_all_kinds(client, count, before):
+    """Everything is as `write_all_kinds` has left it, deletes too."""
+    for number in range(count):
         key = ("test", f"set{number % 3}", number)
         if number % 10 == 0:
             with pytest.raises(exception.RecordNotFound):
@@ -60,6 +55,21 @@ def test_records_outlive_a_restart(engine):
         (_, meta, bins), (_, old_meta, old_bins) = client.get(key), before[number]
         assert bins == old_bins and meta["gen"] == old_meta["gen"]
         assert abs(meta["ttl"] - old_meta["ttl"]) <= 5
+
+
+@pytest.mark.parametrize("engine", PERSISTENT)
+def test_records_outlive_a_restart(engine):
+    node = start(engine)
+    client = node.client()
+    before = write_all_kinds(client, 2000, is_durable=True)
+    client.put(("test", "large", 1), {"blob": bytearray(os.urandom(1_000_000))})
+    blob = client.get(("test", "large", 1))[2]
+    client.put(("test", "short", 1), {"a": 1}, meta={"ttl": 1})
+    assert node.stop() == 0, node.log
+    time.sleep(2.1)
+    again = start(engine, node.directory)
+    client = again.client()
+    check_all_kinds(client, 2000, before)
     assert client.get(("test", "large", 1))[2] == blob
     with pytest.raises(exception.RecordNotFound):
         client.get(("test", "short", 1))

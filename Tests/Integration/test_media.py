@@ -9,13 +9,11 @@ import socket
 import subprocess
 import time
 
-import aerospike
 import pytest
-from aerospike import exception
 
 from conftest import (BINARY, FULL, LMDB, Answer, RawClient, Server, delete, digest, get, needs_full, plugin_block, put,
                       shm_segments)
-from test_durability import Writer, check, current
+from test_durability import Writer, check, check_all_kinds, current, write_all_kinds
 
 pytestmark = pytest.mark.memory_only
 DEVICE = "storage-engine device {{ file {0}/a.dat\n filesize 192M\n post-write-cache 16M\n flush-max-ms 1000\n {1}\n}}"
@@ -50,31 +48,15 @@ def outlived(node):
 def test_clean_restart(medium, tmp_path):
     node = start(medium, tmp_path)
     client = node.client()
-    for number in range(3000):
-        key = ("test", f"set{number % 3}", number)
-        client.put(key, {"n": number, "text": "x" * (number % 500)}, meta={"ttl": 3600 if number % 2 else -1},
-                   policy={"key": aerospike.POLICY_KEY_SEND})
-        if number % 4 == 0:
-            client.increment(key, "n", 1)
-        if number % 10 == 0:
-            client.remove(key)
+    before = write_all_kinds(client, 3000, is_durable=False)
     client.put(("test", "large", 1), {"blob": bytearray(b"large" * 180_000)})
-    before = {number: client.get(("test", f"set{number % 3}", number)) for number in range(3000) if number % 10}
     statistics = node.statistics("namespace/test")
     assert node.stop() == 0, node.log
     again = start(medium, tmp_path)
     assert outlived(again), again.log
     client = again.client()
-    for number in range(3000):
-        key = ("test", f"set{number % 3}", number)
-        if number % 10 == 0:
-            # Here even a plain delete lasts.
-            with pytest.raises(exception.RecordNotFound):
-                client.get(key)
-            continue
-        (_, meta, bins), (_, old_meta, old_bins) = client.get(key), before[number]
-        assert bins == old_bins and meta["gen"] == old_meta["gen"]
-        assert abs(meta["ttl"] - old_meta["ttl"]) <= 5
+    # Here even plain deletes last.
+    check_all_kinds(client, 3000, before)
     assert client.get(("test", "large", 1))[2]["blob"] == bytearray(b"large" * 180_000)
     now = again.statistics("namespace/test")
     for figure in ("objects", "tombstones", "data_used_bytes"):

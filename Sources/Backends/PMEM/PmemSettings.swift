@@ -45,11 +45,6 @@ struct PmemSettings {
             help: "forget all records at the start; there is no way back"),
         SettingSchema("commit-to-device", .boolean, default: "false",
             help: "a write always lasts when it is answered; true: a delete does, too, while compaction is at work"),
-        SettingSchema("compression", .word(["none", "lz4", "snappy", "zstd"]), default: "none", hasEffect: false,
-            help: "no compression yet"),
-        SettingSchema("compression-acceleration", .integer(0...65537), default: "0", hasEffect: false,
-            help: "no compression yet"),
-        SettingSchema("compression-level", .integer(0...9), default: "0", hasEffect: false, help: "no compression yet"),
         SettingSchema("defrag-queue-min", .integer(0...4_294_967_295), default: "0", hasEffect: false,
             help: "compaction runs by need"),
         SettingSchema("defrag-sleep", .integer(0...4_294_967_295), default: "1000", hasEffect: false,
@@ -59,9 +54,6 @@ struct PmemSettings {
         SettingSchema("direct-files", .boolean, default: "true", hasEffect: false,
             help: "persistent memory has no page cache"),
         SettingSchema("disable-odsync", .boolean, default: "false", hasEffect: false, help: lasting),
-        SettingSchema("enable-benchmarks-storage", .boolean, default: "false", hasEffect: false,
-            help: "no storage histograms yet"),
-        SettingSchema("evict-used-pct", .integer(0...100), default: "0", hasEffect: false, help: "no eviction yet"),
         SettingSchema("flush-max-ms", .milliseconds(0...1000), default: "1000", hasEffect: false, help: lasting),
         SettingSchema("flush-size", .size(4096...8 << 20), default: "1M", hasEffect: false, help: lasting),
         SettingSchema("max-write-cache", .size(0...1 << 40), default: "64M", hasEffect: false, help: lasting),
@@ -71,5 +63,5 @@ struct PmemSettings {
             help: "no secondary indexes yet"),
         SettingSchema("tomb-raider-sleep", .integer(0...4_294_967_295), default: "1000", hasEffect: false,
             help: "needs no tombstones: deletes last"),
-    ]
+    ] + StandardSettings.withoutEffect
 }

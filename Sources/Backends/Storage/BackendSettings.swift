@@ -94,6 +94,18 @@ public enum StandardSettings {
     /// Those that a namespace has once, whatever its backend is made of.
     static let ofNamespaces = [commitToDevice, stopWritesUsed, stopWritesAvailable]
 
+    /// Settings of the original that the built-in backends know and that do nothing yet, alike for all of them.
+    package static let withoutEffect = [
+        SettingSchema("compression", .word(["none", "lz4", "snappy", "zstd"]), default: "none", hasEffect: false,
+            help: "no compression yet"),
+        SettingSchema("compression-acceleration", .integer(0...65537), default: "0", hasEffect: false,
+            help: "no compression yet"),
+        SettingSchema("compression-level", .integer(0...9), default: "0", hasEffect: false, help: "no compression yet"),
+        SettingSchema("enable-benchmarks-storage", .boolean, default: "false", hasEffect: false,
+            help: "no storage histograms yet"),
+        SettingSchema("evict-used-pct", .integer(0...100), default: "0", hasEffect: false, help: "no eviction yet"),
+    ]
+
     /// What the node adds to the settings of a backend with these properties.
     public static func settings(
         _ capabilities: Capabilities, _ medium: Medium, isComposition: Bool
