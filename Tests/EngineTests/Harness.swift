@@ -36,14 +36,24 @@ final class FakeShell: EngineShell {
         self.harness = harness
         self.reactor = reactor
     }
-    func post(_ slot: SlotPointer) { harness.letters.append(slot) }
+    func post(_ letter: UnsafeMutablePointer<Letter>, to reactor: Int) { harness.letters.append((letter, reactor)) }
+    func stream(_ connection: UInt64, _ bytes: UnsafeRawBufferPointer, patienceMilliseconds: UInt64) -> StreamState {
+        guard !harness.goneConnections.contains(connection) else { return .closed }
+        harness.streams[connection, default: []] += Array(bytes)
+        return harness.crowdedConnections.contains(connection) ? .crowded : .open
+    }
     func output(of connection: UInt64) -> OutputBuffer? {
         late.truncate(to: 0)
         return harness.goneConnections.contains(connection) ? nil : late
     }
     func answered(_ connection: UInt64, isCompressionAsked: Bool) {
         guard !harness.goneConnections.contains(connection) else { return }
-        harness.receive(connection, late.bytes)
+        if harness.streams[connection] != nil {
+            harness.streams[connection]! += Array(late.bytes)
+            harness.endedStreams.insert(connection)
+        } else {
+            harness.receive(connection, late.bytes)
+        }
     }
 }
 
@@ -73,9 +83,13 @@ struct Answer {
 final class Harness {
     var shells: [FakeShell] = []
     var shards: [EngineShard] = []
-    var letters: [SlotPointer] = []
+    var letters: [(UnsafeMutablePointer<Letter>, Int)] = []
     var answers: [UInt64: Answer] = [:]
     var goneConnections: Set<UInt64> = []
+    var crowdedConnections: Set<UInt64> = []
+    /// Answers that came in parts, by connection.
+    var streams: [UInt64: [UInt8]] = [:]
+    var endedStreams: Set<UInt64> = []
     var time = TurnTime(monotonic: Instant(nanoseconds: 1_000_000_000), wall: RecordTime(milliseconds: 500_000_000_000))
     let namespace: Namespace
     let cluster: FakeCluster
@@ -138,7 +152,7 @@ final class Harness {
         }
         let posted = letters
         letters = []
-        for slot in posted { shards[slot.pointee.reactor].claimPassed(to: slot) }
+        for (letter, reactor) in posted { shards[reactor].letter(letter) }
         let late = cluster.waiting
         cluster.waiting = []
         for slot in late { shards[slot.pointee.reactor].resume(slot) }

@@ -180,8 +180,17 @@ package final class EngineShard {
 
     // ---- Late answers ----
 
+    /// A letter with one of the engine's kinds.
+    package func letter(_ letter: UnsafeMutablePointer<Letter>) {
+        switch letter.pointee.kind {
+        case LetterKind.claimPassed:
+            claimPassed(to: UnsafeMutableRawPointer(letter).assumingMemoryBound(to: RequestSlot.self))
+        default: preconditionFailure("unknown letter \(letter.pointee.kind)")
+        }
+    }
+
     /// A claim has passed to a slot of this reactor.
-    package func claimPassed(to slot: SlotPointer) {
+    private func claimPassed(to slot: SlotPointer) {
         let shard = namespaces[slot.pointee.namespace]
         openOutput(slot)
         if now.monotonic > slot.pointee.deadline {
@@ -208,7 +217,7 @@ package final class EngineShard {
 
     private func openOutput(_ slot: SlotPointer) {
         scratch.unparkResults(slot)
-        if !slot.pointee.isTouch, let output = scratch.shell.output(of: slot.pointee.connection) {
+        if slot.pointee.owner == nil, !slot.pointee.isTouch, let output = scratch.shell.output(of: slot.pointee.connection) {
             scratch.output = output
         } else {
             scratch.discardOutput()
@@ -219,6 +228,10 @@ package final class EngineShard {
         guard progress == .answered else { return scratch.parkResults(slot) }
         let connection = slot.pointee.connection
         let isTouch = slot.pointee.isTouch
+        if let owner = slot.pointee.owner {
+            scratch.slots.resumed(slot)
+            return owner._withUnsafeGuaranteedRef { $0.ended() }
+        }
         let isCompressionAsked = slot.pointee.request.pointee.header.info1.contains(.compressResponse)
         if !isTouch {
             namespaces[slot.pointee.namespace].counters.countLatency(
@@ -229,6 +242,12 @@ package final class EngineShard {
         scratch.discardOutput()
         if !isTouch { scratch.shell.answered(connection, isCompressionAsked: isCompressionAsked) }
     }
+
+    /// The client of a suspended connection has taken all that was streamed to it.
+    package func drained(_ connection: UInt64) { scratch.streams.drained(connection) }
+
+    /// A connection is gone, whatever was under way for it.
+    package func connectionClosed(_ connection: UInt64) { scratch.streams.connectionClosed(connection) }
 
     /// Whether turns are wanted soon: requests are waiting, or a backend has to act in time.
     package var wantsTicks: Bool {

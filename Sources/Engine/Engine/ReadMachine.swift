@@ -95,9 +95,9 @@ extension NamespaceShard {
 
     /// Bins are stored as they travel: one copy.
     private func answerAllBins(_ slot: SlotPointer, _ view: ImageView) {
-        AnswerWriter.appendAnswer(
-            result: .ok, generation: slot.pointee.previous.generation, voidTime: slot.pointee.previous.voidTime,
-            operations: view.binBytes, operationCount: view.binCount, to: scratch.output)
+        deliver(
+            slot, .ok, slot.pointee.previous.generation, slot.pointee.previous.voidTime,
+            AnswerOperations(bytes: view.binBytes, count: view.binCount))
     }
 
     /// Collects the bins that the read operations name.

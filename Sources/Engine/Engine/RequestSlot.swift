@@ -56,7 +56,12 @@ package struct RequestSlot: BitwiseCopyable {
     var waiterNext: UnsafeMutablePointer<RequestSlot>?
     var waiterCount: Int
 
-    // The request; `body` is owned memory that holds the bytes once the request has to wait.
+    /// Who hears of the end, if it is not a connection; it outlives the request and keeps the request's bytes.
+    var owner: Unmanaged<SlotOwner>?
+    /// The owner's number for this request.
+    var ownerRow: UInt32
+
+    // The request; `body` is owned memory that holds the bytes once the request of a connection has to wait.
     var connection: UInt64
     /// Answered after its turn: the answer goes through `EngineShell.output(of:)`.
     var isLate: Bool
@@ -98,6 +103,7 @@ package struct RequestSlot: BitwiseCopyable {
         phase = .free
         isRead = false
         waiterCount = 0
+        ownerRow = 0
         connection = 0
         isLate = false
         isTouch = false
@@ -140,6 +146,7 @@ extension RequestSlot {
         self.request = request
         self.namespace = namespace
         self.connection = connection
+        owner = nil
         digest = request.pointee.digest
         started = now
         isLate = false
@@ -170,8 +177,10 @@ package enum BackgroundWork: Sendable, BitwiseCopyable {
     case pressing
 }
 
-/// Kinds of letters the engine sends to a reactor.
+/// Kinds of letters the engine sends to a reactor; all go to `EngineShard.letter`.
 package enum LetterKind {
     /// A claim has passed to the slot whose letter this is.
     package static let claimPassed: UInt32 = 1
+    /// Kinds from this on are not the engine's.
+    package static let end: UInt32 = 100
 }

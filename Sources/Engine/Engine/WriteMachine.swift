@@ -312,7 +312,7 @@ extension NamespaceShard {
         partitions.lock(partition)
         let heir = partitions.finish(slot)
         partitions.unlock(partition)
-        if let heir { scratch.shell.post(heir) }
+        if let heir { scratch.post(heir) }
         return end(slot, result)
     }
 }

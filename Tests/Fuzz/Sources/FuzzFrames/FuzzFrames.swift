@@ -20,7 +20,10 @@ private final class Info: InfoResponder {
 }
 
 private final class Shell: EngineShell {
-    func post(_ slot: SlotPointer) { fatalError("one reactor never posts") }
+    /// What is under way between parts of the one reactor.
+    var letters: [UnsafeMutablePointer<Letter>] = []
+    func post(_ letter: UnsafeMutablePointer<Letter>, to reactor: Int) { letters.append(letter) }
+    func stream(_ connection: UInt64, _ bytes: UnsafeRawBufferPointer, patienceMilliseconds: UInt64) -> StreamState { .open }
     func output(of connection: UInt64) -> OutputBuffer? { nil }
     func answered(_ connection: UInt64, isCompressionAsked: Bool) {}
 }
@@ -53,6 +56,9 @@ private final class World {
         time.monotonic.nanoseconds += 1_000_000
         time.wall.milliseconds += 1
         engine.turnBegan(time)
+        let letters = shell.letters
+        shell.letters = []
+        for letter in letters { engine.letter(letter) }
         var offset = 0
         while offset < bytes.count {
             let piece = UnsafeRawBufferPointer(rebasing: bytes[offset...])
