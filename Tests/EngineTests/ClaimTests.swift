@@ -23,7 +23,7 @@ import Wire
         var random = SeededRandom(seed: seed)
         try forAWhile(1) {
             let (harness, backend) = try pending(random.next()) { settings in
-                settings.pendingLimit = 0
+                settings.numbers.pendingLimit = 0
                 settings.commitBeforeAnswer = true
             }
             harness.cluster.latePercent = 40

@@ -87,7 +87,7 @@ final class Harness {
         _ change: (inout NamespaceSettings) -> Void = { _ in }
     ) throws {
         var settings = NamespaceSettings(name: "test")
-        settings.nsupPeriodSeconds = 120
+        settings.numbers.nsupPeriodSeconds = 120
         change(&settings)
         self.backend = backend
         cluster = FakeCluster(seed: seed, isAlone: isAlone)
@@ -101,7 +101,7 @@ final class Harness {
             shards.append(EngineShard(
                 reactor: reactor, namespaces: [namespace],
                     backends: [try backend.makeShard(ShardRequest(index: reactor, count: reactors, wake: {}))],
-                shell: shell, cluster: cluster, deadlineMilliseconds: 1000, log: { _ in }))
+                shell: shell, cluster: cluster, log: { _ in }))
         }
         for shard in shards { shard.turnBegan(time) }
     }

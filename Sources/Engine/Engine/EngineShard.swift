@@ -19,21 +19,23 @@ package final class EngineShard {
     private var nextJob = 0
     /// Requests answered since the last `countLatencies`, by namespace and kind.
     private let answeredCounts: UnsafeMutablePointer<UInt32>
-    /// Default deadline of a request in milliseconds (`transaction-max-ms`).
-    private let deadlineMilliseconds: UInt64
+    /// Settings of the node that may change while it serves.
+    package let service: LiveSettings<LiveServiceSettings>
     /// Frames that no namespace could be found for, or that were no point request.
     package private(set) var refusedRequests: UInt64 = 0
 
     /// Makes the shard of `reactor`; `backends` are its backend shards, in the order of `namespaces`.
     package init(
         reactor: Int, namespaces: [Namespace], backends: [any BackendShard], shell: any EngineShell,
-        cluster: any ClusterEffects, deadlineMilliseconds: UInt64, log: @escaping @Sendable (String) -> Void
+        cluster: any ClusterEffects,
+        service: LiveSettings<LiveServiceSettings> = LiveSettings(LiveServiceSettings()),
+        log: @escaping @Sendable (String) -> Void
     ) {
         precondition(namespaces.count == backends.count && namespaces.count <= Limits.namespacesMax)
         let scratch = Scratch(shell: shell, reactor: reactor)
         self.scratch = scratch
         self.cluster = cluster
-        self.deadlineMilliseconds = deadlineMilliseconds
+        self.service = service
         answeredCounts = .allocate(capacity: Limits.namespacesMax * LatencyKind.allCases.count)
         answeredCounts.initialize(repeating: 0, count: Limits.namespacesMax * LatencyKind.allCases.count)
         spare = scratch.slots.take()
@@ -100,7 +102,7 @@ package final class EngineShard {
         let slot = spare
         slot.pointee.begin(request, namespace: namespace, connection: connection, now: arrived)
         let timeout = UInt64(request.pointee.header.transactionTimeout)
-        slot.pointee.deadline = arrived.advanced(byMilliseconds: timeout > 0 ? timeout : deadlineMilliseconds)
+        slot.pointee.deadline = arrived.advanced(byMilliseconds: timeout > 0 ? timeout : service.current.pointee.transactionMaxMilliseconds)
         slot.pointee.isRead = !isWrite
         let progress = shards[namespace]._withUnsafeGuaranteedRef { shard -> Progress in
             if !isAlone, case .refused(let result) = cluster.route(

@@ -7,31 +7,16 @@
 package import Base
 internal import CBase
 package import Index
-internal import Record
 package import Storage
 
-/// What a namespace needs to know; fixed while it serves.
+/// What a namespace needs to know; all but `numbers` is fixed while it serves.
 package struct NamespaceSettings: Sendable {
     /// As configured, at most 31 bytes.
     package var name: String
-    /// `default-ttl` in seconds, 0 for never.
-    package var defaultTimeToLiveSeconds: UInt32 = 0
-    /// `nsup-period` in seconds, 0 for off.
-    package var nsupPeriodSeconds: UInt32 = 0
-    /// `allow-ttl-without-nsup`.
-    package var allowTimeToLiveWithoutNsup = false
-    /// `apply-ttl-reductions`.
-    package var applyTimeToLiveReductions = true
-    /// `default-read-touch-ttl-pct`.
-    package var readTouchPercent: UInt32 = 0
-    /// `max-record-size` in bytes.
-    package var recordSizeMax = Limits.recordSizeDefault
-    /// `transaction-pending-limit`, 0 for no limit.
-    package var pendingLimit = Limits.pendingLimitDefault
-    /// `disallow-null-setname`.
-    package var disallowNullSetName = false
     /// `commit-to-device`: an answer waits for the backend's commit.
     package var commitBeforeAnswer = false
+    /// What the namespace starts with; in force is what `Namespace.live` says.
+    package var numbers = LiveNamespaceSettings()
 
     package init(name: String) { self.name = name }
 }
@@ -39,6 +24,8 @@ package struct NamespaceSettings: Sendable {
 /// A namespace, see the invariants above.
 package final class Namespace: @unchecked Sendable {
     package let settings: NamespaceSettings
+    /// The settings that may change while it serves.
+    package let live: LiveSettings<LiveNamespaceSettings>
     package let agreement: Agreement
     package let backend: any Backend
     package let index: PrimaryIndex
@@ -62,6 +49,7 @@ package final class Namespace: @unchecked Sendable {
         reactors: Int, memory: (any KeptMemory)? = nil
     ) throws(StorageError) {
         self.settings = settings
+        live = LiveSettings(settings.numbers)
         self.agreement = agreement
         self.backend = backend
         self.index = index
@@ -134,14 +122,6 @@ package final class Namespace: @unchecked Sendable {
 
     /// The sum of a counter over all reactors. Any thread.
     package func total(_ counter: NamespaceCounter) -> UInt64 { counters.reduce(0) { $0 + $1.value(of: counter) } }
-
-    /// The rules for void-times of this namespace.
-    var timeToLiveRules: TimeToLive.Settings {
-        TimeToLive.Settings(
-            defaultSeconds: settings.defaultTimeToLiveSeconds, nsupPeriodSeconds: settings.nsupPeriodSeconds,
-            allowWithoutNsup: settings.allowTimeToLiveWithoutNsup,
-            applyReductions: settings.applyTimeToLiveReductions)
-    }
 }
 
 extension Namespace: LivenessArbiter {

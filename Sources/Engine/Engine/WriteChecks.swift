@@ -13,7 +13,7 @@ extension NamespaceShard {
         slot.pointee.isReplaced = header.info3.contains(.createOrReplace) || header.info3.contains(.replaceOnly)
         if namespace.stopWrites, !slot.pointee.isDelete { return .outOfSpace }
         if slot.pointee.isDelete { return .ok }
-        if namespace.settings.disallowNullSetName, slot.pointee.request.pointee.set.isEmpty, !slot.pointee.isTouch {
+        if namespace.live.current.pointee.disallowNullSetName, slot.pointee.request.pointee.set.isEmpty, !slot.pointee.isTouch {
             return .parameter
         }
         let flags = OperationRules.Flags(
@@ -90,7 +90,7 @@ extension NamespaceShard {
         let previous = slot.pointee.previous
         let life = TimeToLive.voidTime(
             requested: request.pointee.header.timeToLive, existing: exists ? previous.voidTime : nil,
-            settings: namespace.timeToLiveRules, now: now.wall.seconds)
+            settings: namespace.live.current.pointee.timeToLiveRules, now: now.wall.seconds)
         guard life.result == .ok else { return life.result }
         if life.reduction == .ignored { counters.count(.ttlReductionsIgnored) }
         if life.reduction == .applied { counters.count(.ttlReductionsApplied) }
@@ -119,7 +119,7 @@ extension NamespaceShard {
             generation: next.generation, voidTime: next.voidTime, lastUpdate: next.lastUpdate,
             epoch: namespace.epoch, setName: setName, key: key)
         let byteCount = Envelope.byteCount + editor.imageByteCount(header)
-        guard byteCount <= namespace.settings.recordSizeMax, byteCount <= Limits.recordSizeCeiling else {
+        guard byteCount <= namespace.live.current.pointee.recordSizeMax, byteCount <= Limits.recordSizeCeiling else {
             counters.count(.failRecordTooBig)
             return .recordTooBig
         }

@@ -16,7 +16,7 @@ extension NamespaceShard {
         let partition = slot.pointee.digest.partition
         partitions.lock(partition)
         if let owner = partitions.owner(of: slot.pointee.digest) {
-            let limit = namespace.settings.pendingLimit
+            let limit = namespace.live.current.pointee.pendingLimit
             let isBusy = limit > 0 && owner.pointee.waiterCount > limit
             if !isBusy { partitions.wait(slot, behind: owner) }
             partitions.unlock(partition)

@@ -145,17 +145,10 @@ package struct NamespaceConfiguration: Sendable {
     package let maxRecordSize: Int
     /// Bytes; 0 for no limit.
     package let indexesMemoryBudget: UInt64
-    package let stopWritesSysMemoryPct: Int
     /// Seconds; 0 for ever.
     package let defaultTtl: UInt32
-    /// Seconds; 0 for none.
-    package let nsupPeriod: UInt32
-    package let allowTtlWithoutNsup: Bool
-    package let applyTtlReductions: Bool
-    package let defaultReadTouchTtlPct: UInt32
     /// 0 for no limit.
     package let transactionPendingLimit: Int
-    package let disallowNullSetname: Bool
     /// Answers wait until a write is durable.
     package let commitToDevice: Bool
     package let strongConsistency: Bool
@@ -168,8 +161,15 @@ package struct NamespaceConfiguration: Sendable {
     /// Bytes; 0 for no limit.
     package let indexMountsBudget: UInt64
     let line: Int
+    private let block: ConfiguredBlock
+
+    /// The value of a setting of the block itself; 0 if it has none.
+    package func number(_ name: String) -> UInt64 { block.number(name) ?? 0 }
+    /// Whether a setting of the block itself is `true`.
+    package func flag(_ name: String) -> Bool { block.flag(name) }
 
     init(_ block: ConfiguredBlock, _ report: (Int, String) -> Void) {
+        self.block = block
         name = block.argument
         line = block.line
         if name.utf8.count > Limits.namespaceNameSizeMax {
@@ -197,15 +197,9 @@ package struct NamespaceConfiguration: Sendable {
         indexStageSize = Int(number("index-stage-size"))
         maxRecordSize = Int(number("max-record-size"))
         indexesMemoryBudget = number("indexes-memory-budget")
-        stopWritesSysMemoryPct = Int(number("stop-writes-sys-memory-pct"))
         defaultTtl = UInt32(number("default-ttl"))
-        nsupPeriod = UInt32(number("nsup-period"))
-        allowTtlWithoutNsup = block.flag("allow-ttl-without-nsup")
-        applyTtlReductions = block.flag("apply-ttl-reductions")
-        defaultReadTouchTtlPct = UInt32(number("default-read-touch-ttl-pct"))
         transactionPendingLimit = Int(number("transaction-pending-limit"))
-        disallowNullSetname = block.flag("disallow-null-setname")
-        if defaultTtl > 0, nsupPeriod == 0, !allowTtlWithoutNsup {
+        if defaultTtl > 0, number("nsup-period") == 0, !block.flag("allow-ttl-without-nsup") {
             report(line, "namespace '\(name)': default-ttl needs nsup-period above 0, or allow-ttl-without-nsup true")
         }
     }

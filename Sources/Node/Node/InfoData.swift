@@ -79,7 +79,7 @@ extension InfoService {
     ]
 
     private func latencies(_ request: InfoRequest) -> String {
-        let isMicroseconds = state.configuration.service.microsecondHistograms
+        let isMicroseconds = state.live.current.pointee.hasMicrosecondHistograms
         func entry(_ name: String) -> String {
             guard let interval = state.latencies.interval(name) else { return "\(name):" }
             return "\(name):" + LatencyHistory.text(interval, microseconds: isMicroseconds)

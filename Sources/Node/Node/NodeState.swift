@@ -19,6 +19,8 @@ enum NodePhase: UInt32, Sendable {
 /// Shared facts of one node.
 final class NodeState: @unchecked Sendable {
     let configuration: NodeConfiguration
+    /// Numbers of the node that may change while it serves.
+    let live: LiveSettings<LiveServiceSettings>
     let nodeID: NodeID
     /// View key of the single-node cluster of this process, drawn at start.
     let clusterKey: UInt64
@@ -40,6 +42,7 @@ final class NodeState: @unchecked Sendable {
 
     init(configuration: NodeConfiguration, nodeID: NodeID, clusterKey: UInt64, log: Logger, registry: BackendRegistry) {
         self.configuration = configuration
+        live = LiveSettings(LiveServiceSettings(configuration.service))
         self.nodeID = nodeID
         self.clusterKey = clusterKey
         self.log = log

@@ -188,7 +188,7 @@ final class RunningNode {
             shell.offer(
                 EngineShard(
                     reactor: number, namespaces: namespaces, backends: shards[number], shell: shell, cluster: cluster,
-                    deadlineMilliseconds: UInt64(configuration.service.transactionMaxMs),
+                    service: state.live,
                     log: { [log] in log.warning(.rw, $0) }))
             let letter = UnsafeMutablePointer<Letter>.allocate(capacity: 1)
             letter.initialize(to: Letter(kind: NodeLetter.installEngine))
@@ -220,7 +220,7 @@ final class RunningNode {
     /// Ticks every second until a signal asks to stop, or a backend says that the node has to: then it is an error.
     func serveUntilStopped(_ signals: SignalSet) throws(StartError) {
         var signals = signals
-        var ticker = Ticker(state: state, intervalSeconds: UInt64(configuration.service.tickerInterval))
+        var ticker = Ticker(state: state)
         var fatal = ticker.tick()
         while fatal == nil {
             switch signals.wait(milliseconds: 1000) {
