@@ -210,7 +210,7 @@ package final class EngineShard {
 
     private func openOutput(_ slot: SlotPointer) {
         scratch.unparkResults(slot)
-        if !slot.pointee.isTouch, let output = scratch.shell.output(of: slot.pointee.connection) {
+        if !slot.pointee.isOwn, let output = scratch.shell.output(of: slot.pointee.connection) {
             scratch.output = output
         } else {
             scratch.discardOutput()
@@ -220,16 +220,16 @@ package final class EngineShard {
     private func close(_ slot: SlotPointer, _ progress: Progress) {
         guard progress == .answered else { return scratch.parkResults(slot) }
         let connection = slot.pointee.connection
-        let isTouch = slot.pointee.isTouch
+        let isOwn = slot.pointee.isOwn
         let isCompressionAsked = slot.pointee.request.pointee.header.info1.contains(.compressResponse)
-        if !isTouch {
+        if !isOwn {
             namespaces[slot.pointee.namespace].counters.countLatency(
                 slot.pointee.isRead ? .read : .write,
                 nanoseconds: now.monotonic.nanoseconds(since: slot.pointee.started), times: 1)
         }
         scratch.slots.resumed(slot)
         scratch.discardOutput()
-        if !isTouch { scratch.shell.answered(connection, isCompressionAsked: isCompressionAsked) }
+        if !isOwn { scratch.shell.answered(connection, isCompressionAsked: isCompressionAsked) }
     }
 
     /// Whether turns are wanted soon: requests are waiting, or a backend has to act in time.
@@ -258,9 +258,10 @@ package final class EngineShard {
         for _ in namespaces {
             let shard = namespaces[nextJob]
             nextJob = (nextJob + 1) % namespaces.count
-            let work = shard.compactSlice()
-            if case .none = work { continue }
-            return work
+            let (swept, compacted) = (shard.sweepSlice(now), shard.compactSlice())
+            if case .pressing = compacted { return .pressing }
+            if case .none = swept, case .none = compacted { continue }
+            return .some
         }
         return .none
     }

@@ -20,6 +20,7 @@ package final class NamespaceShard {
     package let backend: any BackendShard
     package let counters: ShardCounters
     private let compaction: (any Compacting)?
+    let expiry: Sweep<ExpirySweep>
     let index: PrimaryIndex
     let partitions: PartitionTable
     let scratch: Scratch
@@ -56,13 +57,14 @@ package final class NamespaceShard {
         name.copyBytes(from: namespace.settings.name.utf8)
         nameBytes = UnsafeRawBufferPointer(name)
         compaction = namespace.backend.compaction
+        expiry = Sweep(ExpirySweep(namespace.upkeep), board: namespace.upkeep.board, reactor: reactor)
         index = namespace.index
         partitions = namespace.partitions
         let isVolatile = namespace.agreement.capabilities.contains(.volatile)
         checksChecksums = !isVolatile
         isKeyed = namespace.agreement.capabilities.contains(.keyed)
         hasPressure = !isVolatile
-        keepsTombstones = !isVolatile && !isKeyed && !namespace.agreement.capabilities.contains(.deletesLast)
+        keepsTombstones = namespace.agreement.keepsTombstones
         releasesLast = namespace.agreement.capabilities.isSuperset(of: [.durableAtCommit, .deletesLast])
         writesAtOnce = isVolatile && cluster.isAlone && !namespace.settings.commitBeforeAnswer
     }
