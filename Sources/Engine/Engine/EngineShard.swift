@@ -255,10 +255,10 @@ package final class EngineShard {
 
     /// Runs one slice of background work, about 50 us (150 if it is pressing).
     package func backgroundSlice() -> BackgroundWork {
-        for _ in namespaces {
-            let shard = namespaces[nextJob]
-            nextJob = (nextJob + 1) % namespaces.count
-            let work = shard.compactSlice()
+        for _ in 0..<(namespaces.count * NamespaceShard.jobCount) {
+            let shard = namespaces[nextJob / NamespaceShard.jobCount]
+            let work = shard.slice(ofJob: nextJob % NamespaceShard.jobCount, now)
+            nextJob = (nextJob + 1) % (namespaces.count * NamespaceShard.jobCount)
             if case .none = work { continue }
             return work
         }

@@ -32,6 +32,12 @@ package final class Namespace: @unchecked Sendable {
     package let sets: SetTable
     package let epoch: Epoch
     package let counters: [ShardCounters]
+    /// Times before which records count as gone.
+    package let truncation = Truncation()
+    /// Settings of sets.
+    package let setValues = SetValues()
+    /// Passes that remove what was truncated.
+    package let truncateBoard: SweepBoard
     let partitions = PartitionTable()
     /// Tombstones that a cold start has found to be needless.
     let needlessTombstones = NeedlessTombstones()
@@ -55,6 +61,7 @@ package final class Namespace: @unchecked Sendable {
         self.index = index
         self.epoch = epoch
         counters = (0..<reactors).map { _ in ShardCounters() }
+        truncateBoard = SweepBoard(reactorCount: reactors)
         let names = try memory?.region("sets", capacity: SetTable.byteCount)
         sets = try names.map { (region) throws(StorageError) in try SetTable(region) } ?? SetTable()
         clock = try memory?.region("clock", capacity: Namespace.clockByteCount)

@@ -38,6 +38,8 @@ package final class NamespaceShard {
     let number: Int
     let log: @Sendable (String) -> Void
     private let nameBytes: UnsafeRawBufferPointer
+    private let truncation: Truncation
+    let truncateSweep: Sweep<TruncateTask>
     private var lastFailure: StorageError?
     private var failureCount = 0
 
@@ -56,6 +58,8 @@ package final class NamespaceShard {
         name.copyBytes(from: namespace.settings.name.utf8)
         nameBytes = UnsafeRawBufferPointer(name)
         compaction = namespace.backend.compaction
+        truncation = namespace.truncation
+        truncateSweep = Sweep(TruncateTask(namespace), board: namespace.truncateBoard, reactor: reactor)
         index = namespace.index
         partitions = namespace.partitions
         let isVolatile = namespace.agreement.capabilities.contains(.volatile)
@@ -73,6 +77,7 @@ package final class NamespaceShard {
     /// record is there through the second of its void-time, so that it never lives shorter than it was given.
     func isVisible(_ entry: IndexEntry, now: RecordTime) -> Bool {
         entry.kind == .live && (entry.voidTime == 0 || entry.voidTime >= now.seconds)
+            && !truncation.covers(entry.lastUpdate, set: entry.setID)
     }
 
     /// Looks the slot's record up and copies its entry into the slot. Under the partition's lock.
