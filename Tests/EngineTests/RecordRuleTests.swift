@@ -104,12 +104,26 @@ import Wire
         #expect(engine.ask(Request.get(digest)).result == .notFound, "the last read did not touch")
     }
 
-    @Test func stopWritesLetsDeletesThrough() throws {
+    /// First nothing can be created, then nothing changed; reads and deletes go on.
+    @Test func overflowHasTwoSteps() throws {
         let engine = try harness()
+        let other = Digest(low: 77, middle: 1, high: 2)
+        let update = Request.put(digest, "a", 8, info3: .updateOnly)
         #expect(engine.ask(Request.put(digest, "a", 7)).result == .ok)
-        engine.namespace.stopWrites = true
+        engine.namespace.overflow = .creates
+        #expect(engine.ask(Request.put(other, "a", 7)).result == .outOfSpace)
+        #expect(engine.ask(Request.put(other, "a", 7, info3: .updateOnly)).result == .notFound)
+        #expect(engine.ask(Request.put(other, "a", 7, info3: .createOrReplace)).result == .outOfSpace)
+        #expect(engine.ask(Request.delete(other)).result == .notFound)
+        #expect(engine.ask(Request.put(digest, "a", 7)).result == .ok && engine.ask(update).result == .ok)
+        #expect(engine.namespace.objectCount == 1 && engine.namespace.sets.count == 0)
+        engine.namespace.overflow = .updates
         #expect(engine.ask(Request.put(digest, "a", 7)).result == .outOfSpace)
-        #expect(engine.ask(Request.get(digest)).result == .ok && engine.ask(Request.delete(digest)).result == .ok)
+        #expect(engine.ask(update).result == .outOfSpace)
+        #expect(engine.ask(Request.get(digest)).integer("a") == 8)
+        #expect(engine.ask(Request.delete(digest)).result == .ok)
+        engine.namespace.overflow = .none
+        #expect(engine.ask(Request.put(other, "a", 7)).result == .ok)
     }
 
     @Test func unknownNamespaceAndLaterFeatures() throws {

@@ -6,7 +6,7 @@ internal import Wire
 extension NamespaceShard {
     /// Writes the answer of `slot` with what is in `scratch.results`, and counts it.
     func end(_ slot: SlotPointer, _ result: ResultCode) -> Progress {
-        if !slot.pointee.isTouch {
+        if !slot.pointee.isOwn {
             if result == .ok { answerDone(slot) } else { AnswerWriter.appendResult(result, to: scratch.output) }
         }
         scratch.resetResults()
@@ -29,6 +29,8 @@ extension NamespaceShard {
         slot.pointee.result = result
         if slot.pointee.isTouch {
             counters.count(result == .ok ? .readTouchSuccess : .readTouchError)
+        } else if slot.pointee.origin.isOwnDelete {
+            countOwnDelete(slot, result)
         } else if slot.pointee.isRead {
             countRead(result)
         } else if slot.pointee.request.pointee.header.info2.contains(.delete) {

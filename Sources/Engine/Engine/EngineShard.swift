@@ -210,7 +210,7 @@ package final class EngineShard {
 
     private func openOutput(_ slot: SlotPointer) {
         scratch.unparkResults(slot)
-        if !slot.pointee.isTouch, let output = scratch.shell.output(of: slot.pointee.connection) {
+        if !slot.pointee.isOwn, let output = scratch.shell.output(of: slot.pointee.connection) {
             scratch.output = output
         } else {
             scratch.discardOutput()
@@ -220,16 +220,16 @@ package final class EngineShard {
     private func close(_ slot: SlotPointer, _ progress: Progress) {
         guard progress == .answered else { return scratch.parkResults(slot) }
         let connection = slot.pointee.connection
-        let isTouch = slot.pointee.isTouch
+        let isOwn = slot.pointee.isOwn
         let isCompressionAsked = slot.pointee.request.pointee.header.info1.contains(.compressResponse)
-        if !isTouch {
+        if !isOwn {
             namespaces[slot.pointee.namespace].counters.countLatency(
                 slot.pointee.isRead ? .read : .write,
                 nanoseconds: now.monotonic.nanoseconds(since: slot.pointee.started), times: 1)
         }
         scratch.slots.resumed(slot)
         scratch.discardOutput()
-        if !isTouch { scratch.shell.answered(connection, isCompressionAsked: isCompressionAsked) }
+        if !isOwn { scratch.shell.answered(connection, isCompressionAsked: isCompressionAsked) }
     }
 
     /// Whether turns are wanted soon: requests are waiting, or a backend has to act in time.
@@ -255,12 +255,13 @@ package final class EngineShard {
 
     /// Runs one slice of background work, about 50 us (150 if it is pressing).
     package func backgroundSlice() -> BackgroundWork {
-        for _ in 0..<(namespaces.count * NamespaceShard.jobCount) {
-            let shard = namespaces[nextJob / NamespaceShard.jobCount]
-            let work = shard.slice(ofJob: nextJob % NamespaceShard.jobCount, now)
-            nextJob = (nextJob + 1) % (namespaces.count * NamespaceShard.jobCount)
-            if case .none = work { continue }
-            return work
+        for _ in namespaces {
+            let shard = namespaces[nextJob]
+            nextJob = (nextJob + 1) % namespaces.count
+            let (swept, compacted) = (shard.sweepSlice(now), shard.compactSlice())
+            if case .pressing = compacted { return .pressing }
+            if case .none = swept, case .none = compacted { continue }
+            return .some
         }
         return .none
     }

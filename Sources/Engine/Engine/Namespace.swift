@@ -41,10 +41,14 @@ package final class Namespace: @unchecked Sendable {
     let partitions = PartitionTable()
     /// Tombstones that a cold start has found to be needless.
     let needlessTombstones = NeedlessTombstones()
+    /// Expiry and eviction.
+    package let upkeep: Upkeep
+    /// Nil where no older version can come back.
+    let longerLives: LongerLives?
     /// The record clock, on a line of its own; in memory that outlives the process if there is some.
     private let clockWord: UnsafeMutableRawPointer
     private let clock: (any MemoryRegion)?
-    // Word 8: stop-writes.
+    // Word 8: what is refused because it runs full.
     private let words: UnsafeMutablePointer<UInt64>
 
     /// Joins what was opened. `reactors` is how many shards will be made. With `memory` the names of sets and the record
@@ -68,6 +72,14 @@ package final class Namespace: @unchecked Sendable {
         if let clock, !clock.grow(to: Namespace.clockByteCount) {
             throw .settings("the medium of the index has no room for its clock")
         }
+        upkeep = Upkeep(reactorCount: reactors)
+        upkeep.isEvictionDisabled = { [setValues] in setValues.disablesEviction($0) }
+        if agreement.keepsTombstones {
+            let lives = try memory?.region("lives", capacity: LongerLives.byteCount)
+            longerLives = try lives.map { (region) throws(StorageError) in try LongerLives(region) } ?? LongerLives()
+        } else {
+            longerLives = nil
+        }
         words = .allocate(capacity: 16)
         words.initialize(repeating: 0, count: 16)
         clockWord = clock?.base ?? UnsafeMutableRawPointer(words)
@@ -77,7 +89,7 @@ package final class Namespace: @unchecked Sendable {
 
     private static let clockByteCount = 4096
     /// Another number whenever index, names of sets or clock keep their memory in another way.
-    package static let memoryLayout: UInt64 = 2
+    package static let memoryLayout: UInt64 = 3
 
     /// The last-update time for a new version: never below `wall`, what this node issued before, or
     /// `previous`.
@@ -95,11 +107,14 @@ package final class Namespace: @unchecked Sendable {
         }
     }
 
-    /// True from the moment a threshold is passed: client writes answer 8, deletes go on. Any thread.
-    package var stopWrites: Bool {
-        get { apus_load_relaxed_u64(words + 8) != 0 }
-        set { apus_store_relaxed_u64(words + 8, newValue ? 1 : 0) }
+    /// What client writes are refused (8) because the namespace runs full; deletes go on. Any thread.
+    package var overflow: Overflow {
+        get { Overflow(rawValue: apus_load_relaxed_u64(words + 8)) ?? .none }
+        set { apus_store_relaxed_u64(words + 8, newValue.rawValue) }
     }
+
+    /// Whether no record can be created. Any thread.
+    package var stopWrites: Bool { overflow != .none }
 
     /// How many records there are. Any thread; a moment old.
     package var objectCount: Int { max(index.count - tombstoneCount, 0) }
@@ -129,6 +144,13 @@ package final class Namespace: @unchecked Sendable {
 
     /// The sum of a counter over all reactors. Any thread.
     package func total(_ counter: NamespaceCounter) -> UInt64 { counters.reduce(0) { $0 + $1.value(of: counter) } }
+}
+
+extension Agreement {
+    /// Releases need not last: a delete that is to last leaves a tombstone.
+    var keepsTombstones: Bool {
+        !capabilities.contains(.volatile) && !capabilities.contains(.keyed) && !capabilities.contains(.deletesLast)
+    }
 }
 
 extension Namespace: LivenessArbiter {

@@ -20,6 +20,7 @@ package final class NamespaceShard {
     package let backend: any BackendShard
     package let counters: ShardCounters
     private let compaction: (any Compacting)?
+    let expiry: Sweep<ExpirySweep>
     let index: PrimaryIndex
     let partitions: PartitionTable
     let scratch: Scratch
@@ -39,7 +40,7 @@ package final class NamespaceShard {
     let log: @Sendable (String) -> Void
     private let nameBytes: UnsafeRawBufferPointer
     private let truncation: Truncation
-    let truncateSweep: Sweep<TruncateTask>
+    let truncateSweep: Sweep<TruncateSweep>
     private var lastFailure: StorageError?
     private var failureCount = 0
 
@@ -59,14 +60,15 @@ package final class NamespaceShard {
         nameBytes = UnsafeRawBufferPointer(name)
         compaction = namespace.backend.compaction
         truncation = namespace.truncation
-        truncateSweep = Sweep(TruncateTask(namespace), board: namespace.truncateBoard, reactor: reactor)
+        truncateSweep = Sweep(TruncateSweep(namespace), board: namespace.truncateBoard, reactor: reactor)
+        expiry = Sweep(ExpirySweep(namespace.upkeep), board: namespace.upkeep.board, reactor: reactor)
         index = namespace.index
         partitions = namespace.partitions
         let isVolatile = namespace.agreement.capabilities.contains(.volatile)
         checksChecksums = !isVolatile
         isKeyed = namespace.agreement.capabilities.contains(.keyed)
         hasPressure = !isVolatile
-        keepsTombstones = !isVolatile && !isKeyed && !namespace.agreement.capabilities.contains(.deletesLast)
+        keepsTombstones = namespace.agreement.keepsTombstones
         releasesLast = namespace.agreement.capabilities.isSuperset(of: [.durableAtCommit, .deletesLast])
         writesAtOnce = isVolatile && cluster.isAlone && !namespace.settings.commitBeforeAnswer
     }

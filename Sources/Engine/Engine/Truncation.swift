@@ -5,8 +5,6 @@
 // 3. One thread changes times; all may read. A time is stored before `latest` covers it, and taken away after.
 package import Base
 internal import CBase
-internal import Index
-internal import Storage
 
 /// The truncation times of one namespace, in milliseconds since 2010; 0 for none.
 package final class Truncation: @unchecked Sendable {
@@ -81,44 +79,4 @@ extension Namespace {
         guard set != 0 else { return !truncateBoard.isEnded(truncateBoard.ordered) }
         return !truncateBoard.isEnded(max(setValues.value(set, .truncatePass), setValues.value(0, .truncatePass)))
     }
-}
-
-/// Removes what a truncate has covered, on one reactor.
-final class TruncateTask: SweepTask {
-    private(set) var changedCount: UInt64 = 0
-    private let truncation: Truncation
-
-    init(_ namespace: Namespace) {
-        truncation = namespace.truncation
-    }
-
-    func begin(_ shard: NamespaceShard, _ now: TurnTime) { changedCount = 0 }
-
-    func matches(_ entry: UnsafePointer<IndexEntry>) -> Bool { isTruncated(entry.pointee) }
-
-    private func isTruncated(_ entry: IndexEntry) -> Bool {
-        entry.kind == .live && truncation.covers(entry.lastUpdate, set: entry.setID)
-    }
-
-    /// An addressed backend is told by a release; a keyed one by the write machine, under a claim.
-    func handle(_ record: IndexedRecord, _ shard: NamespaceShard, _ now: TurnTime) -> Bool {
-        let partition = record.digest.partition
-        shard.partitions.lock(partition)
-        defer { shard.partitions.unlock(partition) }
-        // A write that is under way looks at the entry it has found: it is left alone until that ends.
-        guard shard.partitions.owner(of: record.digest) == nil else { return false }
-        guard let reference = shard.index.find(record.digest) else { return true }
-        let held = shard.index.entry(reference)
-        guard isTruncated(held) else { return true }
-        shard.index.remove(reference, partition: partition)
-        shard.backend.release(record.digest, at: Location(rawValue: held.location), byteCount: held.byteCount)
-        shard.counters.changeSet(held, by: -1)
-        shard.counters.count(.truncatedRecords)
-        changedCount += 1
-        return true
-    }
-
-    var isUnderWay: Bool { false }
-
-    func end(_ shard: NamespaceShard, _ now: TurnTime) {}
 }

@@ -11,7 +11,7 @@ extension NamespaceShard {
         let header = slot.pointee.request.pointee.header
         slot.pointee.isDelete = header.info2.contains(.delete)
         slot.pointee.isReplaced = header.info3.contains(.createOrReplace) || header.info3.contains(.replaceOnly)
-        if namespace.stopWrites, !slot.pointee.isDelete { return .outOfSpace }
+        if namespace.overflow == .updates, !slot.pointee.isDelete { return .outOfSpace }
         if slot.pointee.isDelete { return .ok }
         if namespace.live.current.pointee.disallowNullSetName, slot.pointee.request.pointee.set.isEmpty, !slot.pointee.isTouch {
             return .parameter
@@ -34,6 +34,7 @@ extension NamespaceShard {
     /// Everything that needs the record: checks in the protocol's order, then the new image in
     /// `scratch.image` and its entry in `slot.next`. The image is sealed; nothing else has changed.
     func apply(_ slot: SlotPointer, _ image: UnsafeRawBufferPointer?, _ now: TurnTime) -> ResultCode {
+        if slot.pointee.origin.isOwnDelete { return applyOwnDelete(slot, now) }
         let request = slot.pointee.request
         let previous = slot.pointee.previous
         let exists = slot.pointee.hasPrevious && isVisible(previous, now: now.wall)
@@ -61,6 +62,8 @@ extension NamespaceShard {
         } else if slot.pointee.isDelete || header.info3.contains(.updateOnly)
             || header.info3.contains(.replaceOnly) || slot.pointee.hasTouch {
             return .notFound
+        } else if namespace.stopWrites {
+            return .outOfSpace
         }
         let policy: Generation.Policy =
             header.info2.contains(.generation) ? .equal : header.info2.contains(.generationGreater) ? .greater : .none
@@ -140,6 +143,7 @@ extension NamespaceShard {
             counters.count(.failRecordTooBig)
             return .recordTooBig
         }
+        if slot.pointee.hasPrevious { namespace.longerLives?.replaces(previous, next, slot.pointee.digest) }
         // Only now: a write that is refused makes no set.
         if !keepsSet {
             guard let made = namespace.sets.makeID(for: setName) else { return .parameter }

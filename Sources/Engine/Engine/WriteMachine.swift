@@ -260,7 +260,8 @@ extension NamespaceShard {
     }
 
     private func commit(_ slot: SlotPointer, isWanted: Bool) -> EffectAnswer {
-        guard isWanted, namespace.settings.commitBeforeAnswer else { return .done }
+        // Nobody is told of the engine's own deletes: after a crash the record is due again.
+        guard isWanted, namespace.settings.commitBeforeAnswer, !slot.pointee.origin.isOwnDelete else { return .done }
         do throws(StorageError) {
             let answer = try backend.commit(slot.pointee.digest, tag: Tag(rawValue: UInt64(UInt(bitPattern: slot))))
             guard case .done = answer else { return .pending }
