@@ -100,9 +100,14 @@ public enum StandardSettings {
     package static let stopUpdatesAvailable = "stop-updates-avail-pct"
     package static let evictUsed = "evict-used-pct"
     /// Those that a namespace has once, whatever its backend is made of.
-    static let ofNamespaces = [
+    static let ofNamespaces: [String] = [
         commitToDevice, stopWritesUsed, stopWritesAvailable, stopUpdatesUsed, stopUpdatesAvailable, evictUsed,
     ]
+
+    /// Whether the node itself sees to that setting, whatever the backend is.
+    package static func isOfNamespace(_ name: String) -> Bool {
+        ofNamespaces.contains { name == $0 || name == "storage-engine." + $0 }
+    }
 
     /// Settings of the original that the built-in backends know and that do nothing yet, alike for all of them.
     package static let withoutEffect = [

@@ -13,7 +13,7 @@ package enum NamespaceCounter: Int, CaseIterable, Sendable {
     case failKeyBusy, failGeneration, failRecordTooBig, deletedLastBin
     case ttlReductionsIgnored, ttlReductionsApplied
     case recordsUnreadable, requestsDelayed
-    case expiredObjects, evictedObjects
+    case expiredObjects, evictedObjects, truncatedRecords
 
     /// As printed: `clientReadSuccess` is `client_read_success`.
     package var statisticName: String {

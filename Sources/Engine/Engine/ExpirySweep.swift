@@ -135,6 +135,7 @@ extension NamespaceShard {
 
     /// Such a delete where the record is at hand: no image is read, no operation applied.
     func applyOwnDelete(_ slot: SlotPointer, _ now: TurnTime) -> ResultCode {
+        if slot.pointee.origin == .truncate { return applyTruncate(slot) }
         let previous = slot.pointee.previous
         guard slot.pointee.hasPrevious, previous.kind == .live, previous.voidTime == slot.pointee.expectedVoidTime else {
             return .notFound
@@ -148,12 +149,15 @@ extension NamespaceShard {
     /// Counts the end of a delete of the engine's own.
     func countOwnDelete(_ slot: SlotPointer, _ result: ResultCode) {
         let origin = slot.pointee.origin
+        guard origin != .truncate else { return truncateEnded(result) }
         if result == .ok { counters.count(origin == .expiry ? .expiredObjects : .evictedObjects) }
         expiry.task.ended(origin, isDone: result == .ok)
     }
 
     /// One slice of the sweeps, if one is wanted.
     func sweepSlice(_ now: TurnTime) -> BackgroundWork {
-        expiry.slice(self, now)
+        let (truncated, expired) = (truncateSweep.slice(self, now), expiry.slice(self, now))
+        if case .none = truncated { return expired }
+        return truncated
     }
 }

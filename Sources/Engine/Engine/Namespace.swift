@@ -32,6 +32,12 @@ package final class Namespace: @unchecked Sendable {
     package let sets: SetTable
     package let epoch: Epoch
     package let counters: [ShardCounters]
+    /// Times before which records count as gone.
+    package let truncation = Truncation()
+    /// Settings of sets.
+    package let setValues = SetValues()
+    /// Passes that remove what was truncated.
+    package let truncateBoard: SweepBoard
     let partitions = PartitionTable()
     /// Tombstones that a cold start has found to be needless.
     let needlessTombstones = NeedlessTombstones()
@@ -59,6 +65,7 @@ package final class Namespace: @unchecked Sendable {
         self.index = index
         self.epoch = epoch
         counters = (0..<reactors).map { _ in ShardCounters() }
+        truncateBoard = SweepBoard(reactorCount: reactors)
         let names = try memory?.region("sets", capacity: SetTable.byteCount)
         sets = try names.map { (region) throws(StorageError) in try SetTable(region) } ?? SetTable()
         clock = try memory?.region("clock", capacity: Namespace.clockByteCount)
@@ -66,6 +73,7 @@ package final class Namespace: @unchecked Sendable {
             throw .settings("the medium of the index has no room for its clock")
         }
         upkeep = Upkeep(reactorCount: reactors)
+        upkeep.isEvictionDisabled = { [setValues] in setValues.disablesEviction($0) }
         if agreement.keepsTombstones {
             let lives = try memory?.region("lives", capacity: LongerLives.byteCount)
             longerLives = try lives.map { (region) throws(StorageError) in try LongerLives(region) } ?? LongerLives()

@@ -39,6 +39,8 @@ package final class NamespaceShard {
     let number: Int
     let log: @Sendable (String) -> Void
     private let nameBytes: UnsafeRawBufferPointer
+    private let truncation: Truncation
+    let truncateSweep: Sweep<TruncateSweep>
     private var lastFailure: StorageError?
     private var failureCount = 0
 
@@ -57,6 +59,8 @@ package final class NamespaceShard {
         name.copyBytes(from: namespace.settings.name.utf8)
         nameBytes = UnsafeRawBufferPointer(name)
         compaction = namespace.backend.compaction
+        truncation = namespace.truncation
+        truncateSweep = Sweep(TruncateSweep(namespace), board: namespace.truncateBoard, reactor: reactor)
         expiry = Sweep(ExpirySweep(namespace.upkeep), board: namespace.upkeep.board, reactor: reactor)
         index = namespace.index
         partitions = namespace.partitions
@@ -75,6 +79,7 @@ package final class NamespaceShard {
     /// record is there through the second of its void-time, so that it never lives shorter than it was given.
     func isVisible(_ entry: IndexEntry, now: RecordTime) -> Bool {
         entry.kind == .live && (entry.voidTime == 0 || entry.voidTime >= now.seconds)
+            && !truncation.covers(entry.lastUpdate, set: entry.setID)
     }
 
     /// Looks the slot's record up and copies its entry into the slot. Under the partition's lock.

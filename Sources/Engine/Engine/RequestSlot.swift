@@ -45,6 +45,8 @@ package enum RequestOrigin: UInt8, BitwiseCopyable, Sendable {
     case expiry
     /// A record that has to make room.
     case eviction
+    /// A record that was truncated.
+    case truncate
 
     /// The engine deletes on its own.
     @inline(__always)

@@ -38,7 +38,7 @@ extension NamespaceShard {
         let request = slot.pointee.request
         let previous = slot.pointee.previous
         let exists = slot.pointee.hasPrevious && isVisible(previous, now: now.wall)
-        let refusal = checkAgainstEntry(slot, exists: exists, previous)
+        let refusal = checkAgainstEntry(slot, exists: exists, previous, now)
         guard refusal == .ok else { return refusal }
         var view: ImageView?
         if exists, let image {
@@ -52,7 +52,9 @@ extension NamespaceShard {
     }
 
     /// Existence, generation, set: what the entry alone decides.
-    private func checkAgainstEntry(_ slot: SlotPointer, exists: Bool, _ previous: IndexEntry) -> ResultCode {
+    private func checkAgainstEntry(
+        _ slot: SlotPointer, exists: Bool, _ previous: IndexEntry, _ now: TurnTime
+    ) -> ResultCode {
         let request = slot.pointee.request
         let header = request.pointee.header
         if exists {
@@ -71,10 +73,25 @@ extension NamespaceShard {
             return .generation
         }
         guard request.pointee.set.count <= Limits.setNameSizeMax else { return .parameter }
+        if !namespace.truncation.isEmpty, !slot.pointee.isDelete, isTooOld(slot, exists, now) { return .forbidden }
         if exists, !request.pointee.set.isEmpty, namespace.sets.id(of: request.pointee.set) != previous.setID {
             return .parameter
         }
+        if !exists, namespace.setValues.isAnySet, !slot.pointee.isDelete, isFull(set: setID(slot, exists: exists)) { return .forbidden }
         return .ok
+    }
+
+    /// Whether the version that a write would make is one that a truncate has covered.
+    private func isTooOld(_ slot: SlotPointer, _ exists: Bool, _ now: TurnTime) -> Bool {
+        let time = namespace.issueTime(
+            wall: now.wall, previous: slot.pointee.hasPrevious ? slot.pointee.previous.lastUpdate : 0)
+        return namespace.truncation.covers(time, set: setID(slot, exists: exists))
+    }
+
+    /// The set that a write goes to; 0 for none, or for one that is not there yet.
+    private func setID(_ slot: SlotPointer, exists: Bool) -> UInt16 {
+        let name = slot.pointee.request.pointee.set
+        return name.isEmpty && exists ? slot.pointee.previous.setID : namespace.sets.id(of: name) ?? 0
     }
 
     /// A key that is sent must be well-formed, and equal to the stored one.
@@ -93,7 +110,7 @@ extension NamespaceShard {
         let previous = slot.pointee.previous
         let life = TimeToLive.voidTime(
             requested: request.pointee.header.timeToLive, existing: exists ? previous.voidTime : nil,
-            settings: namespace.live.current.pointee.timeToLiveRules, now: now.wall.seconds)
+            settings: timeToLiveRules(set: namespace.setValues.isAnySet ? setID(slot, exists: exists) : 0), now: now.wall.seconds)
         guard life.result == .ok else { return life.result }
         if life.reduction == .ignored { counters.count(.ttlReductionsIgnored) }
         if life.reduction == .applied { counters.count(.ttlReductionsApplied) }

@@ -10,7 +10,7 @@ package struct NodeConfiguration: Sendable {
     package let namespaces: [NamespaceConfiguration]
     /// What the operator should know although nothing is wrong: settings without effect, with file and line.
     package private(set) var notes: [String]
-    private let file: ConfiguredBlock
+    let file: ConfiguredBlock
 
     /// Where settings belong, for `get-config`.
     package enum Context: Sendable { case service, network, security, xdr }
@@ -87,7 +87,7 @@ package struct NodeConfiguration: Sendable {
         }
     }
 
-    private static let networkBlocks = [
+    static let networkBlocks = [
         ("service", Settings.networkService), ("admin", Settings.networkAdmin), ("heartbeat", Settings.heartbeat),
         ("fabric", Settings.fabric),
     ]
@@ -160,6 +160,8 @@ package struct NamespaceConfiguration: Sendable {
     package let indexStageSize: Int
     /// Bytes; 0 for no limit.
     package let indexMountsBudget: UInt64
+    /// Settings of sets.
+    package let sets: [SetConfiguration]
     let line: Int
     private let block: ConfiguredBlock
 
@@ -170,13 +172,14 @@ package struct NamespaceConfiguration: Sendable {
 
     init(_ block: ConfiguredBlock, _ report: (Int, String) -> Void) {
         self.block = block
+        sets = block.blocks.filter { $0.word == "set" }.map { SetConfiguration($0, report) }
         name = block.argument
         line = block.line
         if name.utf8.count > Limits.namespaceNameSizeMax {
             report(line, "namespace '\(name)' has a name longer than \(Limits.namespaceNameSizeMax) bytes")
         }
-        if name.contains(where: { ":;,=/".contains($0) }) || name == "null" {
-            report(line, "'\(name)' cannot be the name of a namespace: avoid : ; , = / and null")
+        if name.contains(where: { ":;,=/|".contains($0) }) || name == "null" {
+            report(line, "'\(name)' cannot be the name of a namespace: avoid : ; , = / | and null")
         }
         let engine = block.block("storage-engine")
         if engine == nil { report(line, "namespace '\(name)' has no valid storage-engine; add: storage-engine memory") }

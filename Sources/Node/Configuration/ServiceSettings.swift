@@ -14,7 +14,7 @@ extension Settings {
             "rows that one batch may have; 0 for no limit"),
         .live("batch-max-unused-buffers", .integer(0...UInt64.u32Max), "256",
             "buffers of answers that are kept for later"),
-        .active("cluster-name", .text, "", "nodes of one cluster share it"),
+        .live("cluster-name", .text, "", "nodes of one cluster share it"),
         .idle("debug-allocations", .boolean, "false"),
         .idle("disable-udf-execution", .boolean, "false"),
         .idle("enable-benchmarks-fabric", .boolean, "false"),

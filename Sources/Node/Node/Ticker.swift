@@ -67,7 +67,7 @@ struct Ticker {
         let reason = StopWrites.reason(
             namespace.live.current.pointee, namespace.statistics, indexBytes: namespace.index.usedBytes,
             indexHasRoom: namespace.index.growAhead(), memory)
-        namespace.stopWrites = reason != nil
+        namespace.overflow = reason != nil ? .creates : .none
         guard stopped[number] != (reason != nil) else { return }
         stopped[number] = reason != nil
         if let reason {
