@@ -41,6 +41,7 @@ final class CrashReactor: EngineShell {
 
     func post(_ letter: UnsafeMutablePointer<Letter>, to reactor: Int) { node.reactors[reactor].letters.append(letter) }
 
+    func wantsSlices() {}
     func stream(
         _ connection: UInt64, _ bytes: UnsafeRawBufferPointer, patienceMilliseconds: UInt64
     ) -> StreamState { .closed }
@@ -114,8 +115,9 @@ final class CrashNode {
                     wake: { woken.flag.store(true, ordering: .relaxed) }))
             reactors.append(reactor)
             shards.append(EngineShard(
-                reactor: number, namespaces: [namespace], backends: [shard], shell: reactor, cluster: LoneNode(),
-                deadlineMilliseconds: CrashNode.deadlineMilliseconds, log: { plan.log($0) }))
+                reactor: number, of: plan.reactors, namespaces: [namespace], backends: [shard], shell: reactor,
+                cluster: LoneNode(),
+                deadlineMilliseconds: CrashNode.deadlineMilliseconds, queries: QueryRegistry(), log: { plan.log($0) }))
         }
     }
 

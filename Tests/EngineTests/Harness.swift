@@ -37,6 +37,7 @@ final class FakeShell: EngineShell {
         self.reactor = reactor
     }
     func post(_ letter: UnsafeMutablePointer<Letter>, to reactor: Int) { harness.letters.append((letter, reactor)) }
+    func wantsSlices() {}
     func stream(_ connection: UInt64, _ bytes: UnsafeRawBufferPointer, patienceMilliseconds: UInt64) -> StreamState {
         guard !harness.goneConnections.contains(connection) else { return .closed }
         harness.streams[connection, default: []] += Array(bytes)
@@ -92,6 +93,7 @@ final class Harness {
     var endedStreams: Set<UInt64> = []
     var time = TurnTime(monotonic: Instant(nanoseconds: 1_000_000_000), wall: RecordTime(milliseconds: 500_000_000_000))
     let namespace: Namespace
+    let queries = QueryRegistry()
     let cluster: FakeCluster
     let backend: any Backend
     private let output = OutputBuffer()
@@ -113,9 +115,9 @@ final class Harness {
             let shell = FakeShell(self, reactor)
             shells.append(shell)
             shards.append(EngineShard(
-                reactor: reactor, namespaces: [namespace],
+                reactor: reactor, of: reactors, namespaces: [namespace],
                     backends: [try backend.makeShard(ShardRequest(index: reactor, count: reactors, wake: {}))],
-                shell: shell, cluster: cluster, deadlineMilliseconds: 1000, log: { _ in }))
+                shell: shell, cluster: cluster, deadlineMilliseconds: 1000, queries: queries, log: { _ in }))
         }
         for shard in shards { shard.turnBegan(time) }
     }

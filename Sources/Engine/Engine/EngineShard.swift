@@ -16,7 +16,9 @@ package final class EngineShard {
     private let cluster: any ClusterEffects
     private var spare: SlotPointer
     private var now = TurnTime(monotonic: Instant(nanoseconds: 0), wall: RecordTime(milliseconds: 0))
-    private var nextJob = 0
+    private let queries: QueryDesk
+    private var nextNamespace = 0
+    private var nextTurn = 0
     /// Requests answered since the last `countLatencies`, by namespace and kind.
     private let answeredCounts: UnsafeMutablePointer<UInt32>
     /// Default deadline of a request in milliseconds (`transaction-max-ms`).
@@ -24,10 +26,11 @@ package final class EngineShard {
     /// Frames that no namespace could be found for, or that were no point request.
     package private(set) var refusedRequests: UInt64 = 0
 
-    /// Makes the shard of `reactor`; `backends` are its backend shards, in the order of `namespaces`.
+    /// Makes the shard of `reactor`, one of `reactors`; `backends` are its backend shards, in the order of `namespaces`.
     package init(
-        reactor: Int, namespaces: [Namespace], backends: [any BackendShard], shell: any EngineShell,
-        cluster: any ClusterEffects, deadlineMilliseconds: UInt64, log: @escaping @Sendable (String) -> Void
+        reactor: Int, of reactors: Int, namespaces: [Namespace], backends: [any BackendShard], shell: any EngineShell,
+        cluster: any ClusterEffects, deadlineMilliseconds: UInt64, queries: QueryRegistry,
+        log: @escaping @Sendable (String) -> Void
     ) {
         precondition(namespaces.count == backends.count && namespaces.count <= Limits.namespacesMax)
         let scratch = Scratch(shell: shell, reactor: reactor)
@@ -45,6 +48,8 @@ package final class EngineShard {
         }
         self.namespaces = made
         shards = .allocate(capacity: max(made.count, 1))
+        self.queries = QueryDesk(
+            queries, shards: made, reactor: reactor, reactors: reactors, scratch: scratch)
         for (number, shard) in made.enumerated() { (shards + number).initialize(to: .passUnretained(shard)) }
     }
 
@@ -66,6 +71,7 @@ package final class EngineShard {
     /// A turn begins: the clocks are read, what the backends have finished goes on.
     package func turnBegan(_ time: TurnTime) {
         now = time
+        scratch.now = time
         for shard in namespaces {
             shard.backend.poll { completion in complete(completion, shard) }
         }
@@ -97,10 +103,14 @@ package final class EngineShard {
         scratch.output = output
         let isWrite = request.pointee.header.info2.contains(.write)
         if let refusal = refusal(request, namespace, isWrite: isWrite) { return refuse(request, refusal) }
+        let timeout = UInt64(request.pointee.header.transactionTimeout)
+        let deadline = arrived.advanced(byMilliseconds: timeout > 0 ? timeout : deadlineMilliseconds)
+        guard request.pointee.has(.digest) else {
+            return queries.execute(request, namespace: namespace, connection: connection, deadline: deadline)
+        }
         let slot = spare
         slot.pointee.begin(request, namespace: namespace, connection: connection, now: arrived)
-        let timeout = UInt64(request.pointee.header.transactionTimeout)
-        slot.pointee.deadline = arrived.advanced(byMilliseconds: timeout > 0 ? timeout : deadlineMilliseconds)
+        slot.pointee.deadline = deadline
         slot.pointee.isRead = !isWrite
         let progress = shards[namespace]._withUnsafeGuaranteedRef { shard -> Progress in
             if !isAlone, case .refused(let result) = cluster.route(
@@ -131,7 +141,7 @@ package final class EngineShard {
         if info1.contains(.batch) { return .unsupportedFeature }
         guard namespace >= 0 else { return .namespace }
         if request.pointee.isDigestMalformed { return .parameter }
-        guard request.pointee.has(.digest) else { return .unsupportedFeature }
+        guard request.pointee.has(.digest) else { return nil }
         guard isWrite || info1.contains(.read) else { return .parameter }
         return isSupported(request) ? nil : .unsupportedFeature
     }
@@ -185,7 +195,9 @@ package final class EngineShard {
         switch letter.pointee.kind {
         case LetterKind.claimPassed:
             claimPassed(to: UnsafeMutableRawPointer(letter).assumingMemoryBound(to: RequestSlot.self))
-        default: preconditionFailure("unknown letter \(letter.pointee.kind)")
+        default:
+            let isKnown = queries.letter(letter)
+            precondition(isKnown, "unknown letter \(letter.pointee.kind)")
         }
     }
 
@@ -211,6 +223,9 @@ package final class EngineShard {
 
     private func complete(_ completion: borrowing Completion, _ shard: NamespaceShard) {
         guard let slot = SlotPointer(bitPattern: UInt(completion.tag.rawValue)) else { return }
+        if slot.pointee.isScan, let owner = slot.pointee.owner {
+            return owner._withUnsafeGuaranteedRef { $0.scanned(slot, completion.result) }
+        }
         openOutput(slot)
         close(slot, shard.completed(slot, completion.result, now: now))
     }
@@ -251,7 +266,7 @@ package final class EngineShard {
 
     /// Whether turns are wanted soon: requests are waiting, or a backend has to act in time.
     package var wantsTicks: Bool {
-        !scratch.slots.suspended.isEmpty || namespaces.contains { $0.backend.wantsTurns }
+        !scratch.slots.suspended.isEmpty || queries.wantsTicks || namespaces.contains { $0.backend.wantsTurns }
     }
 
     /// Answers 9 to requests that wait for a claim and whose time is up.
@@ -270,11 +285,30 @@ package final class EngineShard {
 
     // ---- Jobs ----
 
+    /// Kinds of background work, in the order in which they take turns; what has nothing to do leaves its turn.
+    private enum Turn { case upkeep, query(QueryKind) }
+    private static let turns: [Turn] = [.query(.short), .upkeep, .query(.short), .query(.long), .query(.background)]
+
     /// Runs one slice of background work, about 50 us (150 if it is pressing).
     package func backgroundSlice() -> BackgroundWork {
+        for _ in EngineShard.turns {
+            let turn = EngineShard.turns[nextTurn]
+            nextTurn = (nextTurn + 1) % EngineShard.turns.count
+            let work: BackgroundWork = switch turn {
+            case .upkeep: upkeepSlice()
+            case .query(let kind): queries.slice(kind)
+            }
+            if case .none = work { continue }
+            return work
+        }
+        return .none
+    }
+
+    /// A slice of what namespaces do of their own accord.
+    private func upkeepSlice() -> BackgroundWork {
         for _ in namespaces {
-            let shard = namespaces[nextJob]
-            nextJob = (nextJob + 1) % namespaces.count
+            let shard = namespaces[nextNamespace]
+            nextNamespace = (nextNamespace + 1) % namespaces.count
             let work = shard.compactSlice()
             if case .none = work { continue }
             return work

@@ -30,6 +30,8 @@ package struct NamespaceSettings: Sendable {
     package var pendingLimit = Limits.pendingLimitDefault
     /// `disallow-null-setname`.
     package var disallowNullSetName = false
+    /// `background-query-max-rps`: records per second that one background query may write.
+    package var backgroundQueryRateMax: UInt64 = 10_000
     /// `commit-to-device`: an answer waits for the backend's commit.
     package var commitBeforeAnswer = false
 

@@ -58,6 +58,8 @@ package struct RequestSlot: BitwiseCopyable {
 
     /// Who hears of the end, if it is not a connection; it outlives the request and keeps the request's bytes.
     var owner: Unmanaged<SlotOwner>?
+    /// One read of the owner's, no request: its end goes to `SlotOwner.scanned`.
+    var isScan: Bool
     /// The owner's number for this request.
     var ownerRow: UInt32
 
@@ -103,6 +105,7 @@ package struct RequestSlot: BitwiseCopyable {
         phase = .free
         isRead = false
         waiterCount = 0
+        isScan = false
         ownerRow = 0
         connection = 0
         isLate = false
@@ -147,6 +150,7 @@ extension RequestSlot {
         self.namespace = namespace
         self.connection = connection
         owner = nil
+        isScan = false
         digest = request.pointee.digest
         started = now
         isLate = false
@@ -158,6 +162,18 @@ extension RequestSlot {
         isDelayed = false
         attempts = 0
         phase = .free
+    }
+}
+
+extension RequestSlot {
+    /// Fills a slot that is not in use with one read of an owner.
+    mutating func beginScan(_ digest: Digest, namespace: Int, owner: SlotOwner, row: Int) {
+        self.namespace = namespace
+        self.owner = .passUnretained(owner)
+        isScan = true
+        ownerRow = UInt32(row)
+        self.digest = digest
+        phase = .read
     }
 }
 
@@ -181,6 +197,14 @@ package enum BackgroundWork: Sendable, BitwiseCopyable {
 package enum LetterKind {
     /// A claim has passed to the slot whose letter this is.
     package static let claimPassed: UInt32 = 1
+    /// A part of a query comes to its reactor.
+    package static let queryPart: UInt32 = 2
+    /// An empty chunk comes to a part of a query.
+    package static let queryRoom: UInt32 = 3
+    /// A filled chunk comes to its query.
+    package static let queryFilled: UInt32 = 4
+    /// A part of a query has ended.
+    package static let queryEnded: UInt32 = 5
     /// Kinds from this on are not the engine's.
     package static let end: UInt32 = 100
 }

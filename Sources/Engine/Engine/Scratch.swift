@@ -16,6 +16,8 @@ package enum StreamState: Sendable, BitwiseCopyable {
 package protocol EngineShell: AnyObject {
     /// Takes a letter to another reactor, or to this one: `EngineShard.letter` gets it there.
     func post(_ letter: UnsafeMutablePointer<Letter>, to reactor: Int)
+    /// There is background work to do: `EngineShard.backgroundSlice` is called soon.
+    func wantsSlices()
     /// Gives a suspended connection a part of its answer, whole frames; `answered` follows at the end. Never from within
     /// `EngineShard.execute`: answers to earlier requests may not have left yet. A client that takes nothing for
     /// `patienceMilliseconds` (0: the usual time) loses its connection.
@@ -45,6 +47,8 @@ final class Scratch {
     let slots: SlotPool
     let touchTemplate = TouchTemplate()
     let streams = StreamTable()
+    /// The clocks as this turn began.
+    var now = TurnTime(monotonic: Instant(nanoseconds: 0), wall: RecordTime(milliseconds: 0))
     /// Requests that a backend under pressure has put off.
     var delayed: [SlotPointer] = []
     private let idleOutput = OutputBuffer(capacity: 64)

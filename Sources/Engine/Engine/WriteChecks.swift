@@ -13,22 +13,37 @@ extension NamespaceShard {
         slot.pointee.isReplaced = header.info3.contains(.createOrReplace) || header.info3.contains(.replaceOnly)
         if namespace.stopWrites, !slot.pointee.isDelete { return .outOfSpace }
         if slot.pointee.isDelete { return .ok }
-        if namespace.settings.disallowNullSetName, slot.pointee.request.pointee.set.isEmpty, !slot.pointee.isTouch {
+        if namespace.settings.disallowNullSetName, slot.pointee.request.pointee.set.isEmpty, !slot.pointee.isTouch,
+            slot.pointee.owner == nil {
             return .parameter
         }
+        let request = slot.pointee.request
+        let (result, summary) = check(request)
+        guard result == .ok else { return result }
+        slot.pointee.hasTouch = summary.hasTouch
+        return .ok
+    }
+
+    /// What the operations of a write rule out; a delete has none.
+    func checkOperations(_ request: RequestPointer) -> ResultCode {
+        request.pointee.header.info2.contains(.delete) ? .ok : check(request).result
+    }
+
+    private func check(_ request: RequestPointer) -> (result: ResultCode, summary: OperationRules.Summary) {
+        let header = request.pointee.header
         let flags = OperationRules.Flags(
-            isReplace: slot.pointee.isReplaced, readsAllowed: header.info1.contains(.read),
+            isReplace: header.info3.contains(.createOrReplace) || header.info3.contains(.replaceOnly),
+            readsAllowed: header.info1.contains(.read),
             getsAll: header.info1.contains(.getAllBins),
             respondsAll: header.info2.contains(.respondAllOperations))
         var summary = OperationRules.Summary()
-        var operations = slot.pointee.request.pointee.operations
+        var operations = request.pointee.operations
         while let operation = operations.next() {
             let refusal = OperationRules.check(operation, flags: flags, summary: &summary)
-            guard refusal == .ok else { return refusal }
+            guard refusal == .ok else { return (refusal, summary) }
         }
-        slot.pointee.hasTouch = summary.hasTouch
-        return OperationRules.checkTogether(
-            summary, count: slot.pointee.request.pointee.operationCount, flags: flags)
+        let together = OperationRules.checkTogether(summary, count: request.pointee.operationCount, flags: flags)
+        return (together, summary)
     }
 
     /// Everything that needs the record: checks in the protocol's order, then the new image in

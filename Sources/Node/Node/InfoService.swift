@@ -28,6 +28,7 @@ final class InfoService: InfoResponder {
             .merging(InfoService.clusterCommands) { first, _ in first }
             .merging(InfoService.dataCommands) { first, _ in first }
             .merging(InfoService.operatorCommands) { first, _ in first }
+            .merging(InfoService.queryCommands) { first, _ in first }
             .merging(InfoService.storageCommands) { first, _ in first }
     }
 

@@ -36,6 +36,7 @@ final class NodeState: @unchecked Sendable {
     let latencies = LatencyHistory()
     let userAgents = UserAgents()
     let controlJobs = ControlJobs()
+    let queries = QueryRegistry()
     let startProgress = StartProgress()
 
     init(configuration: NodeConfiguration, nodeID: NodeID, clusterKey: UInt64, log: Logger, registry: BackendRegistry) {

@@ -117,6 +117,8 @@ final class ReactorShell: ReactorHandler, EngineShell {
 
     func post(_ letter: UnsafeMutablePointer<Letter>, to reactor: Int) { state.reactors.post(reactor, letter) }
 
+    func wantsSlices() { reactor?.wantsBackground() }
+
     func stream(
         _ connection: UInt64, _ bytes: UnsafeRawBufferPointer, patienceMilliseconds: UInt64
     ) -> StreamState {

@@ -187,8 +187,8 @@ final class RunningNode {
         for (number, shell) in state.reactors.shells.enumerated() {
             shell.offer(
                 EngineShard(
-                    reactor: number, namespaces: namespaces, backends: shards[number], shell: shell, cluster: cluster,
-                    deadlineMilliseconds: UInt64(configuration.service.transactionMaxMs),
+                    reactor: number, of: count, namespaces: namespaces, backends: shards[number], shell: shell, cluster: cluster,
+                    deadlineMilliseconds: UInt64(configuration.service.transactionMaxMs), queries: state.queries,
                     log: { [log] in log.warning(.rw, $0) }))
             let letter = UnsafeMutablePointer<Letter>.allocate(capacity: 1)
             letter.initialize(to: Letter(kind: NodeLetter.installEngine))
@@ -237,6 +237,8 @@ final class RunningNode {
     /// Stops whatever has been started. False: a backend could not write out what was under way.
     func end() -> Bool {
         state.phase = .stopping
+        let aborted = state.queries.abortAll()
+        if aborted > 0 { log.info(.query, "\(aborted) queries were aborted: the node stops") }
         log.info(.as, "stopping: answering what has been asked, closing connections")
         for reactor in state.reactors.all { reactor.stop() }
         for reactor in state.reactors.all { reactor.join() }
