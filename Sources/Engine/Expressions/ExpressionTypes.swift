@@ -21,7 +21,7 @@ extension ExpressionError {
 }
 
 /// What the metadata of a record say about a filter.
-package enum Verdict: UInt8, Sendable, BitwiseCopyable {
+package enum Verdict: UInt8, Hashable, Sendable, BitwiseCopyable {
     case isTrue, isFalse, unknown
     /// Only the record itself can tell.
     case needsRecord
