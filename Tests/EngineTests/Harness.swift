@@ -182,7 +182,8 @@ enum Request {
 
     static func write(
         _ digest: Digest, _ operations: [Operation], info1: Info1 = [], info2: Info2 = .write, info3: Info3 = [],
-        generation: UInt32 = 0, timeToLive: UInt32 = 0, set: String = "", key: [UInt8] = [], namespace: String = "test"
+        generation: UInt32 = 0, timeToLive: UInt32 = 0, set: String = "", key: [UInt8] = [], namespace: String = "test",
+        filter: [UInt8]? = nil
     ) -> [UInt8] {
         var header = MessageHeader()
         header.info1 = info1
@@ -197,6 +198,7 @@ enum Request {
         if !set.isEmpty { encoder.field(.set, set) }
         if !key.isEmpty { encoder.field(.key, Block(key).view) }
         encoder.field(digest)
+        if let filter { encoder.field(.filter, Block(filter).view) }
         for operation in operations {
             encoder.operation(operation.code, operation.type, operation.name, Block(operation.value).view)
         }

@@ -40,6 +40,7 @@ extension NamespaceShard {
     func countEnd(_ slot: SlotPointer, _ result: ResultCode) {
         slot.pointee.phase = .answered
         slot.pointee.result = result
+        if slot.pointee.filter != nil { slot.pointee.dropFilter() }
         if let owner = slot.pointee.owner {
             owner._withUnsafeGuaranteedRef { $0.count(slot, result, counters) }
         } else if slot.pointee.isTouch {

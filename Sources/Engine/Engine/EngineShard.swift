@@ -114,6 +114,8 @@ package final class EngineShard {
         slot.pointee.deadline = deadline
         slot.pointee.isRead = !isWrite
         let progress = shards[namespace]._withUnsafeGuaranteedRef { shard -> Progress in
+            let filterResult = shard.takeFilter(slot)
+            guard filterResult == .ok else { return shard.end(slot, filterResult) }
             if !isAlone, case .refused(let result) = cluster.route(
                 slot.pointee.digest.partition, namespace: namespace, isWrite: isWrite) {
                 return shard.end(slot, result)
@@ -174,7 +176,7 @@ package final class EngineShard {
         request.pointee.fieldsPresent & EngineShard.laterFields == 0
             && !request.pointee.header.info1.contains(.xdr)
     }
-    private static let laterFields: UInt64 = RequestView.fieldMask([.filter, .udfPackage, .transactionID])
+    private static let laterFields: UInt64 = RequestView.fieldMask([.udfPackage, .transactionID])
 
     /// Answers without having reached a namespace. Streams of answers end with a message marked last.
     private func refuse(_ request: RequestPointer, _ result: ResultCode) -> Progress {

@@ -1,4 +1,5 @@
 package import Base
+internal import Expressions
 internal import Index
 package import Wire
 
@@ -107,6 +108,10 @@ package struct RequestSlot: BitwiseCopyable {
     var isTombstone: Bool
     /// Carries a touch operation: the record must exist.
     var hasTouch: Bool
+    /// Carries an expression operation.
+    var hasExpression: Bool
+    /// Counted for the slot: see Filtering.swift.
+    var filter: Unmanaged<Expression>?
     /// A backend under pressure has put it off.
     var isDelayed: Bool
     /// Reads: how often the record was looked up.
@@ -142,6 +147,7 @@ package struct RequestSlot: BitwiseCopyable {
         isDelete = false
         isTombstone = false
         hasTouch = false
+        hasExpression = false
         isDelayed = false
         attempts = 0
         suspendedAt = -1
@@ -176,7 +182,7 @@ extension RequestSlot {
 
     /// Fills a slot that is not in use with a request whose digest is there.
     mutating func begin(_ request: RequestPointer, namespace: Int, connection: UInt64, now: Instant) {
-        precondition(claimNext == nil && waiterFirst == nil && waiterNext == nil)
+        precondition(claimNext == nil && waiterFirst == nil && waiterNext == nil && filter == nil)
         self.request = request
         self.namespace = namespace
         self.connection = connection
@@ -190,6 +196,7 @@ extension RequestSlot {
         isDelete = false
         isTombstone = false
         hasTouch = false
+        hasExpression = false
         isDelayed = false
         attempts = 0
         phase = .free

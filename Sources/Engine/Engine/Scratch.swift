@@ -1,5 +1,6 @@
 package import Base
 internal import CBase
+internal import Expressions
 internal import Record
 
 /// What became of a part of an answer that was given to a connection.
@@ -47,6 +48,7 @@ final class Scratch {
     let slots: SlotPool
     let touchTemplate = TouchTemplate()
     let streams = StreamTable()
+    let expressions = ExpressionCache()
     /// The clocks as this turn began.
     var now = TurnTime(monotonic: Instant(nanoseconds: 0), wall: RecordTime(milliseconds: 0))
     /// Requests that a backend under pressure has put off.

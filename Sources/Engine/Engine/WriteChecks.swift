@@ -1,5 +1,6 @@
 // What a write may do: the checks in the order of the protocol, and the making of the new image.
 internal import Base
+internal import Expressions
 internal import Index
 internal import Record
 internal import Storage
@@ -21,6 +22,7 @@ extension NamespaceShard {
         let (result, summary) = check(request)
         guard result == .ok else { return result }
         slot.pointee.hasTouch = summary.hasTouch
+        slot.pointee.hasExpression = summary.hasExpression
         return .ok
     }
 
@@ -41,6 +43,10 @@ extension NamespaceShard {
         while let operation = operations.next() {
             let refusal = OperationRules.check(operation, flags: flags, summary: &summary)
             guard refusal == .ok else { return (refusal, summary) }
+            if operation.code == OperationCode.expressionRead || operation.code == OperationCode.expressionModify {
+                let result = checkExpression(operation)
+                guard result == .ok else { return (result, summary) }
+            }
         }
         let together = OperationRules.checkTogether(summary, count: request.pointee.operationCount, flags: flags)
         return (together, summary)
@@ -60,6 +66,7 @@ extension NamespaceShard {
             view = payload(of: image, slot.pointee.digest)
             if view == nil { return damaged(previous, slot.pointee.digest) }
         }
+        if exists, !passes(slot, view, now) { return .filteredOut }
         let keyResult = checkKey(request, view)
         guard keyResult == .ok else { return keyResult }
         if slot.pointee.isDelete { return leavesTombstone(slot) ? buildTombstone(slot, now) : .ok }
@@ -131,7 +138,7 @@ extension NamespaceShard {
         if life.reduction == .applied { counters.count(.ttlReductionsApplied) }
         let editor = scratch.editor
         editor.begin(slot.pointee.isReplaced ? nil : view)
-        let applied = applyOperations(request)
+        let applied = applyOperations(slot, exists: exists, view, now)
         guard applied == .ok else { return applied }
         if editor.binCount == 0 {
             guard exists else { return .notFound }
