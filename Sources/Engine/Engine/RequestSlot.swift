@@ -60,6 +60,8 @@ package struct RequestSlot: BitwiseCopyable {
     var owner: Unmanaged<SlotOwner>?
     /// The owner's number for this request.
     var ownerRow: UInt32
+    /// Where the owner keeps what it knows about this request while it waits.
+    var ownerPlace: Int32
 
     // The request; `body` is owned memory that holds the bytes once the request of a connection has to wait.
     var connection: UInt64
@@ -104,6 +106,7 @@ package struct RequestSlot: BitwiseCopyable {
         isRead = false
         waiterCount = 0
         ownerRow = 0
+        ownerPlace = -1
         connection = 0
         isLate = false
         isTouch = false
