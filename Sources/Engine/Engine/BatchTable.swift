@@ -94,11 +94,11 @@ final class BatchTable {
         guard let place = late.firstIndex(where: { $0 === batch }) else {
             preconditionFailure("only a late batch ends late")
         }
+        // First: `late` may hold the only reference, and the batch is still running. Whoever is too many goes later.
+        spare.append(batch)
         late.swapAt(place, late.count - 1)
         late.removeLast()
         counters.setUnderWay(late.count)
-        // It is still running: whoever is above the limit goes later.
-        spare.append(batch)
     }
 
     // ---- Slots ----

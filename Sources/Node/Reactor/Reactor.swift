@@ -216,6 +216,13 @@ package final class Reactor: @unchecked Sendable {
         return hasBackground
     }
 
+    /// Background work has come up: its next slice is due, and the loop does not sleep before. Reactor's thread.
+    package func wantBackground() {
+        guard !hasBackground else { return }
+        hasBackground = true
+        nextBackground = min(nextBackground, now.monotonic)
+    }
+
     // ---- The end ----
 
     /// True when a stop was asked for and nothing is left to answer, or the time for it is up.
