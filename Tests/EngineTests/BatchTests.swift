@@ -270,7 +270,9 @@ extension BatchEncoder {
     @Test func aLongBatchGoesOnInSlices() throws {
         let harness = try memory()
         let keys = digests(5000)
-        let puts = harness.run(batch { for (number, key) in keys.enumerated() { $0.put(UInt32(number), key, Int64(number)) } })
+        let puts = harness.run(batch {
+            for (number, key) in keys.enumerated() { $0.put(UInt32(number), key, Int64(number)) }
+        })
         #expect(puts.last == .ok && puts.rows.map(\.index) == (0..<5000).map { UInt32($0) })
         let gets = harness.run(batch { encoder in
             for round in 0..<4 {
