@@ -51,7 +51,8 @@ let package = Package(
         target("Wire", in: "Engine", ["Base"]),
         target("Record", in: "Engine", ["Base"]),
         target("Index", in: "Engine", ["Base", "CBase"]),
-        target("Engine", in: "Engine", ["Base", "CBase", "Wire", "Record", "Index", "Storage"]),
+        target("Expressions", in: "Engine", ["Base", "Record"]),
+        target("Engine", in: "Engine", ["Base", "CBase", "Wire", "Record", "Expressions", "Index", "Storage"]),
         // Backends
         target("Storage", in: "Backends", ["Base"]),
         target("BlockStore", in: "Backends", ["Base", "CBase", "Storage"]),
@@ -82,13 +83,14 @@ let package = Package(
         cTarget("CReactor", in: "Node"),
         target("Reactor", in: "Node", ["Base", "CBase", "CReactor"]),
         target("Logging", in: "Node", ["Base", "CBase"]),
+        target("SystemMetadata", in: "Node", ["Base"]),
         target("Configuration", in: "Node", ["Base", "Storage", "Logging"]),
         target("Assembly", in: "Node", ["Base", "Wire", "Engine", "Storage", "CZlib"]),
         target(
             "Node", in: "Node",
             [
                 "Base", "CBase", "Wire", "Index", "Engine", "Storage", "Mount", "Foreign", "Reactor", "CReactor", "Logging",
-                "Configuration", "Assembly", "SystemSegment",
+                "Configuration", "Assembly", "SystemMetadata", "SystemSegment",
             ]),
         target("Bench", in: "Node", ["Base", "CBase", "Wire", "Client", "CReactor"]),
         target(
@@ -125,6 +127,7 @@ let package = Package(
         tests("BaseTests", ["Base", "TestSupport"]),
         tests("WireTests", ["Base", "Wire", "TestSupport"]),
         tests("RecordTests", ["Base", "Record", "TestSupport"]),
+        tests("ExpressionsTests", ["Base", "Record", "Expressions", "TestSupport"]),
         tests("IndexTests", ["Base", "Index", "TestSupport"]),
         tests("AssemblyTests", ["Base", "Assembly", "TestSupport"]),
         tests("ClientTests", ["Base", "Wire", "Client", "TestSupport"]),
@@ -137,6 +140,7 @@ let package = Package(
             ["Base", "Wire", "Record", "Index", "Engine", "Storage", "Device", "DeviceLog", "TestSupport"]),
         tests("BenchTests", ["Bench", "TestSupport"]),
         tests("SystemDeviceTests", ["Base", "CBase", "CReactor", "Device", "SystemDevice", "TestSupport"]),
+        tests("SystemMetadataTests", ["SystemMetadata", "TestSupport"]),
         tests("SystemSegmentTests", ["Base", "PMEM", "Storage", "SystemSegment", "TestSupport"]),
         tests("MountTests", ["Base", "Storage", "Mount", "TestSupport"]),
         tests("ForeignTests", ["Base", "Storage", "CBackend", "Foreign", "TestSupport"]),
@@ -144,6 +148,6 @@ let package = Package(
             "ConformanceTests",
             ["Base", "Storage", "StorageConformance", "Memory", "Device", "ReferenceLog", "TestSupport"]),
         tests("ConfigurationTests", ["Base", "Storage", "Memory", "Logging", "Configuration", "TestSupport"]),
-        tests("EngineTests", ["Base", "Wire", "Record", "Index", "Engine", "Storage", "Memory", "TestSupport"]),
+        tests("EngineTests", ["Base", "Wire", "Record", "Expressions", "Index", "Engine", "Storage", "Memory", "TestSupport"]),
     ]
 )

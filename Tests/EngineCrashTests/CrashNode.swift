@@ -41,6 +41,7 @@ final class CrashReactor: EngineShell {
 
     func post(_ letter: UnsafeMutablePointer<Letter>, to reactor: Int) { node.reactors[reactor].letters.append(letter) }
 
+    func wantsSlices() {}
     func stream(
         _ connection: UInt64, _ bytes: UnsafeRawBufferPointer, patienceMilliseconds: UInt64
     ) -> StreamState { .closed }
@@ -60,7 +61,6 @@ private final class Woken: Sendable {
 /// See the invariants above.
 final class CrashNode {
     private static let recordsMax = 1 << 16
-    private static let deadlineMilliseconds: UInt64 = 1000
     private static let ticksMilliseconds: UInt64 = 10
     let medium: CrashMedium
     let clock: SharedClock
@@ -91,8 +91,8 @@ final class CrashNode {
             try descriptor.open(request), model, releasesWhatWasSeen: plan.canary == .releasesWhatWasSeen)
         var settings = NamespaceSettings(name: "test")
         settings.commitBeforeAnswer = plan.commits
-        settings.pendingLimit = plan.pendingLimit
-        settings.recordSizeMax = descriptor.limits.imageSizeMax
+        settings.numbers.pendingLimit = plan.pendingLimit
+        settings.numbers.recordSizeMax = descriptor.limits.imageSizeMax
         namespace = try Namespace(
             settings: settings, agreement: agreement, backend: backend,
             index: try PrimaryIndex(heapFor: CrashNode.recordsMax), epoch: Epoch(regime: 1, viewKey: 2),
@@ -114,8 +114,8 @@ final class CrashNode {
                     wake: { woken.flag.store(true, ordering: .relaxed) }))
             reactors.append(reactor)
             shards.append(EngineShard(
-                reactor: number, namespaces: [namespace], backends: [shard], shell: reactor, cluster: LoneNode(),
-                deadlineMilliseconds: CrashNode.deadlineMilliseconds, log: { plan.log($0) }))
+                reactor: number, of: plan.reactors, namespaces: [namespace], backends: [shard], shell: reactor,
+                cluster: LoneNode(), log: { plan.log($0) }))
         }
     }
 

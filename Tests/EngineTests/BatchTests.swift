@@ -86,6 +86,12 @@ extension Harness {
         return Stream(streams[connection]!)
     }
 
+    fileprivate func change(_ change: (inout LiveServiceSettings) -> Void) {
+        var settings = shards[0].service.current.pointee
+        change(&settings)
+        _ = shards[0].service.change(to: settings)
+    }
+
     /// Turns and slices until nothing is under way.
     fileprivate func finish() {
         for _ in 0..<100_000 {
@@ -247,17 +253,17 @@ extension BatchEncoder {
         let harness = try memory()
         let keys = digests(3)
         #expect(harness.run(batch { _ in }).last == .parameter, "no rows")
-        harness.shards[0].batchSettings.requestsMax = 2
+        harness.change { $0.batchRequestsMax = 2 }
         #expect(harness.run(batch { for key in keys { $0.get(0, key) } }).last == .batchMaxRequests)
         #expect(harness.run(batch { for key in keys[..<2] { $0.get(0, key) } }).last == .ok)
-        harness.shards[0].batchSettings.indexThreads = 0
+        harness.change { $0.batchIndexThreads = 0 }
         #expect(harness.run(batch { $0.get(0, keys[0]) }).last == .batchDisabled)
         #expect(harness.shards[0].batchCounters.value(of: .error) == 3)
     }
 
     @Test func tooManyBatchesUnderWay() throws {
         let (harness, _) = try late(1, percent: 100)
-        harness.shards[0].batchSettings.buffersPerQueueMax = 3
+        harness.change { $0.batchBuffersPerQueueMax = 3 }
         let keys = digests(5)
         for (number, key) in keys.enumerated() { harness.send(batch: batch { $0.put(0, key, 1) }, UInt64(number)) }
         #expect(harness.endedStreams == [3, 4] && Stream(harness.streams[4]!).last == .batchQueuesFull)

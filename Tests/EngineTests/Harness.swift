@@ -37,6 +37,7 @@ final class FakeShell: EngineShell {
         self.reactor = reactor
     }
     func post(_ letter: UnsafeMutablePointer<Letter>, to reactor: Int) { harness.letters.append((letter, reactor)) }
+    func wantsSlices() {}
     func stream(_ connection: UInt64, _ bytes: UnsafeRawBufferPointer, patienceMilliseconds: UInt64) -> StreamState {
         guard !harness.goneConnections.contains(connection) else { return .closed }
         harness.streams[connection, default: []] += Array(bytes)
@@ -92,6 +93,7 @@ final class Harness {
     var endedStreams: Set<UInt64> = []
     var time = TurnTime(monotonic: Instant(nanoseconds: 1_000_000_000), wall: RecordTime(milliseconds: 500_000_000_000))
     let namespace: Namespace
+    let queries = QueryRegistry()
     let cluster: FakeCluster
     let backend: any Backend
     private let output = OutputBuffer()
@@ -101,7 +103,7 @@ final class Harness {
         _ change: (inout NamespaceSettings) -> Void = { _ in }
     ) throws {
         var settings = NamespaceSettings(name: "test")
-        settings.nsupPeriodSeconds = 120
+        settings.numbers.nsupPeriodSeconds = 120
         change(&settings)
         self.backend = backend
         cluster = FakeCluster(seed: seed, isAlone: isAlone)
@@ -113,9 +115,9 @@ final class Harness {
             let shell = FakeShell(self, reactor)
             shells.append(shell)
             shards.append(EngineShard(
-                reactor: reactor, namespaces: [namespace],
+                reactor: reactor, of: reactors, namespaces: [namespace],
                     backends: [try backend.makeShard(ShardRequest(index: reactor, count: reactors, wake: {}))],
-                shell: shell, cluster: cluster, deadlineMilliseconds: 1000, log: { _ in }))
+                shell: shell, cluster: cluster, queries: queries, log: { _ in }))
         }
         for shard in shards { shard.turnBegan(time) }
     }
@@ -180,7 +182,8 @@ enum Request {
 
     static func write(
         _ digest: Digest, _ operations: [Operation], info1: Info1 = [], info2: Info2 = .write, info3: Info3 = [],
-        generation: UInt32 = 0, timeToLive: UInt32 = 0, set: String = "", key: [UInt8] = [], namespace: String = "test"
+        generation: UInt32 = 0, timeToLive: UInt32 = 0, set: String = "", key: [UInt8] = [], namespace: String = "test",
+        filter: [UInt8]? = nil
     ) -> [UInt8] {
         var header = MessageHeader()
         header.info1 = info1
@@ -195,6 +198,7 @@ enum Request {
         if !set.isEmpty { encoder.field(.set, set) }
         if !key.isEmpty { encoder.field(.key, Block(key).view) }
         encoder.field(digest)
+        if let filter { encoder.field(.filter, Block(filter).view) }
         for operation in operations {
             encoder.operation(operation.code, operation.type, operation.name, Block(operation.value).view)
         }

@@ -39,6 +39,10 @@ public enum Limits {
     @inlinable public static var answerBytesPerTurnMax: Int { 1 << 20 }
     /// Bytes of a streamed answer that a client has not taken, above which nothing more is given to its socket (ours).
     @inlinable public static var unsentStreamSizeMax: Int { 256 << 10 }
+    /// Long and background queries of a node at a time; one more is refused with 22 (ours).
+    @inlinable public static var queriesMax: Int { 1024 }
+    /// How long in milliseconds a write of a background query may wait for others that write to its record (ours).
+    @inlinable public static var queryWriteMilliseconds: UInt64 { 1000 }
     /// Bytes of one part of a streamed answer; one larger record has a part of its own.
     @inlinable public static var streamPartSizeMax: Int { 128 << 10 }
     /// Rows of a batch that run in the turn that brought it (ours).

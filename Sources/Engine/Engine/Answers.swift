@@ -6,7 +6,7 @@ internal import Wire
 extension NamespaceShard {
     /// Writes the answer of `slot` with what is in `scratch.results`, and counts it.
     func end(_ slot: SlotPointer, _ result: ResultCode) -> Progress {
-        if !slot.pointee.isTouch {
+        if !slot.pointee.isOwn {
             if result == .ok { answerDone(slot) } else { deliver(slot, result, 0, 0, AnswerOperations()) }
         }
         scratch.resetResults()
@@ -40,10 +40,13 @@ extension NamespaceShard {
     func countEnd(_ slot: SlotPointer, _ result: ResultCode) {
         slot.pointee.phase = .answered
         slot.pointee.result = result
+        if slot.pointee.filter != nil { slot.pointee.dropFilter() }
         if let owner = slot.pointee.owner {
             owner._withUnsafeGuaranteedRef { $0.count(slot, result, counters) }
         } else if slot.pointee.isTouch {
             counters.count(result == .ok ? .readTouchSuccess : .readTouchError)
+        } else if slot.pointee.origin.isOwnDelete {
+            countOwnDelete(slot, result)
         } else if slot.pointee.isRead {
             countRead(result)
         } else if slot.pointee.request.pointee.header.info2.contains(.delete) {

@@ -6,27 +6,13 @@ internal import Base
 internal import CBase
 internal import Wire
 
-/// Settings of batches, by the configuration's names.
-package struct BatchSettings: BitwiseCopyable, Sendable {
-    /// `batch-max-requests`: rows of one batch, 0 for no limit.
-    package var requestsMax: UInt32 = 0
-    /// `batch-index-threads`: 0 switches batches off; how many otherwise means nothing here.
-    package var indexThreads: UInt32 = 1
-    /// `batch-max-buffers-per-queue`: batches that outlive their turn, on each reactor; each has one part of its answer in
-    /// memory.
-    package var buffersPerQueueMax: UInt32 = 255
-
-    /// The defaults.
-    package init() {}
-}
-
 /// Runs and keeps the batches of one reactor. Reactor's thread only.
 final class BatchTable {
     let scratch: Scratch
     let cluster: any ClusterEffects
     let isAlone: Bool
     let counters = BatchCounters()
-    var settings = BatchSettings()
+    private let service: LiveSettings<LiveServiceSettings>
     var now = TurnTime(monotonic: Instant(nanoseconds: 0), wall: RecordTime(milliseconds: 0))
     /// The slot for the next row.
     private var row: SlotPointer
@@ -41,8 +27,12 @@ final class BatchTable {
     private var answeredInTurn: UInt64 = 0
     private static let spareMax = 16
 
-    init(scratch: Scratch, cluster: any ClusterEffects, answeredCounts: UnsafeMutablePointer<UInt32>) {
+    init(
+        scratch: Scratch, service: LiveSettings<LiveServiceSettings>, cluster: any ClusterEffects,
+        answeredCounts: UnsafeMutablePointer<UInt32>
+    ) {
         self.scratch = scratch
+        self.service = service
         self.cluster = cluster
         self.answeredCounts = answeredCounts
         isAlone = cluster.isAlone
@@ -67,10 +57,13 @@ final class BatchTable {
     /// Runs a batch, or its beginning. What is answered at once is in `scratch.output`.
     func begin(_ request: RequestPointer, connection: UInt64, arrived: Instant) -> Progress {
         guard let rows = BatchRows(request.pointee) else { return refuse(.parameter) }
-        guard settings.indexThreads > 0 else { return refuse(.batchDisabled) }
+        let settings = service.current
+        guard settings.pointee.batchIndexThreads > 0 else { return refuse(.batchDisabled) }
         guard rows.count > 0 else { return refuse(.parameter) }
-        guard settings.requestsMax == 0 || rows.count <= Int(settings.requestsMax) else { return refuse(.batchMaxRequests) }
-        guard late.count < Int(settings.buffersPerQueueMax) else { return refuse(.batchQueuesFull) }
+        let rowsMax = Int(settings.pointee.batchRequestsMax)
+        guard rowsMax == 0 || rows.count <= rowsMax else { return refuse(.batchMaxRequests) }
+        // Each batch that outlives its turn has one part of its answer in memory.
+        guard late.count < Int(settings.pointee.batchBuffersPerQueueMax) else { return refuse(.batchQueuesFull) }
         counters.count(.initiate)
         let batch = spare.popLast() ?? Batch(self)
         guard batch.begin(request, rows, connection: connection, arrived: arrived) else {

@@ -18,6 +18,11 @@ package enum NamespaceCounter: Int, CaseIterable, Sendable {
     case failKeyBusy, failGeneration, failRecordTooBig, deletedLastBin
     case ttlReductionsIgnored, ttlReductionsApplied
     case recordsUnreadable, requestsDelayed
+    case piQueryShortBasicComplete, piQueryShortBasicError, piQueryShortBasicTimeout
+    case piQueryLongBasicComplete, piQueryLongBasicError, piQueryLongBasicAbort
+    case piQueryOpsBgComplete, piQueryOpsBgError, piQueryOpsBgAbort
+    case opsSubWriteSuccess, opsSubWriteError, opsSubWriteTimeout, opsSubWriteFilteredOut
+    case expiredObjects, evictedObjects, truncatedRecords
 
     /// As printed: `clientReadSuccess` is `client_read_success`.
     package var statisticName: String {
@@ -32,15 +37,16 @@ package enum NamespaceCounter: Int, CaseIterable, Sendable {
 
 /// Which latency a histogram collects.
 package enum LatencyKind: Int, CaseIterable, Sendable {
-    case read, write, batchSubRead, batchSubWrite
+    case read, write, batchSubRead, batchSubWrite, piQuery
 
-    /// As `latencies:` names it behind the namespace.
-    package var histogramName: String {
+    /// As `latencies:` prints it.
+    package var text: String {
         switch self {
         case .read: "read"
         case .write: "write"
         case .batchSubRead: "batch-sub-read"
         case .batchSubWrite: "batch-sub-write"
+        case .piQuery: "pi-query"
         }
     }
 }

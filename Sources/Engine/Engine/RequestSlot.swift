@@ -1,4 +1,5 @@
 package import Base
+internal import Expressions
 internal import Index
 package import Wire
 
@@ -36,6 +37,23 @@ package enum Phase: UInt8, BitwiseCopyable, Comparable {
     package static func < (left: Phase, right: Phase) -> Bool { left.rawValue < right.rawValue }
 }
 
+/// Who has asked for a request.
+package enum RequestOrigin: UInt8, BitwiseCopyable, Sendable {
+    case client
+    /// A read that renews a time to live.
+    case touch
+    /// A record whose time is up.
+    case expiry
+    /// A record that has to make room.
+    case eviction
+    /// A record that was truncated.
+    case truncate
+
+    /// The engine deletes on its own.
+    @inline(__always)
+    var isOwnDelete: Bool { rawValue >= RequestOrigin.expiry.rawValue }
+}
+
 /// One request under way. Lives in the arena of its reactor's `EngineShard`, at a fixed address for the life
 /// of the process. The claim links are guarded by the lock of the record's partition; everything else belongs
 /// to the reactor.
@@ -58,6 +76,8 @@ package struct RequestSlot: BitwiseCopyable {
 
     /// Who hears of the end, if it is not a connection; it outlives the request and keeps the request's bytes.
     var owner: Unmanaged<SlotOwner>?
+    /// One read of the owner's, no request: its end goes to `SlotOwner.scanned`.
+    var isScan: Bool
     /// The owner's number for this request.
     var ownerRow: UInt32
     /// Where the owner keeps what it knows about this request while it waits.
@@ -67,8 +87,10 @@ package struct RequestSlot: BitwiseCopyable {
     var connection: UInt64
     /// Answered after its turn: the answer goes through `EngineShell.output(of:)`.
     var isLate: Bool
-    /// A read-touch: a write of the engine's own that nobody is told about.
-    var isTouch: Bool
+    /// Who has asked for it.
+    var origin: RequestOrigin
+    /// Own deletes: the record is deleted only if this is its void-time.
+    var expectedVoidTime: UInt32
     var request: RequestPointer
     var digest: Digest
     var started: Instant
@@ -88,6 +110,10 @@ package struct RequestSlot: BitwiseCopyable {
     var isTombstone: Bool
     /// Carries a touch operation: the record must exist.
     var hasTouch: Bool
+    /// Carries an expression operation.
+    var hasExpression: Bool
+    /// Counted for the slot: see Filtering.swift.
+    var filter: Unmanaged<Expression>?
     /// A backend under pressure has put it off.
     var isDelayed: Bool
     /// Reads: how often the record was looked up.
@@ -105,11 +131,13 @@ package struct RequestSlot: BitwiseCopyable {
         phase = .free
         isRead = false
         waiterCount = 0
+        isScan = false
         ownerRow = 0
         ownerPlace = -1
         connection = 0
         isLate = false
-        isTouch = false
+        origin = .client
+        expectedVoidTime = 0
         digest = Digest(low: 0, middle: 0, high: 0)
         request = RequestSlot.noRequest
         started = Instant(nanoseconds: 0)
@@ -122,6 +150,7 @@ package struct RequestSlot: BitwiseCopyable {
         isDelete = false
         isTombstone = false
         hasTouch = false
+        hasExpression = false
         isDelayed = false
         attempts = 0
         suspendedAt = -1
@@ -143,24 +172,49 @@ extension RequestSlot {
     @inline(__always)
     var removesEntry: Bool { isDelete && !isTombstone }
 
+    /// A read-touch: a write of the engine's own.
+    @inline(__always)
+    var isTouch: Bool {
+        get { origin == .touch }
+        set { origin = newValue ? .touch : .client }
+    }
+
+    /// A write or delete of the engine's own that nobody is told about.
+    @inline(__always)
+    var isOwn: Bool { origin != .client }
+
     /// Fills a slot that is not in use with a request whose digest is there.
     mutating func begin(_ request: RequestPointer, namespace: Int, connection: UInt64, now: Instant) {
-        precondition(claimNext == nil && waiterFirst == nil && waiterNext == nil)
+        precondition(claimNext == nil && waiterFirst == nil && waiterNext == nil && filter == nil)
         self.request = request
         self.namespace = namespace
         self.connection = connection
         owner = nil
+        isScan = false
         digest = request.pointee.digest
         started = now
         isLate = false
-        isTouch = false
+        origin = .client
         isRead = false
         isDelete = false
         isTombstone = false
         hasTouch = false
+        hasExpression = false
         isDelayed = false
         attempts = 0
         phase = .free
+    }
+}
+
+extension RequestSlot {
+    /// Fills a slot that is not in use with one read of an owner.
+    mutating func beginScan(_ digest: Digest, namespace: Int, owner: SlotOwner, row: Int) {
+        self.namespace = namespace
+        self.owner = .passUnretained(owner)
+        isScan = true
+        ownerRow = UInt32(row)
+        self.digest = digest
+        phase = .read
     }
 }
 
@@ -184,6 +238,14 @@ package enum BackgroundWork: Sendable, BitwiseCopyable {
 package enum LetterKind {
     /// A claim has passed to the slot whose letter this is.
     package static let claimPassed: UInt32 = 1
+    /// A part of a query comes to its reactor.
+    package static let queryPart: UInt32 = 2
+    /// An empty chunk comes to a part of a query.
+    package static let queryRoom: UInt32 = 3
+    /// A filled chunk comes to its query.
+    package static let queryFilled: UInt32 = 4
+    /// A part of a query has ended.
+    package static let queryEnded: UInt32 = 5
     /// Kinds from this on are not the engine's.
     package static let end: UInt32 = 100
 }

@@ -1,5 +1,6 @@
 package import Base
 internal import CBase
+internal import Expressions
 internal import Record
 
 /// What became of a part of an answer that was given to a connection.
@@ -16,14 +17,14 @@ package enum StreamState: Sendable, BitwiseCopyable {
 package protocol EngineShell: AnyObject {
     /// Takes a letter to another reactor, or to this one: `EngineShard.letter` gets it there.
     func post(_ letter: UnsafeMutablePointer<Letter>, to reactor: Int)
+    /// There is background work to do: `EngineShard.backgroundSlice` is called soon.
+    func wantsSlices()
     /// Gives a suspended connection a part of its answer, whole frames; `answered` follows at the end. Never from within
     /// `EngineShard.execute`: answers to earlier requests may not have left yet. A client that takes nothing for
     /// `patienceMilliseconds` (0: the usual time) loses its connection.
     func stream(_ connection: UInt64, _ bytes: UnsafeRawBufferPointer, patienceMilliseconds: UInt64) -> StreamState
     /// Replaces each frame in `output` by a compressed one, if that is smaller. For parts that go to `stream`.
     func compress(_ output: OutputBuffer)
-    /// Background work has come up: `EngineShard.backgroundSlice` is wanted soon.
-    func backgroundWanted()
     /// Where the late answer of a connection goes; nil if it has closed meanwhile.
     func output(of connection: UInt64) -> OutputBuffer?
     /// The late answer is complete: send it, compressed if the client asked for that, and go on with the connection.
@@ -33,8 +34,6 @@ package protocol EngineShell: AnyObject {
 extension EngineShell {
     /// Compresses nothing.
     package func compress(_ output: OutputBuffer) {}
-    /// Somebody asks for slices all the time.
-    package func backgroundWanted() {}
 }
 
 /// Reusable memory of one reactor, shared by its namespaces: nothing on the data path allocates. Reactor's
@@ -56,6 +55,9 @@ final class Scratch {
     let slots: SlotPool
     let touchTemplate = TouchTemplate()
     let streams = StreamTable()
+    let expressions = ExpressionCache()
+    /// The clocks as this turn began.
+    var now = TurnTime(monotonic: Instant(nanoseconds: 0), wall: RecordTime(milliseconds: 0))
     /// Requests that a backend under pressure has put off.
     var delayed: [SlotPointer] = []
     private let idleOutput = OutputBuffer(capacity: 64)

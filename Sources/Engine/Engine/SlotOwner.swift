@@ -3,6 +3,7 @@
 // 1. An owner keeps the bytes of its requests, and itself, until each of them has ended.
 // 2. `answer` comes once for each request, then `count`; then, if the request had to wait, `ended`.
 internal import Base
+internal import Storage
 
 /// Whom a slot belongs to if it is not a connection. Subclassed by what has many requests under way; reactor's thread
 /// only.
@@ -17,6 +18,9 @@ package class SlotOwner {
     func count(_ slot: SlotPointer, _ result: ResultCode, _ counters: ShardCounters) {
         preconditionFailure("an owner counts")
     }
+
+    /// A read that the backend did not answer at once has ended; the slot is the owner's again.
+    func scanned(_ slot: SlotPointer, _ result: Completion.Result) { preconditionFailure("an owner hears of its reads") }
 
     /// A request that had to wait has ended; its slot is not used any more.
     func ended() { preconditionFailure("an owner hears of late ends") }

@@ -25,7 +25,7 @@ package final class Reactor: @unchecked Sendable {
     }
     let index: Int
     let handler: any ReactorHandler
-    let settings: ReactorSettings
+    private(set) var settings: ReactorSettings
     let output = OutputBuffer(capacity: 256 << 10)
     let table = ConnectionTable()
     let gauges = ReactorGauges()
@@ -111,6 +111,12 @@ package final class Reactor: @unchecked Sendable {
 
     /// A snapshot. Any thread.
     package var counters: ReactorCounters { gauges.snapshot() }
+
+    /// Other limits of connections from now on. Reactor's thread.
+    package func change(idleMilliseconds: UInt64, connectionsMax: [Int]) {
+        settings.idleMilliseconds = idleMilliseconds
+        settings.connectionsMax = connectionsMax
+    }
 
     // ---- The loop ----
 
@@ -199,6 +205,13 @@ package final class Reactor: @unchecked Sendable {
         }
     }
 
+    /// There is background work to do: a slice of it comes in this turn or the next. Reactor's thread.
+    package func wantsBackground() {
+        guard !hasBackground else { return }
+        hasBackground = true
+        nextBackground = now.monotonic
+    }
+
     /// A slice of background work: back to back while nothing else is to do, else for its share of the time.
     /// True: more is left.
     private func runBackground() -> Bool {
@@ -214,13 +227,6 @@ package final class Reactor: @unchecked Sendable {
             nextBackground = begun.advanced(byMilliseconds: 1)
         }
         return hasBackground
-    }
-
-    /// Background work has come up: its next slice is due, and the loop does not sleep before. Reactor's thread.
-    package func wantBackground() {
-        guard !hasBackground else { return }
-        hasBackground = true
-        nextBackground = min(nextBackground, now.monotonic)
     }
 
     // ---- The end ----

@@ -23,6 +23,7 @@ private final class Shell: EngineShell {
     /// What is under way between parts of the one reactor.
     var letters: [UnsafeMutablePointer<Letter>] = []
     func post(_ letter: UnsafeMutablePointer<Letter>, to reactor: Int) { letters.append(letter) }
+    func wantsSlices() {}
     func stream(_ connection: UInt64, _ bytes: UnsafeRawBufferPointer, patienceMilliseconds: UInt64) -> StreamState { .open }
     func output(of connection: UInt64) -> OutputBuffer? { nil }
     func answered(_ connection: UInt64, isCompressionAsked: Bool) {}
@@ -41,14 +42,14 @@ private final class World {
             namespace: "test", settings: BackendSettings([("data-size", "\(64 << 20)")]), agreement: agreement,
             log: { _ in }))
         var settings = NamespaceSettings(name: "test")
-        settings.nsupPeriodSeconds = 1
+        settings.numbers.nsupPeriodSeconds = 1
         let namespace = try Namespace(
             settings: settings, agreement: agreement, backend: backend, index: try PrimaryIndex(heapFor: 1 << 20),
             epoch: Epoch(regime: 1, viewKey: 1), reactors: 1)
         engine = EngineShard(
-            reactor: 0, namespaces: [namespace],
+            reactor: 0, of: 1, namespaces: [namespace],
                 backends: [try backend.makeShard(ShardRequest(index: 0, count: 1, wake: {}))], shell: shell,
-            cluster: LoneNode(), deadlineMilliseconds: 1000, log: { _ in })
+            cluster: LoneNode(), log: { _ in })
         executor.engine = engine
     }
 
