@@ -86,6 +86,12 @@ extension Harness {
         return Stream(streams[connection]!)
     }
 
+    fileprivate func change(_ change: (inout LiveServiceSettings) -> Void) {
+        var settings = shards[0].service.current.pointee
+        change(&settings)
+        _ = shards[0].service.change(to: settings)
+    }
+
     /// Turns and slices until nothing is under way.
     fileprivate func finish() {
         for _ in 0..<100_000 {
@@ -270,7 +276,9 @@ extension BatchEncoder {
     @Test func aLongBatchGoesOnInSlices() throws {
         let harness = try memory()
         let keys = digests(5000)
-        let puts = harness.run(batch { for (number, key) in keys.enumerated() { $0.put(UInt32(number), key, Int64(number)) } })
+        let puts = harness.run(batch {
+            for (number, key) in keys.enumerated() { $0.put(UInt32(number), key, Int64(number)) }
+        })
         #expect(puts.last == .ok && puts.rows.map(\.index) == (0..<5000).map { UInt32($0) })
         let gets = harness.run(batch { encoder in
             for round in 0..<4 {

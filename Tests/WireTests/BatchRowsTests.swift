@@ -20,7 +20,8 @@ import Wire
         defer { row.deallocate() }
         while true {
             switch rows.next(into: row) {
-            case .row(let isRepeat): found.append(Row(index: row.pointee.index, view: row.pointee.request, isRepeat: isRepeat))
+            case .row(let isRepeat):
+                found.append(Row(index: row.pointee.index, view: row.pointee.request, isRepeat: isRepeat))
             case .end: return (found, true)
             case .malformed: return (found, false)
             }
@@ -96,7 +97,9 @@ import Wire
         body.removeSubrange((head + 26)..<(head + 34))
         body[head + 27] = 0
         let field = UInt32(body.count - MessageHeader.byteCount - 4)
-        for place in 0..<4 { body[MessageHeader.byteCount + place] = UInt8(truncatingIfNeeded: field >> (24 - 8 * UInt32(place))) }
+        for place in 0..<4 {
+            body[MessageHeader.byteCount + place] = UInt8(truncatingIfNeeded: field >> (24 - 8 * UInt32(place)))
+        }
         let (rows, isWhole) = try #require(parse(Block(body).view))
         #expect(isWhole && rows.count == 1 && rows[0].view.namespace.text == "test")
         #expect(rows[0].view.header.info3.rawValue == 0xC0 && rows[0].view.header.fieldCount == 1)
@@ -158,7 +161,8 @@ import Wire
             var body = whole
             for _ in 0..<Int.random(in: 1...3, using: &random) {
                 let place = Int.random(in: 0..<body.count, using: &random)
-                body[place] = [0, 1, 0xFF, body[place] &+ 1, UInt8.random(in: 0...255, using: &random)].randomElement(using: &random)!
+                let values = [0, 1, 0xFF, body[place] &+ 1, UInt8.random(in: 0...255, using: &random)]
+                body[place] = values.randomElement(using: &random)!
             }
             if Int.random(in: 0..<4, using: &random) == 0 { body.removeLast(Int.random(in: 1..<body.count, using: &random)) }
             let block = Block(body)

@@ -233,15 +233,15 @@ final class Batch: SlotOwner {
             slot.pointee.owner = .passUnretained(self)
             slot.pointee.ownerRow = row.pointee.index
             slot.pointee.deadline = deadline
+            slot.pointee.isRead = !request.pointee.header.info2.contains(.write)
             if start(slot, shard) == .suspended { suspend(slot) }
         }
     }
 
     private func start(_ slot: SlotPointer, _ shard: NamespaceShard) -> Progress {
-        let isWrite = slot.pointee.request.pointee.header.info2.contains(.write)
-        slot.pointee.isRead = !isWrite
         let filterResult = shard.takeFilter(slot)
         guard filterResult == .ok else { return shard.end(slot, filterResult) }
+        let isWrite = !slot.pointee.isRead
         if !table.isAlone, case .refused(let result) = table.cluster.route(
             slot.pointee.digest.partition, namespace: slot.pointee.namespace, isWrite: isWrite) {
             return shard.end(slot, result)

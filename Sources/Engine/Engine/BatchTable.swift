@@ -28,7 +28,7 @@ final class BatchTable {
     private static let spareMax = 16
 
     init(
-        scratch: Scratch, cluster: any ClusterEffects, service: LiveSettings<LiveServiceSettings>,
+        scratch: Scratch, service: LiveSettings<LiveServiceSettings>, cluster: any ClusterEffects,
         answeredCounts: UnsafeMutablePointer<UInt32>
     ) {
         self.scratch = scratch
@@ -60,8 +60,9 @@ final class BatchTable {
         let settings = service.current
         guard settings.pointee.batchIndexThreads > 0 else { return refuse(.batchDisabled) }
         guard rows.count > 0 else { return refuse(.parameter) }
-        guard settings.pointee.batchRequestsMax == 0 || rows.count <= Int(settings.pointee.batchRequestsMax)
-        else { return refuse(.batchMaxRequests) }
+        let rowsMax = Int(settings.pointee.batchRequestsMax)
+        guard rowsMax == 0 || rows.count <= rowsMax else { return refuse(.batchMaxRequests) }
+        // Each batch that outlives its turn has one part of its answer in memory.
         guard late.count < Int(settings.pointee.batchBuffersPerQueueMax) else { return refuse(.batchQueuesFull) }
         counters.count(.initiate)
         let batch = spare.popLast() ?? Batch(self)

@@ -39,8 +39,8 @@ package enum NamespaceCounter: Int, CaseIterable, Sendable {
 package enum LatencyKind: Int, CaseIterable, Sendable {
     case read, write, batchSubRead, batchSubWrite, piQuery
 
-    /// As `latencies:` names it behind the namespace.
-    package var histogramName: String {
+    /// As `latencies:` prints it.
+    package var text: String {
         switch self {
         case .read: "read"
         case .write: "write"

@@ -43,7 +43,7 @@ package final class EngineShard {
         answeredCounts.initialize(repeating: 0, count: Limits.namespacesMax * LatencyKind.allCases.count)
         spare = scratch.slots.take()
         isAlone = cluster.isAlone
-        batches = BatchTable(scratch: scratch, cluster: cluster, service: service, answeredCounts: answeredCounts)
+        batches = BatchTable(scratch: scratch, service: service, cluster: cluster, answeredCounts: answeredCounts)
         let made = zip(namespaces, backends).enumerated().map { number, pair in
             NamespaceShard(
                 namespace: pair.0, number: number, reactor: reactor, backend: pair.1, scratch: scratch,
@@ -297,9 +297,9 @@ package final class EngineShard {
     // ---- Jobs ----
 
     /// Kinds of background work, in the order in which they take turns; what has nothing to do leaves its turn.
-    private enum Turn { case upkeep, batch, query(QueryKind) }
+    private enum Turn { case batch, upkeep, query(QueryKind) }
     private static let turns: [Turn] = [
-        .query(.short), .batch, .upkeep, .query(.short), .batch, .query(.long), .query(.background),
+        .batch, .query(.short), .upkeep, .batch, .query(.short), .query(.long), .batch, .query(.background),
     ]
 
     /// Runs one slice of background work, about 50 us (150 if it is pressing).
@@ -309,7 +309,7 @@ package final class EngineShard {
             nextTurn = (nextTurn + 1) % EngineShard.turns.count
             let work: BackgroundWork = switch turn {
             case .upkeep: upkeepSlice()
-            // Clients wait for the rows of long batches: they share the time with requests.
+            // A client waits for the rows: half of the time.
             case .batch: batches.slice() ? .pressing : .none
             case .query(let kind): queries.slice(kind)
             }

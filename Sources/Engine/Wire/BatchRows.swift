@@ -103,7 +103,7 @@ package struct BatchRows: BitwiseCopyable {
         descriptor = RequestView.empty
         descriptor.header = header
         guard let fieldsEnd = descriptor.parseFields(start, from: cursor - start, to: end - start),
-            header.fieldCount > 0, descriptor.fieldStart?.load(fromByteOffset: 4, as: UInt8.self) == FieldNumber.namespace.rawValue
+            descriptor.fieldStart?.load(fromByteOffset: 4, as: UInt8.self) == FieldNumber.namespace.rawValue
         else { return false }
         let rest = UnsafeRawBufferPointer(start: start + fieldsEnd, count: end - start - fieldsEnd)
         guard let operationsSize = OperationSequence.byteCount(rest, count: Int(header.operationCount)) else { return false }

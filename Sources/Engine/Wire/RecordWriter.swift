@@ -33,7 +33,9 @@ package enum RecordWriter {
 
     /// Bytes of a message with so many bytes of fields and operations.
     @inline(__always)
-    package static func byteCount(fields: Int, operations: Int) -> Int { MessageHeader.byteCount + fields + operations }
+    package static func byteCount(fields: Int, operations: Int) -> Int {
+        MessageHeader.byteCount + fields + operations
+    }
 
     /// One message: header, ready-made fields, ready-made operations. `operationCode` replaces the code of every operation
     /// if there is one.
@@ -48,7 +50,8 @@ package enum RecordWriter {
         target.storeBigEndian(UInt32(head.generation), at: 6)
         target.storeBigEndian(UInt64(head.voidTime) << 32 | UInt64(head.index), at: 10)
         target.storeBigEndian(
-            UInt32(UInt16(truncatingIfNeeded: fieldCount)) << 16 | UInt32(UInt16(truncatingIfNeeded: operationCount)), at: 18)
+            UInt32(UInt16(truncatingIfNeeded: fieldCount)) << 16 | UInt32(UInt16(truncatingIfNeeded: operationCount)),
+            at: 18)
         let body = target + MessageHeader.byteCount
         if let source = fields.baseAddress { body.copyMemory(from: source, byteCount: fields.count) }
         if let source = operations.baseAddress {

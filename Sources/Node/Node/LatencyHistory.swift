@@ -24,9 +24,7 @@ final class LatencyHistory: @unchecked Sendable {
 
     deinit { word.deallocate() }
 
-    static func name(_ namespace: Namespace, _ kind: LatencyKind) -> String {
-        "{\(namespace.settings.name)}-\(kind.histogramName)"
-    }
+    static func name(_ namespace: Namespace, _ kind: LatencyKind) -> String { "{\(namespace.settings.name)}-\(kind.text)" }
     /// The histogram of whole batches.
     static let batchIndex = "batch-index"
 
