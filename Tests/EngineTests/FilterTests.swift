@@ -135,25 +135,37 @@ import Wire
         #expect(engine.answers[3]?.integer("a") == 5)
     }
 
-    /// Many requests with filters over a backend that answers late, or never well: every one is answered, none twice.
-    @Test func filtersUnderChance() throws {
+    /// Many requests of two reactors for one record, over backends that answer late or fail: every one is answered, and what
+    /// was not filtered out is what the filter let through.
+    @Test(arguments: [false, true]) func filtersUnderChance(isKeyed: Bool) throws {
         let seed = runSeed("FilterTests.chance")
-        let backend = FakeBackend(seed: seed)
         var random = SeededRandom(seed: seed)
-        let engine = try Harness(backend, capabilities: [], seed: seed)
-        engine.send(put(5))
-        engine.settle()
-        backend.failPercent = 10
-        for round in 0..<300 {
-            for connection in 0..<8 as Range<UInt64> {
-                let filter = [isFive, isSix, isInBirds, isInFish, matches].randomElement(using: &random)!
+        let addressed = FakeBackend(seed: seed)
+        let backend: any Backend = isKeyed ? FakeKeyedBackend(seed: seed) : addressed
+        addressed.failPercent = 10
+        let engine = try Harness(
+            backend, capabilities: isKeyed ? [.keyed, .durableAtCommit, .deletesLast] : [], reactors: 2, seed: seed)
+        var passed = 0
+        var stopped = 0
+        for round in 0..<500 {
+            var isRead = [Bool](repeating: false, count: 8)
+            for connection in 0..<8 {
+                let filter = [isFive, isInBirds, isInFish, matches].randomElement(using: &random)!
                 let value = Int64.random(in: 5...6, using: &random)
-                let frames = [get(filter), put(value, filter: filter), delete(filter), put(value)]
-                engine.send(frames.randomElement(using: &random)!, connection)
+                isRead[connection] = filter == isFive && Bool.random(using: &random)
+                let frames = [put(value, filter: filter), delete(filter), put(value)]
+                engine.send(isRead[connection] ? get(isFive) : frames.randomElement(using: &random)!, UInt64(connection))
+                if Bool.random(using: &random) { engine.turn() }
             }
             engine.settle()
-            for connection in 0..<8 as Range<UInt64> { #expect(engine.answers[connection] != nil, "round \(round)") }
+            for connection in 0..<8 {
+                let answer = try #require(engine.answers[UInt64(connection)], "round \(round)")
+                passed += answer.result == .ok ? 1 : 0
+                stopped += answer.result == .filteredOut ? 1 : 0
+                if isRead[connection], answer.result == .ok { #expect(answer.integer("a") == 5) }
+            }
         }
+        #expect(passed > 500 && stopped > 500, "\(passed) passed, \(stopped) filtered out")
     }
 
     // ---- Operations ----
