@@ -61,7 +61,6 @@ private final class Woken: Sendable {
 /// See the invariants above.
 final class CrashNode {
     private static let recordsMax = 1 << 16
-    private static let deadlineMilliseconds: UInt64 = 1000
     private static let ticksMilliseconds: UInt64 = 10
     let medium: CrashMedium
     let clock: SharedClock
@@ -92,8 +91,8 @@ final class CrashNode {
             try descriptor.open(request), model, releasesWhatWasSeen: plan.canary == .releasesWhatWasSeen)
         var settings = NamespaceSettings(name: "test")
         settings.commitBeforeAnswer = plan.commits
-        settings.pendingLimit = plan.pendingLimit
-        settings.recordSizeMax = descriptor.limits.imageSizeMax
+        settings.numbers.pendingLimit = plan.pendingLimit
+        settings.numbers.recordSizeMax = descriptor.limits.imageSizeMax
         namespace = try Namespace(
             settings: settings, agreement: agreement, backend: backend,
             index: try PrimaryIndex(heapFor: CrashNode.recordsMax), epoch: Epoch(regime: 1, viewKey: 2),
@@ -116,8 +115,7 @@ final class CrashNode {
             reactors.append(reactor)
             shards.append(EngineShard(
                 reactor: number, of: plan.reactors, namespaces: [namespace], backends: [shard], shell: reactor,
-                cluster: LoneNode(),
-                deadlineMilliseconds: CrashNode.deadlineMilliseconds, queries: QueryRegistry(), log: { plan.log($0) }))
+                cluster: LoneNode(), log: { plan.log($0) }))
         }
     }
 

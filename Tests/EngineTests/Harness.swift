@@ -103,7 +103,7 @@ final class Harness {
         _ change: (inout NamespaceSettings) -> Void = { _ in }
     ) throws {
         var settings = NamespaceSettings(name: "test")
-        settings.nsupPeriodSeconds = 120
+        settings.numbers.nsupPeriodSeconds = 120
         change(&settings)
         self.backend = backend
         cluster = FakeCluster(seed: seed, isAlone: isAlone)
@@ -117,7 +117,7 @@ final class Harness {
             shards.append(EngineShard(
                 reactor: reactor, of: reactors, namespaces: [namespace],
                     backends: [try backend.makeShard(ShardRequest(index: reactor, count: reactors, wake: {}))],
-                shell: shell, cluster: cluster, deadlineMilliseconds: 1000, queries: queries, log: { _ in }))
+                shell: shell, cluster: cluster, queries: queries, log: { _ in }))
         }
         for shard in shards { shard.turnBegan(time) }
     }

@@ -88,7 +88,7 @@ import Wire
     }
 
     @Test func readTouchRenewsALife() throws {
-        let engine = try harness { $0.readTouchPercent = 80 }
+        let engine = try harness { $0.numbers.readTouchPercent = 80 }
         let write = Request.write(
             digest, [.init(code: 2, name: "a", value: Request.integer(1))], timeToLive: 100)
         #expect(engine.ask(write).result == .ok)
@@ -104,12 +104,26 @@ import Wire
         #expect(engine.ask(Request.get(digest)).result == .notFound, "the last read did not touch")
     }
 
-    @Test func stopWritesLetsDeletesThrough() throws {
+    /// First nothing can be created, then nothing changed; reads and deletes go on.
+    @Test func overflowHasTwoSteps() throws {
         let engine = try harness()
+        let other = Digest(low: 77, middle: 1, high: 2)
+        let update = Request.put(digest, "a", 8, info3: .updateOnly)
         #expect(engine.ask(Request.put(digest, "a", 7)).result == .ok)
-        engine.namespace.stopWrites = true
+        engine.namespace.overflow = .creates
+        #expect(engine.ask(Request.put(other, "a", 7)).result == .outOfSpace)
+        #expect(engine.ask(Request.put(other, "a", 7, info3: .updateOnly)).result == .notFound)
+        #expect(engine.ask(Request.put(other, "a", 7, info3: .createOrReplace)).result == .outOfSpace)
+        #expect(engine.ask(Request.delete(other)).result == .notFound)
+        #expect(engine.ask(Request.put(digest, "a", 7)).result == .ok && engine.ask(update).result == .ok)
+        #expect(engine.namespace.objectCount == 1 && engine.namespace.sets.count == 0)
+        engine.namespace.overflow = .updates
         #expect(engine.ask(Request.put(digest, "a", 7)).result == .outOfSpace)
-        #expect(engine.ask(Request.get(digest)).result == .ok && engine.ask(Request.delete(digest)).result == .ok)
+        #expect(engine.ask(update).result == .outOfSpace)
+        #expect(engine.ask(Request.get(digest)).integer("a") == 8)
+        #expect(engine.ask(Request.delete(digest)).result == .ok)
+        engine.namespace.overflow = .none
+        #expect(engine.ask(Request.put(other, "a", 7)).result == .ok)
     }
 
     @Test func unknownNamespaceAndLaterFeatures() throws {
@@ -146,8 +160,8 @@ import Wire
 
     @Test func readTouchAndDeleteNeedNoSetName() throws {
         let engine = try harness {
-            $0.disallowNullSetName = true
-            $0.readTouchPercent = 80
+            $0.numbers.disallowNullSetName = true
+            $0.numbers.readTouchPercent = 80
         }
         let write = Request.write(
             digest, [.init(code: 2, name: "a", value: Request.integer(1))], timeToLive: 100, set: "s")
@@ -160,7 +174,7 @@ import Wire
     }
 
     @Test func aRefusedWriteMakesNoSet() throws {
-        let engine = try harness { $0.recordSizeMax = 500 }
+        let engine = try harness { $0.numbers.recordSizeMax = 500 }
         let big = Request.write(
             digest, [.init(code: 2, type: 3, name: "a", value: [UInt8](repeating: 0x78, count: 600))], set: "ghost")
         #expect(engine.ask(big).result == .recordTooBig && engine.namespace.sets.count == 0)
@@ -168,7 +182,7 @@ import Wire
 
     /// Reads may name a bin many times; what they answer together is bounded.
     @Test func answersAreBounded() throws {
-        let engine = try harness { $0.recordSizeMax = 1 << 20 }
+        let engine = try harness { $0.numbers.recordSizeMax = 1 << 20 }
         let value = [UInt8](repeating: 0x78, count: 1_000_000)
         #expect(engine.ask(Request.write(digest, [.init(code: 2, type: 3, name: "a", value: value)])).result == .ok)
         func read(_ times: Int, info2: Info2 = []) -> Answer {

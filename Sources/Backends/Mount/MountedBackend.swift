@@ -24,6 +24,7 @@ final class MountedBackend: Backend {
     var compaction: (any Compacting)? { inner.compaction }
     var locating: (any Locating)? { inner.locating }
     var resizing: (any Resizing)? { inner.resizing }
+    var adjusting: (any Adjusting)? { inner.adjusting }
     var warmStart: (any WarmStarting)? { inner.warmStart }
     func close() throws(StorageError) {
         defer { directory.close() }

@@ -12,6 +12,8 @@ public struct SettingSchema: Sendable {
     public let help: String
     /// False if the backend knows the setting but does nothing with it yet: the node logs a note.
     public let hasEffect: Bool
+    /// True if it may change while the node serves (`set-config`). For a setting of a backend's own: `Adjusting` is told.
+    public let isDynamic: Bool
 
     /// How a value is read.
     public enum Kind: Sendable, Equatable {
@@ -37,9 +39,11 @@ public struct SettingSchema: Sendable {
 
     /// Describes one setting.
     public init(
-        _ name: String, _ kind: Kind, default defaultText: String = "", hasEffect: Bool = true, help: String
+        _ name: String, _ kind: Kind, default defaultText: String = "", hasEffect: Bool = true,
+        isDynamic: Bool = false, help: String
     ) {
         self.hasEffect = hasEffect
+        self.isDynamic = isDynamic
         self.name = name
         self.kind = kind
         self.defaultText = defaultText
@@ -89,10 +93,21 @@ public enum StandardSettings {
     public static let directory = "directory"
     /// Writes are answered when they are durable.
     public static let commitToDevice = "commit-to-device"
-    private static let stopWritesUsed = "stop-writes-used-pct"
-    private static let stopWritesAvailable = "stop-writes-avail-pct"
+    /// Thresholds of the namespace in percent of the backend's capacity, 0 for never.
+    package static let stopWritesUsed = "stop-writes-used-pct"
+    package static let stopWritesAvailable = "stop-writes-avail-pct"
+    package static let stopUpdatesUsed = "stop-updates-used-pct"
+    package static let stopUpdatesAvailable = "stop-updates-avail-pct"
+    package static let evictUsed = "evict-used-pct"
     /// Those that a namespace has once, whatever its backend is made of.
-    static let ofNamespaces = [commitToDevice, stopWritesUsed, stopWritesAvailable]
+    static let ofNamespaces: [String] = [
+        commitToDevice, stopWritesUsed, stopWritesAvailable, stopUpdatesUsed, stopUpdatesAvailable, evictUsed,
+    ]
+
+    /// Whether the node itself sees to that setting, whatever the backend is.
+    package static func isOfNamespace(_ name: String) -> Bool {
+        ofNamespaces.contains { name == $0 || name == "storage-engine." + $0 }
+    }
 
     /// Settings of the original that the built-in backends know and that do nothing yet, alike for all of them.
     package static let withoutEffect = [
@@ -103,7 +118,6 @@ public enum StandardSettings {
         SettingSchema("compression-level", .integer(0...9), default: "0", hasEffect: false, help: "no compression yet"),
         SettingSchema("enable-benchmarks-storage", .boolean, default: "false", hasEffect: false,
             help: "no storage histograms yet"),
-        SettingSchema("evict-used-pct", .integer(0...100), default: "0", hasEffect: false, help: "no eviction yet"),
     ]
 
     /// What the node adds to the settings of a backend with these properties.
@@ -126,10 +140,20 @@ public enum StandardSettings {
                 help: "operations under way on these threads; writes wait above three quarters,"
                     + " more than all are refused with 18"))
         }
-        settings.append(SettingSchema(stopWritesUsed, .integer(0...100), default: "70",
-            help: "writes answer 8 above this percentage of the capacity, if the backend has one; 0 for never"))
-        settings.append(SettingSchema(stopWritesAvailable, .integer(0...100), default: "5",
-            help: "writes answer 8 if less than this percentage of the capacity is free"))
-        return settings
+        return settings + thresholds
     }
+
+    /// Thresholds in percent of the capacity; the node watches them, whatever the backend is.
+    private static let thresholds = [
+        SettingSchema(stopWritesUsed, .integer(0...100), default: "70", isDynamic: true,
+            help: "new records answer 8 above this percentage of the capacity, if the backend has one; 0 for never"),
+        SettingSchema(stopWritesAvailable, .integer(0...100), default: "5", isDynamic: true,
+            help: "new records answer 8 if less than this percentage of the capacity is free"),
+        SettingSchema(stopUpdatesUsed, .integer(0...100), default: "90", isDynamic: true,
+            help: "all writes answer 8 above this percentage of the capacity, deletes go on; 0 for never"),
+        SettingSchema(stopUpdatesAvailable, .integer(0...100), default: "2", isDynamic: true,
+            help: "all writes answer 8 if less than this percentage of the capacity is free, deletes go on"),
+        SettingSchema(evictUsed, .integer(0...100), default: "0", isDynamic: true,
+            help: "records are evicted above this percentage of the capacity; 0 for never"),
+    ]
 }

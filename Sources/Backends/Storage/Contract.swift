@@ -171,6 +171,9 @@ public protocol Backend: AnyObject, Sendable {
     /// Facet: makes the medium larger while it serves.
     var resizing: (any Resizing)? { get }
 
+    /// Facet: takes other settings while it serves.
+    var adjusting: (any Adjusting)? { get }
+
     /// Facet: set if this opening goes on from the memory that it was given; nil is a cold start.
     var warmStart: (any WarmStarting)? { get }
 
@@ -187,6 +190,8 @@ extension Backend {
     public var locating: (any Locating)? { nil }
     /// Has no size, or a fixed one.
     public var resizing: (any Resizing)? { nil }
+    /// Its settings stay as they are.
+    public var adjusting: (any Adjusting)? { nil }
     /// Starts cold.
     public var warmStart: (any WarmStarting)? { nil }
 }

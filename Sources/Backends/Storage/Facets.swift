@@ -47,6 +47,14 @@ public protocol Locating: AnyObject, Sendable {
     func place(of location: Location) -> [(name: String, value: String)]
 }
 
+/// Facet: a backend of whose settings some may change while it serves (`SettingSchema.isDynamic`). One thread at a time, not a
+/// reactor's; may block.
+public protocol Adjusting: AnyObject, Sendable {
+    /// Takes what has changed. `settings` are all of the backend's, as `OpenRequest.settings`.
+    /// - Throws: `settings` with the reason; nothing has changed then.
+    func adjust(_ settings: BackendSettings) throws(StorageError)
+}
+
 /// Facet: a backend that can be made larger while it serves. May block; any thread but a reactor's.
 public protocol Resizing: AnyObject, Sendable {
     /// Files grow to `byteCount` each; raw devices are looked at again, and their new size is taken.

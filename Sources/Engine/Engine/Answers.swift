@@ -6,7 +6,7 @@ internal import Wire
 extension NamespaceShard {
     /// Writes the answer of `slot` with what is in `scratch.results`, and counts it.
     func end(_ slot: SlotPointer, _ result: ResultCode) -> Progress {
-        if !slot.pointee.isTouch {
+        if !slot.pointee.isOwn {
             if result == .ok { answerDone(slot) } else { deliver(slot, result, 0, 0, AnswerOperations()) }
         }
         scratch.resetResults()
@@ -45,6 +45,8 @@ extension NamespaceShard {
             owner._withUnsafeGuaranteedRef { $0.count(slot, result, counters) }
         } else if slot.pointee.isTouch {
             counters.count(result == .ok ? .readTouchSuccess : .readTouchError)
+        } else if slot.pointee.origin.isOwnDelete {
+            countOwnDelete(slot, result)
         } else if slot.pointee.isRead {
             countRead(result)
         } else if slot.pointee.request.pointee.header.info2.contains(.delete) {

@@ -138,9 +138,11 @@ package final class ColdStart: @unchecked Sendable {
             }
             let held = index.entry(reference)
             guard scanned.sequence > sequences[index.number(reference)] else {
+                namespace.longerLives?.replaces(entry, held, scanned.digest)
                 if held.kind == .tombstone { index.setKind(reference, .raiderTombstone) }
                 return .stale
             }
+            namespace.longerLives?.replaces(held, entry, scanned.digest)
             var entry = entry
             if entry.kind == .tombstone { entry.kind = .raiderTombstone }
             let replaced = try index.replace(reference, with: entry, partition: partition)

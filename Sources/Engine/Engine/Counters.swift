@@ -17,6 +17,7 @@ package enum NamespaceCounter: Int, CaseIterable, Sendable {
     case piQueryLongBasicComplete, piQueryLongBasicError, piQueryLongBasicAbort
     case piQueryOpsBgComplete, piQueryOpsBgError, piQueryOpsBgAbort
     case opsSubWriteSuccess, opsSubWriteError, opsSubWriteTimeout, opsSubWriteFilteredOut
+    case expiredObjects, evictedObjects, truncatedRecords
 
     /// As printed: `clientReadSuccess` is `client_read_success`.
     package var statisticName: String {

@@ -21,22 +21,23 @@ package final class EngineShard {
     private var nextTurn = 0
     /// Requests answered since the last `countLatencies`, by namespace and kind.
     private let answeredCounts: UnsafeMutablePointer<UInt32>
-    /// Default deadline of a request in milliseconds (`transaction-max-ms`).
-    private let deadlineMilliseconds: UInt64
+    /// Settings of the node that may change while it serves.
+    package let service: LiveSettings<LiveServiceSettings>
     /// Frames that no namespace could be found for, or that were no point request.
     package private(set) var refusedRequests: UInt64 = 0
 
     /// Makes the shard of `reactor`, one of `reactors`; `backends` are its backend shards, in the order of `namespaces`.
     package init(
         reactor: Int, of reactors: Int, namespaces: [Namespace], backends: [any BackendShard], shell: any EngineShell,
-        cluster: any ClusterEffects, deadlineMilliseconds: UInt64, queries: QueryRegistry,
+        cluster: any ClusterEffects, queries: QueryRegistry = QueryRegistry(),
+        service: LiveSettings<LiveServiceSettings> = LiveSettings(LiveServiceSettings()),
         log: @escaping @Sendable (String) -> Void
     ) {
         precondition(namespaces.count == backends.count && namespaces.count <= Limits.namespacesMax)
         let scratch = Scratch(shell: shell, reactor: reactor)
         self.scratch = scratch
         self.cluster = cluster
-        self.deadlineMilliseconds = deadlineMilliseconds
+        self.service = service
         answeredCounts = .allocate(capacity: Limits.namespacesMax * LatencyKind.allCases.count)
         answeredCounts.initialize(repeating: 0, count: Limits.namespacesMax * LatencyKind.allCases.count)
         spare = scratch.slots.take()
@@ -49,7 +50,7 @@ package final class EngineShard {
         self.namespaces = made
         shards = .allocate(capacity: max(made.count, 1))
         self.queries = QueryDesk(
-            queries, shards: made, reactor: reactor, reactors: reactors, scratch: scratch)
+            queries, service, shards: made, reactor: reactor, reactors: reactors, scratch: scratch)
         for (number, shard) in made.enumerated() { (shards + number).initialize(to: .passUnretained(shard)) }
     }
 
@@ -104,7 +105,7 @@ package final class EngineShard {
         let isWrite = request.pointee.header.info2.contains(.write)
         if let refusal = refusal(request, namespace, isWrite: isWrite) { return refuse(request, refusal) }
         let timeout = UInt64(request.pointee.header.transactionTimeout)
-        let deadline = arrived.advanced(byMilliseconds: timeout > 0 ? timeout : deadlineMilliseconds)
+        let deadline = arrived.advanced(byMilliseconds: timeout > 0 ? timeout : service.current.pointee.transactionMaxMilliseconds)
         guard request.pointee.has(.digest) else {
             return queries.execute(request, namespace: namespace, connection: connection, deadline: deadline)
         }
@@ -234,7 +235,7 @@ package final class EngineShard {
 
     private func openOutput(_ slot: SlotPointer) {
         scratch.unparkResults(slot)
-        if slot.pointee.owner == nil, !slot.pointee.isTouch, let output = scratch.shell.output(of: slot.pointee.connection) {
+        if slot.pointee.owner == nil, !slot.pointee.isOwn, let output = scratch.shell.output(of: slot.pointee.connection) {
             scratch.output = output
         } else {
             scratch.discardOutput()
@@ -244,20 +245,20 @@ package final class EngineShard {
     private func close(_ slot: SlotPointer, _ progress: Progress) {
         guard progress == .answered else { return scratch.parkResults(slot) }
         let connection = slot.pointee.connection
-        let isTouch = slot.pointee.isTouch
         if let owner = slot.pointee.owner {
             scratch.slots.resumed(slot)
             return owner._withUnsafeGuaranteedRef { $0.ended() }
         }
+        let isOwn = slot.pointee.isOwn
         let isCompressionAsked = slot.pointee.request.pointee.header.info1.contains(.compressResponse)
-        if !isTouch {
+        if !isOwn {
             namespaces[slot.pointee.namespace].counters.countLatency(
                 slot.pointee.isRead ? .read : .write,
                 nanoseconds: now.monotonic.nanoseconds(since: slot.pointee.started), times: 1)
         }
         scratch.slots.resumed(slot)
         scratch.discardOutput()
-        if !isTouch { scratch.shell.answered(connection, isCompressionAsked: isCompressionAsked) }
+        if !isOwn { scratch.shell.answered(connection, isCompressionAsked: isCompressionAsked) }
     }
 
     /// The client of a suspended connection has taken all that was streamed to it.
@@ -311,9 +312,10 @@ package final class EngineShard {
         for _ in namespaces {
             let shard = namespaces[nextNamespace]
             nextNamespace = (nextNamespace + 1) % namespaces.count
-            let work = shard.compactSlice()
-            if case .none = work { continue }
-            return work
+            let (swept, compacted) = (shard.sweepSlice(now), shard.compactSlice())
+            if case .pressing = compacted { return .pressing }
+            if case .none = swept, case .none = compacted { continue }
+            return .some
         }
         return .none
     }

@@ -7,33 +7,16 @@
 package import Base
 internal import CBase
 package import Index
-internal import Record
 package import Storage
 
-/// What a namespace needs to know; fixed while it serves.
+/// What a namespace needs to know; all but `numbers` is fixed while it serves.
 package struct NamespaceSettings: Sendable {
     /// As configured, at most 31 bytes.
     package var name: String
-    /// `default-ttl` in seconds, 0 for never.
-    package var defaultTimeToLiveSeconds: UInt32 = 0
-    /// `nsup-period` in seconds, 0 for off.
-    package var nsupPeriodSeconds: UInt32 = 0
-    /// `allow-ttl-without-nsup`.
-    package var allowTimeToLiveWithoutNsup = false
-    /// `apply-ttl-reductions`.
-    package var applyTimeToLiveReductions = true
-    /// `default-read-touch-ttl-pct`.
-    package var readTouchPercent: UInt32 = 0
-    /// `max-record-size` in bytes.
-    package var recordSizeMax = Limits.recordSizeDefault
-    /// `transaction-pending-limit`, 0 for no limit.
-    package var pendingLimit = Limits.pendingLimitDefault
-    /// `disallow-null-setname`.
-    package var disallowNullSetName = false
-    /// `background-query-max-rps`: records per second that one background query may write.
-    package var backgroundQueryRateMax: UInt64 = 10_000
     /// `commit-to-device`: an answer waits for the backend's commit.
     package var commitBeforeAnswer = false
+    /// What the namespace starts with; in force is what `Namespace.live` says.
+    package var numbers = LiveNamespaceSettings()
 
     package init(name: String) { self.name = name }
 }
@@ -41,19 +24,31 @@ package struct NamespaceSettings: Sendable {
 /// A namespace, see the invariants above.
 package final class Namespace: @unchecked Sendable {
     package let settings: NamespaceSettings
+    /// The settings that may change while it serves.
+    package let live: LiveSettings<LiveNamespaceSettings>
     package let agreement: Agreement
     package let backend: any Backend
     package let index: PrimaryIndex
     package let sets: SetTable
     package let epoch: Epoch
     package let counters: [ShardCounters]
+    /// Times before which records count as gone.
+    package let truncation = Truncation()
+    /// Settings of sets.
+    package let setValues = SetValues()
+    /// Passes that remove what was truncated.
+    package let truncateBoard: SweepBoard
     let partitions = PartitionTable()
     /// Tombstones that a cold start has found to be needless.
     let needlessTombstones = NeedlessTombstones()
+    /// Expiry and eviction.
+    package let upkeep: Upkeep
+    /// Nil where no older version can come back.
+    let longerLives: LongerLives?
     /// The record clock, on a line of its own; in memory that outlives the process if there is some.
     private let clockWord: UnsafeMutableRawPointer
     private let clock: (any MemoryRegion)?
-    // Word 8: stop-writes.
+    // Word 8: what is refused because it runs full.
     private let words: UnsafeMutablePointer<UInt64>
 
     /// Joins what was opened. `reactors` is how many shards will be made. With `memory` the names of sets and the record
@@ -64,16 +59,26 @@ package final class Namespace: @unchecked Sendable {
         reactors: Int, memory: (any KeptMemory)? = nil
     ) throws(StorageError) {
         self.settings = settings
+        live = LiveSettings(settings.numbers)
         self.agreement = agreement
         self.backend = backend
         self.index = index
         self.epoch = epoch
         counters = (0..<reactors).map { _ in ShardCounters() }
+        truncateBoard = SweepBoard(reactorCount: reactors)
         let names = try memory?.region("sets", capacity: SetTable.byteCount)
         sets = try names.map { (region) throws(StorageError) in try SetTable(region) } ?? SetTable()
         clock = try memory?.region("clock", capacity: Namespace.clockByteCount)
         if let clock, !clock.grow(to: Namespace.clockByteCount) {
             throw .settings("the medium of the index has no room for its clock")
+        }
+        upkeep = Upkeep(reactorCount: reactors)
+        upkeep.isEvictionDisabled = { [setValues] in setValues.disablesEviction($0) }
+        if agreement.keepsTombstones {
+            let lives = try memory?.region("lives", capacity: LongerLives.byteCount)
+            longerLives = try lives.map { (region) throws(StorageError) in try LongerLives(region) } ?? LongerLives()
+        } else {
+            longerLives = nil
         }
         words = .allocate(capacity: 16)
         words.initialize(repeating: 0, count: 16)
@@ -84,7 +89,7 @@ package final class Namespace: @unchecked Sendable {
 
     private static let clockByteCount = 4096
     /// Another number whenever index, names of sets or clock keep their memory in another way.
-    package static let memoryLayout: UInt64 = 2
+    package static let memoryLayout: UInt64 = 3
 
     /// The last-update time for a new version: never below `wall`, what this node issued before, or
     /// `previous`.
@@ -102,11 +107,14 @@ package final class Namespace: @unchecked Sendable {
         }
     }
 
-    /// True from the moment a threshold is passed: client writes answer 8, deletes go on. Any thread.
-    package var stopWrites: Bool {
-        get { apus_load_relaxed_u64(words + 8) != 0 }
-        set { apus_store_relaxed_u64(words + 8, newValue ? 1 : 0) }
+    /// What client writes are refused (8) because the namespace runs full; deletes go on. Any thread.
+    package var overflow: Overflow {
+        get { Overflow(rawValue: apus_load_relaxed_u64(words + 8)) ?? .none }
+        set { apus_store_relaxed_u64(words + 8, newValue.rawValue) }
     }
+
+    /// Whether no record can be created. Any thread.
+    package var stopWrites: Bool { overflow != .none }
 
     /// How many records there are. Any thread; a moment old.
     package var objectCount: Int { max(index.count - tombstoneCount, 0) }
@@ -136,13 +144,12 @@ package final class Namespace: @unchecked Sendable {
 
     /// The sum of a counter over all reactors. Any thread.
     package func total(_ counter: NamespaceCounter) -> UInt64 { counters.reduce(0) { $0 + $1.value(of: counter) } }
+}
 
-    /// The rules for void-times of this namespace.
-    var timeToLiveRules: TimeToLive.Settings {
-        TimeToLive.Settings(
-            defaultSeconds: settings.defaultTimeToLiveSeconds, nsupPeriodSeconds: settings.nsupPeriodSeconds,
-            allowWithoutNsup: settings.allowTimeToLiveWithoutNsup,
-            applyReductions: settings.applyTimeToLiveReductions)
+extension Agreement {
+    /// Releases need not last: a delete that is to last leaves a tombstone.
+    var keepsTombstones: Bool {
+        !capabilities.contains(.volatile) && !capabilities.contains(.keyed) && !capabilities.contains(.deletesLast)
     }
 }
 

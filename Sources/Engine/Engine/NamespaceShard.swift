@@ -20,6 +20,7 @@ package final class NamespaceShard {
     package let backend: any BackendShard
     package let counters: ShardCounters
     private let compaction: (any Compacting)?
+    let expiry: Sweep<ExpirySweep>
     let index: PrimaryIndex
     let partitions: PartitionTable
     let scratch: Scratch
@@ -38,6 +39,8 @@ package final class NamespaceShard {
     let number: Int
     let log: @Sendable (String) -> Void
     private let nameBytes: UnsafeRawBufferPointer
+    private let truncation: Truncation
+    let truncateSweep: Sweep<TruncateSweep>
     private var lastFailure: StorageError?
     private var failureCount = 0
 
@@ -56,13 +59,16 @@ package final class NamespaceShard {
         name.copyBytes(from: namespace.settings.name.utf8)
         nameBytes = UnsafeRawBufferPointer(name)
         compaction = namespace.backend.compaction
+        truncation = namespace.truncation
+        truncateSweep = Sweep(TruncateSweep(namespace), board: namespace.truncateBoard, reactor: reactor)
+        expiry = Sweep(ExpirySweep(namespace.upkeep), board: namespace.upkeep.board, reactor: reactor)
         index = namespace.index
         partitions = namespace.partitions
         let isVolatile = namespace.agreement.capabilities.contains(.volatile)
         checksChecksums = !isVolatile
         isKeyed = namespace.agreement.capabilities.contains(.keyed)
         hasPressure = !isVolatile
-        keepsTombstones = !isVolatile && !isKeyed && !namespace.agreement.capabilities.contains(.deletesLast)
+        keepsTombstones = namespace.agreement.keepsTombstones
         releasesLast = namespace.agreement.capabilities.isSuperset(of: [.durableAtCommit, .deletesLast])
         writesAtOnce = isVolatile && cluster.isAlone && !namespace.settings.commitBeforeAnswer
     }
@@ -73,6 +79,7 @@ package final class NamespaceShard {
     /// record is there through the second of its void-time, so that it never lives shorter than it was given.
     func isVisible(_ entry: IndexEntry, now: RecordTime) -> Bool {
         entry.kind == .live && (entry.voidTime == 0 || entry.voidTime >= now.seconds)
+            && !truncation.covers(entry.lastUpdate, set: entry.setID)
     }
 
     /// Looks the slot's record up and copies its entry into the slot. Under the partition's lock.

@@ -9,6 +9,7 @@ internal import Wire
 /// Reactor's thread only.
 final class QueryDesk {
     private let registry: QueryRegistry
+    private let service: LiveSettings<LiveServiceSettings>
     private let scratch: Scratch
     private let shards: [NamespaceShard]
     private let reactor: Int
@@ -17,8 +18,12 @@ final class QueryDesk {
     private var parts: [[QueryPart]] = [[], [], []]
     private var nextPart = [0, 0, 0]
 
-    init(_ registry: QueryRegistry, shards: [NamespaceShard], reactor: Int, reactors: Int, scratch: Scratch) {
+    init(
+        _ registry: QueryRegistry, _ service: LiveSettings<LiveServiceSettings>, shards: [NamespaceShard], reactor: Int,
+        reactors: Int, scratch: Scratch
+    ) {
         self.registry = registry
+        self.service = service
         self.shards = shards
         self.reactor = reactor
         self.reactors = reactors
@@ -42,8 +47,9 @@ final class QueryDesk {
         guard let partitions = partitions(fields, isBackground: isBackground) else {
             return end(.parameter, isBackground, shard)
         }
-        let isShort = request.pointee.header.info1.contains(.shortQuery) && !isBackground
-        let rateMax = isBackground ? shard.namespace.settings.backgroundQueryRateMax : 0
+        let live = shard.namespace.live.current
+        let isShort = request.pointee.header.info1.contains(.shortQuery) && !isBackground && !live.pointee.forcesLongQueries
+        let rateMax = isBackground ? UInt64(live.pointee.backgroundQueryRecordsPerSecondMax) : 0
         guard rateMax == 0 || fields.recordsPerSecond <= rateMax, !isShort || fields.recordsPerSecond == 0 else {
             return end(.parameter, isBackground, shard)
         }
@@ -56,7 +62,8 @@ final class QueryDesk {
             started: scratch.now.monotonic, deadline: deadline,
             rate: fields.recordsPerSecond == 0 ? rateMax : UInt64(fields.recordsPerSecond))
         guard isShort || registry.begin(query) else { return end(.forbidden, isBackground, shard) }
-        let home = QueryHome(query, connection: connection, reactors: reactors, registry: registry, shard: shard)
+        let home = QueryHome(
+            query, connection: connection, reactors: reactors, registry: registry, service: service, shard: shard)
         home.begin()
         if isBackground { return end(.ok, isBackground, shard) }
         scratch.streams.add(home)

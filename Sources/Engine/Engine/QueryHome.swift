@@ -42,6 +42,7 @@ final class QueryHome: AnswerStream {
     private let parts: [QueryPart]
     private let scratch: Scratch
     private let registry: QueryRegistry
+    private let service: LiveSettings<LiveServiceSettings>
     private let shard: NamespaceShard
     /// Parts that have not ended and have no chunk.
     private var starving: [QueryPart] = []
@@ -52,9 +53,13 @@ final class QueryHome: AnswerStream {
     private var crowdedSince = Instant(nanoseconds: 0)
 
     /// Makes a part on each of the first `reactors` reactors that has something to walk.
-    init(_ query: Query, connection: UInt64, reactors: Int, registry: QueryRegistry, shard: NamespaceShard) {
+    init(
+        _ query: Query, connection: UInt64, reactors: Int, registry: QueryRegistry,
+        service: LiveSettings<LiveServiceSettings>, shard: NamespaceShard
+    ) {
         self.query = query
         self.registry = registry
+        self.service = service
         self.shard = shard
         scratch = shard.scratch
         parts = (0..<reactors).compactMap { reactor in
@@ -134,7 +139,7 @@ final class QueryHome: AnswerStream {
         guard partsLeft == 0, held.isEmpty || query.state != .active else { return }
         query.end(.done)
         query.markEnded(scratch.now.monotonic)
-        if query.kind != .short { registry.finish(query) }
+        if query.kind != .short { registry.finish(query, doneMax: Int(service.current.pointee.queryDoneMax)) }
         shard.countEnd(of: query, scratch.now.monotonic)
         for part in parts { part.home = nil }
         partsLeft = -1

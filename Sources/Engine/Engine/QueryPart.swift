@@ -29,6 +29,8 @@ final class QueryPart: SlotOwner {
     var spare: [QueryChunk] = []
     /// The chunk that is being filled.
     private var chunk: QueryChunk?
+    /// Partitions without any record for it that are walked in one slice.
+    private static let sparsePartitionsMax = 16
     private let walked: [(partition: PartitionID, after: Digest?)]
     private var position = 0
     private var cursor: IndexCursor?
@@ -87,10 +89,12 @@ final class QueryPart: SlotOwner {
         if query.kind == .short, shard.scratch.now.monotonic > query.deadline { query.end(.timedOut) }
         guard query.state == .active else { return end() }
         let hasDrained = drain()
-        if window.hasFresh { return start() || hasDrained ? .worked : .waiting }
+        if window.hasFresh { return start(isLater: true) || hasDrained ? .worked : .waiting }
         guard window.isEmpty else { return hasDrained ? .worked : .waiting }
-        guard query.hasRecordsLeft, position < walked.count else { return end() }
-        fill()
+        for _ in 0..<QueryPart.sparsePartitionsMax where window.isEmpty {
+            guard query.hasRecordsLeft, position < walked.count else { return end() }
+            fill()
+        }
         return .worked
     }
 
@@ -138,7 +142,7 @@ final class QueryPart: SlotOwner {
         }
         window.fill(kept)
         if walk.isDone { leavePartition() }
-        _ = start()
+        _ = start(isLater: false)
     }
 
     private func leavePartition() {
@@ -153,16 +157,20 @@ final class QueryPart: SlotOwner {
         return true
     }
 
-    /// Begins with as many records of the window as the query may have now. False: with none.
-    private func start() -> Bool {
+    /// Begins with as many records of the window as the query may have now. False: with none. `isLater`: in another turn
+    /// than the one in which they were copied; what their entries said may not be so any more.
+    private func start(isLater: Bool) -> Bool {
         let wanted = window.freshCount
         guard wanted > 0 else { return false }
         let count = query.allowance(wanted, now: shard.scratch.now.monotonic)
         if count < wanted { query.count(.throttled) }
         guard count > 0 else { return false }
         let rows = window.takeFresh(count)
+        if isLater {
+            for row in rows where window.places[row].state == .fresh { lookUp(row) }
+        }
         if query.kind == .background {
-            for row in rows { write(row) }
+            for row in rows where window.places[row].state == .fresh { write(row) }
             return true
         }
         for row in rows where window.places[row].state == .fresh && needsImage(window.records[row].entry) {
@@ -171,6 +179,19 @@ final class QueryPart: SlotOwner {
         }
         for row in rows where window.places[row].state == .fresh { look(row) }
         return true
+    }
+
+    /// Copies the entry of a record again; leaves it out if it is not asked for any more.
+    private func lookUp(_ row: Int) {
+        let digest = window.records[row].digest
+        shard.partitions.lock(digest.partition)
+        let entry = shard.index.find(digest).map { shard.index.entry($0) }
+        shard.partitions.unlock(digest.partition)
+        if let entry, isWanted(IndexedRecord(digest: digest, entry: entry)) {
+            window.records[row] = IndexedRecord(digest: digest, entry: entry)
+        } else {
+            window.places[row].state = .leftOut
+        }
     }
 
     private func needsImage(_ entry: IndexEntry) -> Bool { !fields.isMetadataOnly || entry.isKeyStored }

@@ -1,6 +1,6 @@
 // The queries of a node: those that run, and the last that have ended. Invariants:
 // 1. No two long or background queries that run have the same id.
-// 2. `done` holds at most `doneMax` queries, the latest last.
+// 2. `done` holds the latest last.
 internal import Base
 internal import CBase
 internal import Wire
@@ -10,13 +10,10 @@ package final class QueryRegistry: @unchecked Sendable {
     private let word: UnsafeMutablePointer<UInt32>
     private var active: [Query] = []
     private var done: [Query] = []
-    private var doneLimit: Int
 
-    /// Remembers `doneMax` queries that have ended (`query-max-done`).
-    package init(doneMax: Int = 100) {
+    package init() {
         word = .allocate(capacity: 1)
         word.initialize(to: 0)
-        doneLimit = doneMax
     }
 
     deinit { word.deallocate() }
@@ -25,17 +22,6 @@ package final class QueryRegistry: @unchecked Sendable {
         apus_lock(word)
         defer { apus_unlock(word) }
         return body()
-    }
-
-    /// How many queries that have ended are remembered (`query-max-done`).
-    package var doneMax: Int {
-        get { locked { doneLimit } }
-        set {
-            locked {
-                doneLimit = newValue
-                forgetOldest()
-            }
-        }
     }
 
     /// A query begins. False: one with its id runs, or as many run as can.
@@ -48,17 +34,13 @@ package final class QueryRegistry: @unchecked Sendable {
         }
     }
 
-    /// A query that has begun has ended.
-    func finish(_ query: Query) {
+    /// A query that has begun has ended; `doneMax` of those that have are remembered (`query-max-done`).
+    func finish(_ query: Query, doneMax: Int) {
         locked {
             active.removeAll { $0 === query }
             done.append(query)
-            forgetOldest()
+            if done.count > doneMax { done.removeFirst(done.count - doneMax) }
         }
-    }
-
-    private func forgetOldest() {
-        if done.count > doneLimit { done.removeFirst(done.count - doneLimit) }
     }
 
     /// All of them: running, then ended.

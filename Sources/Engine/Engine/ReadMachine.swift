@@ -78,7 +78,7 @@ extension NamespaceShard {
         let request = slot.pointee.request
         let info1 = request.pointee.header.info1
         let touch = TimeToLive.shouldTouch(
-            requested: request.pointee.header.timeToLive, defaultPercent: namespace.settings.readTouchPercent,
+            requested: request.pointee.header.timeToLive, defaultPercent: readTouchPercent(set: slot.pointee.previous.setID),
             voidTime: slot.pointee.previous.voidTime, lastUpdate: slot.pointee.previous.lastUpdate,
             now: now.wall.seconds)
         if case .malformed = touch { return end(slot, .parameter) }

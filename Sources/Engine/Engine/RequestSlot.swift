@@ -37,6 +37,23 @@ package enum Phase: UInt8, BitwiseCopyable, Comparable {
     package static func < (left: Phase, right: Phase) -> Bool { left.rawValue < right.rawValue }
 }
 
+/// Who has asked for a request.
+package enum RequestOrigin: UInt8, BitwiseCopyable, Sendable {
+    case client
+    /// A read that renews a time to live.
+    case touch
+    /// A record whose time is up.
+    case expiry
+    /// A record that has to make room.
+    case eviction
+    /// A record that was truncated.
+    case truncate
+
+    /// The engine deletes on its own.
+    @inline(__always)
+    var isOwnDelete: Bool { rawValue >= RequestOrigin.expiry.rawValue }
+}
+
 /// One request under way. Lives in the arena of its reactor's `EngineShard`, at a fixed address for the life
 /// of the process. The claim links are guarded by the lock of the record's partition; everything else belongs
 /// to the reactor.
@@ -68,8 +85,10 @@ package struct RequestSlot: BitwiseCopyable {
     var connection: UInt64
     /// Answered after its turn: the answer goes through `EngineShell.output(of:)`.
     var isLate: Bool
-    /// A read-touch: a write of the engine's own that nobody is told about.
-    var isTouch: Bool
+    /// Who has asked for it.
+    var origin: RequestOrigin
+    /// Own deletes: the record is deleted only if this is its void-time.
+    var expectedVoidTime: UInt32
     var request: RequestPointer
     var digest: Digest
     var started: Instant
@@ -114,7 +133,8 @@ package struct RequestSlot: BitwiseCopyable {
         ownerRow = 0
         connection = 0
         isLate = false
-        isTouch = false
+        origin = .client
+        expectedVoidTime = 0
         digest = Digest(low: 0, middle: 0, high: 0)
         request = RequestSlot.noRequest
         started = Instant(nanoseconds: 0)
@@ -149,6 +169,17 @@ extension RequestSlot {
     @inline(__always)
     var removesEntry: Bool { isDelete && !isTombstone }
 
+    /// A read-touch: a write of the engine's own.
+    @inline(__always)
+    var isTouch: Bool {
+        get { origin == .touch }
+        set { origin = newValue ? .touch : .client }
+    }
+
+    /// A write or delete of the engine's own that nobody is told about.
+    @inline(__always)
+    var isOwn: Bool { origin != .client }
+
     /// Fills a slot that is not in use with a request whose digest is there.
     mutating func begin(_ request: RequestPointer, namespace: Int, connection: UInt64, now: Instant) {
         precondition(claimNext == nil && waiterFirst == nil && waiterNext == nil && filter == nil)
@@ -160,7 +191,7 @@ extension RequestSlot {
         digest = request.pointee.digest
         started = now
         isLate = false
-        isTouch = false
+        origin = .client
         isRead = false
         isDelete = false
         isTombstone = false

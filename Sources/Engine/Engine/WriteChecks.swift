@@ -12,10 +12,10 @@ extension NamespaceShard {
         let header = slot.pointee.request.pointee.header
         slot.pointee.isDelete = header.info2.contains(.delete)
         slot.pointee.isReplaced = header.info3.contains(.createOrReplace) || header.info3.contains(.replaceOnly)
-        if namespace.stopWrites, !slot.pointee.isDelete { return .outOfSpace }
+        if namespace.overflow == .updates, !slot.pointee.isDelete { return .outOfSpace }
         if slot.pointee.isDelete { return .ok }
-        if namespace.settings.disallowNullSetName, slot.pointee.request.pointee.set.isEmpty, !slot.pointee.isTouch,
-            slot.pointee.owner == nil {
+        if namespace.live.current.pointee.disallowNullSetName, slot.pointee.request.pointee.set.isEmpty,
+            !slot.pointee.isTouch, slot.pointee.owner == nil {
             return .parameter
         }
         let request = slot.pointee.request
@@ -55,10 +55,11 @@ extension NamespaceShard {
     /// Everything that needs the record: checks in the protocol's order, then the new image in
     /// `scratch.image` and its entry in `slot.next`. The image is sealed; nothing else has changed.
     func apply(_ slot: SlotPointer, _ image: UnsafeRawBufferPointer?, _ now: TurnTime) -> ResultCode {
+        if slot.pointee.origin.isOwnDelete { return applyOwnDelete(slot, now) }
         let request = slot.pointee.request
         let previous = slot.pointee.previous
         let exists = slot.pointee.hasPrevious && isVisible(previous, now: now.wall)
-        let refusal = checkAgainstEntry(slot, exists: exists, previous)
+        let refusal = checkAgainstEntry(slot, exists: exists, previous, now)
         guard refusal == .ok else { return refusal }
         var view: ImageView?
         if exists, let image {
@@ -73,7 +74,9 @@ extension NamespaceShard {
     }
 
     /// Existence, generation, set: what the entry alone decides.
-    private func checkAgainstEntry(_ slot: SlotPointer, exists: Bool, _ previous: IndexEntry) -> ResultCode {
+    private func checkAgainstEntry(
+        _ slot: SlotPointer, exists: Bool, _ previous: IndexEntry, _ now: TurnTime
+    ) -> ResultCode {
         let request = slot.pointee.request
         let header = request.pointee.header
         if exists {
@@ -81,6 +84,8 @@ extension NamespaceShard {
         } else if slot.pointee.isDelete || header.info3.contains(.updateOnly)
             || header.info3.contains(.replaceOnly) || slot.pointee.hasTouch {
             return .notFound
+        } else if namespace.stopWrites {
+            return .outOfSpace
         }
         let policy: Generation.Policy =
             header.info2.contains(.generation) ? .equal : header.info2.contains(.generationGreater) ? .greater : .none
@@ -90,10 +95,25 @@ extension NamespaceShard {
             return .generation
         }
         guard request.pointee.set.count <= Limits.setNameSizeMax else { return .parameter }
+        if !namespace.truncation.isEmpty, !slot.pointee.isDelete, isTooOld(slot, exists, now) { return .forbidden }
         if exists, !request.pointee.set.isEmpty, namespace.sets.id(of: request.pointee.set) != previous.setID {
             return .parameter
         }
+        if !exists, namespace.setValues.isAnySet, !slot.pointee.isDelete, isFull(set: setID(slot, exists: exists)) { return .forbidden }
         return .ok
+    }
+
+    /// Whether the version that a write would make is one that a truncate has covered.
+    private func isTooOld(_ slot: SlotPointer, _ exists: Bool, _ now: TurnTime) -> Bool {
+        let time = namespace.issueTime(
+            wall: now.wall, previous: slot.pointee.hasPrevious ? slot.pointee.previous.lastUpdate : 0)
+        return namespace.truncation.covers(time, set: setID(slot, exists: exists))
+    }
+
+    /// The set that a write goes to; 0 for none, or for one that is not there yet.
+    private func setID(_ slot: SlotPointer, exists: Bool) -> UInt16 {
+        let name = slot.pointee.request.pointee.set
+        return name.isEmpty && exists ? slot.pointee.previous.setID : namespace.sets.id(of: name) ?? 0
     }
 
     /// A key that is sent must be well-formed, and equal to the stored one.
@@ -112,7 +132,7 @@ extension NamespaceShard {
         let previous = slot.pointee.previous
         let life = TimeToLive.voidTime(
             requested: request.pointee.header.timeToLive, existing: exists ? previous.voidTime : nil,
-            settings: namespace.timeToLiveRules, now: now.wall.seconds)
+            settings: timeToLiveRules(set: namespace.setValues.isAnySet ? setID(slot, exists: exists) : 0), now: now.wall.seconds)
         guard life.result == .ok else { return life.result }
         if life.reduction == .ignored { counters.count(.ttlReductionsIgnored) }
         if life.reduction == .applied { counters.count(.ttlReductionsApplied) }
@@ -141,10 +161,11 @@ extension NamespaceShard {
             generation: next.generation, voidTime: next.voidTime, lastUpdate: next.lastUpdate,
             epoch: namespace.epoch, setName: setName, key: key)
         let byteCount = Envelope.byteCount + editor.imageByteCount(header)
-        guard byteCount <= namespace.settings.recordSizeMax, byteCount <= Limits.recordSizeCeiling else {
+        guard byteCount <= namespace.live.current.pointee.recordSizeMax, byteCount <= Limits.recordSizeCeiling else {
             counters.count(.failRecordTooBig)
             return .recordTooBig
         }
+        if slot.pointee.hasPrevious { namespace.longerLives?.replaces(previous, next, slot.pointee.digest) }
         // Only now: a write that is refused makes no set.
         if !keepsSet {
             guard let made = namespace.sets.makeID(for: setName) else { return .parameter }

@@ -17,7 +17,7 @@ extension NamespaceShard {
         let partition = slot.pointee.digest.partition
         partitions.lock(partition)
         if let owner = partitions.owner(of: slot.pointee.digest) {
-            let limit = namespace.settings.pendingLimit
+            let limit = namespace.live.current.pointee.pendingLimit
             let isBusy = limit > 0 && owner.pointee.waiterCount > limit
             if !isBusy { partitions.wait(slot, behind: owner) }
             partitions.unlock(partition)
@@ -266,7 +266,8 @@ extension NamespaceShard {
     }
 
     private func commit(_ slot: SlotPointer, isWanted: Bool) -> EffectAnswer {
-        guard isWanted, namespace.settings.commitBeforeAnswer else { return .done }
+        // Nobody is told of the engine's own deletes: after a crash the record is due again.
+        guard isWanted, namespace.settings.commitBeforeAnswer, !slot.pointee.origin.isOwnDelete else { return .done }
         do throws(StorageError) {
             let answer = try backend.commit(slot.pointee.digest, tag: Tag(rawValue: UInt64(UInt(bitPattern: slot))))
             guard case .done = answer else { return .pending }

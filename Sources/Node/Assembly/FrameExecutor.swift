@@ -12,6 +12,14 @@ package protocol InfoResponder: AnyObject {
     func answer(
         _ body: UnsafeRawBufferPointer, connection: UInt64, kind: UInt8, to output: OutputBuffer
     ) -> Bool
+
+    /// Whether the answer comes later, sent by somebody else: the bytes were copied.
+    func defers(_ body: UnsafeRawBufferPointer, connection: UInt64, kind: UInt8) -> Bool
+}
+
+extension InfoResponder {
+    /// Answers at once.
+    package func defers(_ body: UnsafeRawBufferPointer, connection: UInt64, kind: UInt8) -> Bool { false }
 }
 
 /// What the connection does next.
@@ -266,6 +274,7 @@ package final class FrameExecutor {
     private func answerInfo(
         _ body: UnsafeRawBufferPointer, _ connection: UInt64, _ kind: UInt8, _ output: OutputBuffer
     ) -> Outcome {
+        if info.defers(body, connection: connection, kind: kind) { return .suspended }
         let start = output.count
         _ = output.reserve(FrameHeader.byteCount)
         output.commit(FrameHeader.byteCount)

@@ -10,7 +10,7 @@ package struct NodeConfiguration: Sendable {
     package let namespaces: [NamespaceConfiguration]
     /// What the operator should know although nothing is wrong: settings without effect, with file and line.
     package private(set) var notes: [String]
-    private let file: ConfiguredBlock
+    let file: ConfiguredBlock
 
     /// Where settings belong, for `get-config`.
     package enum Context: Sendable { case service, network, security, xdr }
@@ -87,7 +87,7 @@ package struct NodeConfiguration: Sendable {
         }
     }
 
-    private static let networkBlocks = [
+    static let networkBlocks = [
         ("service", Settings.networkService), ("admin", Settings.networkAdmin), ("heartbeat", Settings.heartbeat),
         ("fabric", Settings.fabric),
     ]
@@ -145,17 +145,10 @@ package struct NamespaceConfiguration: Sendable {
     package let maxRecordSize: Int
     /// Bytes; 0 for no limit.
     package let indexesMemoryBudget: UInt64
-    package let stopWritesSysMemoryPct: Int
     /// Seconds; 0 for ever.
     package let defaultTtl: UInt32
-    /// Seconds; 0 for none.
-    package let nsupPeriod: UInt32
-    package let allowTtlWithoutNsup: Bool
-    package let applyTtlReductions: Bool
-    package let defaultReadTouchTtlPct: UInt32
     /// 0 for no limit.
     package let transactionPendingLimit: Int
-    package let disallowNullSetname: Bool
     /// Answers wait until a write is durable.
     package let commitToDevice: Bool
     package let strongConsistency: Bool
@@ -167,16 +160,26 @@ package struct NamespaceConfiguration: Sendable {
     package let indexStageSize: Int
     /// Bytes; 0 for no limit.
     package let indexMountsBudget: UInt64
+    /// Settings of sets.
+    package let sets: [SetConfiguration]
     let line: Int
+    private let block: ConfiguredBlock
+
+    /// The value of a setting of the block itself; 0 if it has none.
+    package func number(_ name: String) -> UInt64 { block.number(name) ?? 0 }
+    /// Whether a setting of the block itself is `true`.
+    package func flag(_ name: String) -> Bool { block.flag(name) }
 
     init(_ block: ConfiguredBlock, _ report: (Int, String) -> Void) {
+        self.block = block
+        sets = block.blocks.filter { $0.word == "set" }.map { SetConfiguration($0, report) }
         name = block.argument
         line = block.line
         if name.utf8.count > Limits.namespaceNameSizeMax {
             report(line, "namespace '\(name)' has a name longer than \(Limits.namespaceNameSizeMax) bytes")
         }
-        if name.contains(where: { ":;,=/".contains($0) }) || name == "null" {
-            report(line, "'\(name)' cannot be the name of a namespace: avoid : ; , = / and null")
+        if name.contains(where: { ":;,=/|".contains($0) }) || name == "null" {
+            report(line, "'\(name)' cannot be the name of a namespace: avoid : ; , = / | and null")
         }
         let engine = block.block("storage-engine")
         if engine == nil { report(line, "namespace '\(name)' has no valid storage-engine; add: storage-engine memory") }
@@ -197,15 +200,9 @@ package struct NamespaceConfiguration: Sendable {
         indexStageSize = Int(number("index-stage-size"))
         maxRecordSize = Int(number("max-record-size"))
         indexesMemoryBudget = number("indexes-memory-budget")
-        stopWritesSysMemoryPct = Int(number("stop-writes-sys-memory-pct"))
         defaultTtl = UInt32(number("default-ttl"))
-        nsupPeriod = UInt32(number("nsup-period"))
-        allowTtlWithoutNsup = block.flag("allow-ttl-without-nsup")
-        applyTtlReductions = block.flag("apply-ttl-reductions")
-        defaultReadTouchTtlPct = UInt32(number("default-read-touch-ttl-pct"))
         transactionPendingLimit = Int(number("transaction-pending-limit"))
-        disallowNullSetname = block.flag("disallow-null-setname")
-        if defaultTtl > 0, nsupPeriod == 0, !allowTtlWithoutNsup {
+        if defaultTtl > 0, number("nsup-period") == 0, !block.flag("allow-ttl-without-nsup") {
             report(line, "namespace '\(name)': default-ttl needs nsup-period above 0, or allow-ttl-without-nsup true")
         }
     }

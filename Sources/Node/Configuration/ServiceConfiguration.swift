@@ -18,8 +18,13 @@ package struct ServiceConfiguration: Sendable {
     package let tickerInterval: Int
     package let transactionMaxMs: Int
     package let microsecondHistograms: Bool
+    private let block: ConfiguredBlock
+
+    /// The value of any setting; 0 if it has none.
+    package func number(_ name: String) -> UInt64 { block.number(name) ?? 0 }
 
     init?(_ block: ConfiguredBlock, processors: Int, _ report: (Int, String) -> Void) {
+        self.block = block
         clusterName = block.text("cluster-name")
         let id = block.text("node-id").map { $0.lowercased().hasPrefix("0x") ? String($0.dropFirst(2)) : $0 }
         nodeID = id.flatMap { UInt64($0, radix: 16) }

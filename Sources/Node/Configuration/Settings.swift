@@ -15,6 +15,11 @@ extension SettingSchema {
         SettingSchema(name, kind, default: defaultText, help: help)
     }
 
+    /// A setting that does something, and may change while the node serves.
+    static func live(_ name: String, _ kind: Kind, _ defaultText: String, _ help: String) -> SettingSchema {
+        SettingSchema(name, kind, default: defaultText, isDynamic: true, help: help)
+    }
+
     /// A setting that is accepted, kept and shown, and does nothing yet.
     static func idle(_ name: String, _ kind: Kind, _ defaultText: String) -> SettingSchema {
         SettingSchema(name, kind, default: defaultText, hasEffect: false, help: "no effect yet")

@@ -61,10 +61,9 @@ extension InfoService {
         let values = [
             ("objects", "\(max(objects, 0))"), ("tombstones", "\(max(tombstones, 0))"),
             ("data_used_bytes", "\(max(bytes, 0))"),
-            ("truncate_lut", "0"), ("sindexes", "0"), ("index_populating", "false"), ("truncating", "false"),
-            ("default-read-touch-ttl-pct", "0"), ("default-ttl", "0"), ("disable-eviction", "false"),
-            ("enable-index", "false"), ("stop-writes-count", "0"), ("stop-writes-size", "0"),
-        ]
+            ("truncate_lut", "\(namespace.truncation.time(of: id))"), ("sindexes", "0"), ("index_populating", "false"),
+            ("truncating", "\(namespace.isTruncating(set: id))"),
+        ] + SetConfiguration.names.map { ($0, namespace.setValue(id, $0)) }
         return values.map { "\($0.0)=\($0.1)" }.joined(separator: ":")
     }
 
@@ -76,7 +75,7 @@ extension InfoService {
     ]
 
     private func latencies(_ request: InfoRequest) -> String {
-        let isMicroseconds = state.configuration.service.microsecondHistograms
+        let isMicroseconds = state.live.current.pointee.hasMicrosecondHistograms
         func entry(_ name: String) -> String {
             guard let interval = state.latencies.interval(name) else { return "\(name):" }
             return "\(name):" + LatencyHistory.text(interval, microseconds: isMicroseconds)

@@ -7,7 +7,6 @@ internal import Wire
 extension InfoService {
     static let operatorCommands: [String: Command] = [
         "get-config": { service, request in service.configuration(request) },
-        "set-config": { _, _ in InfoError.text(4, "settings cannot be changed at run time yet: edit the file, restart") },
         "logs": { service, _ in
             service.state.log.sinkNames.enumerated().map { "\($0.offset):\($0.element)" }.joined(separator: ";")
         },

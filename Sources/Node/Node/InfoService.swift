@@ -19,8 +19,13 @@ final class InfoService: InfoResponder {
     private(set) var completed: UInt64 = 0
     private let adminKind: UInt8
     private let commands: [String: Command]
+    /// Those that the control thread answers.
+    private let blockingCommands: [String: Command]
+    private let mayBlock: Bool
 
-    init(state: NodeState, reactor: Int, adminKind: UInt8) {
+    init(state: NodeState, reactor: Int, adminKind: UInt8, mayBlock: Bool = false) {
+        self.mayBlock = mayBlock
+        blockingCommands = InfoService.truncateCommands.merging(InfoService.settingCommands) { first, _ in first }
         self.reactor = reactor
         self.state = state
         self.adminKind = adminKind
@@ -30,6 +35,7 @@ final class InfoService: InfoResponder {
             .merging(InfoService.operatorCommands) { first, _ in first }
             .merging(InfoService.queryCommands) { first, _ in first }
             .merging(InfoService.storageCommands) { first, _ in first }
+            .merging(InfoService.metadataCommands) { first, _ in first }
     }
 
     func answer(
@@ -56,9 +62,21 @@ final class InfoService: InfoResponder {
 
     private func answer(_ line: InfoLine) -> String {
         guard let request = InfoRequest(line) else { return InfoError.text(4, "unrecognized command") }
+        if let command = blockingCommands[request.name] { return mayBlock ? command(self, request) : refusal(request) }
         guard let command = commands[request.name] else { return InfoError.text(4, "unrecognized command") }
         return command(self, request)
     }
+
+    /// Whether the control thread has to answer.
+    func isBlocking(_ request: InfoRequest) -> Bool { blockingCommands[request.name] != nil }
+
+    private func refusal(_ request: InfoRequest) -> String {
+        guard state.phase == .serving else { return InfoError.text(11, "the node is \(state.phase)") }
+        return InfoError.text(4, "'\(request.name)' may stand among up to \(InfoService.lateLinesMax) lines")
+    }
+
+    /// Lines were answered elsewhere for this reactor.
+    func addCompleted(_ count: UInt64) { completed += count }
 
     private func appendByte(_ byte: UInt8, to output: OutputBuffer) {
         output.reserve(1).storeBytes(of: byte, as: UInt8.self)
@@ -66,7 +84,7 @@ final class InfoService: InfoResponder {
     }
 
     /// The names of all commands, sorted.
-    var commandNames: [String] { commands.keys.sorted() }
+    var commandNames: [String] { (Array(commands.keys) + blockingCommands.keys).sorted() }
 
     /// The namespace that `parameter` names, or the error that says what is wrong.
     func namespace(_ request: InfoRequest) -> (Namespace?, String) {

@@ -189,14 +189,7 @@ struct NamespaceOpening {
 
     private static func engineSettings(_ configured: NamespaceConfiguration) -> NamespaceSettings {
         var settings = NamespaceSettings(name: configured.name)
-        settings.defaultTimeToLiveSeconds = configured.defaultTtl
-        settings.nsupPeriodSeconds = configured.nsupPeriod
-        settings.allowTimeToLiveWithoutNsup = configured.allowTtlWithoutNsup
-        settings.applyTimeToLiveReductions = configured.applyTtlReductions
-        settings.readTouchPercent = configured.defaultReadTouchTtlPct
-        settings.recordSizeMax = configured.maxRecordSize
-        settings.pendingLimit = configured.transactionPendingLimit
-        settings.disallowNullSetName = configured.disallowNullSetname
+        settings.numbers = LiveNamespaceSettings(configured)
         settings.commitBeforeAnswer = configured.commitToDevice
         return settings
     }

@@ -21,7 +21,8 @@ enum NamespaceStatistics {
             ("prole_objects", "0"), ("prole_tombstones", "0"), ("non_replica_objects", "0"),
             ("non_replica_tombstones", "0"), ("clock_skew_stop_writes", "false"),
             ("stop_writes", "\(namespace.stopWrites)"), ("hwm_breached", "false"),
-            ("current_time", "\(now.seconds)"), ("truncating", "false"), ("pending_quiesce", "false"),
+            ("current_time", "\(now.seconds)"), ("truncating", "\(namespace.isTruncating(set: 0))"),
+            ("truncate_lut", "\(namespace.truncation.time(of: 0))"), ("pending_quiesce", "false"),
             ("effective_is_quiesced", "false"), ("nodes_quiesced", "0"),
             ("index_used_bytes", "\(namespace.index.usedBytes)"),
             ("set_index_used_bytes", "0"), ("sindex_used_bytes", "0"),
@@ -52,7 +53,7 @@ enum NamespaceStatistics {
     private static let quiet = [
         "xdr_tombstones", "unreplicated_records", "dead_partitions", "unavailable_partitions",
         "expired_objects", "evicted_objects", "evict_ttl", "evict_void_time",
-        "truncate_lut", "cache_read_pct",
+        "cache_read_pct",
         "migrate_tx_partitions_active", "migrate_rx_partitions_active", "migrate_tx_partitions_initial",
         "migrate_tx_partitions_remaining", "migrate_rx_partitions_initial", "migrate_rx_partitions_remaining",
         "client_proxy_complete", "client_proxy_error", "client_proxy_timeout", "client_udf_complete",

@@ -135,7 +135,7 @@ struct SignalSet {
     static func block() -> SignalSet {
         var signals = SignalSet()
         sigemptyset(&signals.set)
-        for number in [SIGTERM, SIGINT, SIGHUP] { sigaddset(&signals.set, number) }
+        for number in [SIGTERM, SIGINT, SIGHUP, ControlJobs.signal] { sigaddset(&signals.set, number) }
         pthread_sigmask(SIG_BLOCK, &signals.set, nil)
         return signals
     }

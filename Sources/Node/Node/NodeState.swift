@@ -10,6 +10,8 @@ internal import Glibc
 internal import Logging
 internal import Reactor
 internal import Storage
+internal import Synchronization
+internal import SystemMetadata
 
 /// Where the node stands.
 enum NodePhase: UInt32, Sendable {
@@ -18,7 +20,13 @@ enum NodePhase: UInt32, Sendable {
 
 /// Shared facts of one node.
 final class NodeState: @unchecked Sendable {
-    let configuration: NodeConfiguration
+    private let inForce: Mutex<NodeConfiguration>
+    /// The configuration with what has changed since the start. Any thread; not on the data path.
+    var configuration: NodeConfiguration { inForce.withLock { $0 } }
+    /// System metadata.
+    let metadata: MetadataStore
+    /// Numbers of the node that may change while it serves.
+    let live: LiveSettings<LiveServiceSettings>
     let nodeID: NodeID
     /// View key of the single-node cluster of this process, drawn at start.
     let clusterKey: UInt64
@@ -39,8 +47,13 @@ final class NodeState: @unchecked Sendable {
     let queries = QueryRegistry()
     let startProgress = StartProgress()
 
-    init(configuration: NodeConfiguration, nodeID: NodeID, clusterKey: UInt64, log: Logger, registry: BackendRegistry) {
-        self.configuration = configuration
+    init(
+        configuration: NodeConfiguration, metadata: MetadataStore, nodeID: NodeID, clusterKey: UInt64, log: Logger,
+        registry: BackendRegistry
+    ) {
+        inForce = Mutex(configuration)
+        self.metadata = metadata
+        live = LiveSettings(LiveServiceSettings(configuration.service))
         self.nodeID = nodeID
         self.clusterKey = clusterKey
         self.log = log
@@ -53,6 +66,9 @@ final class NodeState: @unchecked Sendable {
     }
 
     deinit { phaseWord.deallocate() }
+
+    /// Settings have changed. The control thread.
+    func putInForce(_ configuration: NodeConfiguration) { inForce.withLock { $0 = configuration } }
 
     /// Where the node stands now. Any thread.
     var phase: NodePhase {

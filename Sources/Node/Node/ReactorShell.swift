@@ -12,6 +12,10 @@ internal import Reactor
 enum NodeLetter {
     /// The namespaces are open: install the engine of this reactor.
     static let installEngine: UInt32 = 100
+    /// The answer to an info request that the control thread has made: a `LateInfoAnswer`.
+    static let lateInfo: UInt32 = 101
+    /// Settings have changed: a `RetiredSettings`.
+    static let settings: UInt32 = 102
 }
 
 /// Kinds of connections.
@@ -82,8 +86,32 @@ final class ReactorShell: ReactorHandler, EngineShell {
             executor.engine = offered
             engine?.turnBegan(time)
             letter.deallocate()
+        case NodeLetter.lateInfo:
+            let answer = Unmanaged<LateInfoAnswer>.fromOpaque(object(letter)).takeRetainedValue()
+            letter.deallocate()
+            send(answer)
+        case NodeLetter.settings:
+            let numbers = state.live.current.pointee
+            reactor?.change(
+                idleMilliseconds: UInt64(numbers.connectionIdleMilliseconds),
+                connectionsMax: [Int(numbers.clientConnectionsMax), Limits.adminConnectionsMax])
+            // Nothing of this turn has loaded the old ones before and uses them after.
+            Unmanaged<RetiredSettings>.fromOpaque(object(letter)).release()
+            letter.deallocate()
         default: preconditionFailure("unknown letter \(letter.pointee.kind)")
         }
+    }
+
+    private func object(_ letter: UnsafeMutablePointer<Letter>) -> UnsafeRawPointer {
+        UnsafeRawPointer(bitPattern: UInt(letter.pointee.payload)).unsafelyUnwrapped
+    }
+
+    private func send(_ answer: LateInfoAnswer) {
+        info.addCompleted(answer.lines)
+        let id = ConnectionID(rawValue: answer.connection)
+        guard let output = reactor?.output(of: id) else { return }
+        answer.frame.withUnsafeBytes { output.append($0) }
+        reactor?.resume(id)
     }
 
     func tick(_ time: TurnTime) {

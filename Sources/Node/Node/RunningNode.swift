@@ -10,6 +10,7 @@ internal import Logging
 internal import Mount
 internal import Reactor
 internal import Storage
+internal import SystemMetadata
 
 /// A node that is starting, running or stopping. Main thread.
 final class RunningNode {
@@ -36,9 +37,18 @@ final class RunningNode {
         let nodeID = try directory.nodeID {
             NodeID(rawValue: configuration.service.nodeID ?? (entropy.next() & 0x0FFF_FFFF_FFFF | 0xA0_0000_0000_00))
         }
+        let metadata: MetadataStore
+        do throws(MetadataError) {
+            metadata = try MetadataStore(path: directory.path + "/smd")
+        } catch {
+            throw StartError(error.message)
+        }
         state = NodeState(
-            configuration: configuration, nodeID: nodeID, clusterKey: entropy.next() >> 16, log: log,
+            configuration: configuration, metadata: metadata, nodeID: nodeID, clusterKey: entropy.next() >> 16, log: log,
             registry: registry)
+        var numbers = LiveServiceSettings(configuration.service)
+        numbers.clientConnectionsMax = UInt32(clientsMax)
+        _ = state.live.change(to: numbers)
         apus_crash_install(log.crashDescriptor)
         log.info(.as, "apus \(Product.version) starts as node \(nodeID), process \(getpid()),"
             + " work directory \(directory.path)")
@@ -85,6 +95,7 @@ final class RunningNode {
     /// Brings the index of a namespace up to what its medium holds. False if a signal has asked to stop meanwhile.
     private func fill(_ number: Int, _ opening: NamespaceOpening, _ signals: SignalSet) throws(StartError) -> Bool {
         let threads = configuration.service.serviceThreads
+        try state.applyMetadata(to: opened[number].namespace)
         switch try WarmStartRun.run(opened[number].namespace, threads: threads, signals, log) {
         case .serves: return try complete(number)
         case .stopAsked: return false
@@ -93,6 +104,7 @@ final class RunningNode {
             // Nothing of it may be left: it holds the locks of its media.
             _ = opened.remove(at: number).close()
             opened.insert(try opening.open(coldReason: reason), at: number)
+            try state.applyMetadata(to: opened[number].namespace)
         }
         guard try fillCold(number, opening, signals) else { return false }
         return try complete(number)
@@ -115,6 +127,7 @@ final class RunningNode {
             }
             opened.remove(at: number).closeForgetting(log)
             opened.insert(try opening.openInOrdinaryMemory(because: problem), at: number)
+            try state.applyMetadata(to: opened[number].namespace)
             return try fillCold(number, opening, signals)
         }
     }
@@ -187,8 +200,8 @@ final class RunningNode {
         for (number, shell) in state.reactors.shells.enumerated() {
             shell.offer(
                 EngineShard(
-                    reactor: number, of: count, namespaces: namespaces, backends: shards[number], shell: shell, cluster: cluster,
-                    deadlineMilliseconds: UInt64(configuration.service.transactionMaxMs), queries: state.queries,
+                    reactor: number, of: count, namespaces: namespaces, backends: shards[number], shell: shell,
+                    cluster: cluster, queries: state.queries, service: state.live,
                     log: { [log] in log.warning(.rw, $0) }))
             let letter = UnsafeMutablePointer<Letter>.allocate(capacity: 1)
             letter.initialize(to: Letter(kind: NodeLetter.installEngine))
@@ -220,11 +233,13 @@ final class RunningNode {
     /// Ticks every second until a signal asks to stop, or a backend says that the node has to: then it is an error.
     func serveUntilStopped(_ signals: SignalSet) throws(StartError) {
         var signals = signals
-        var ticker = Ticker(state: state, intervalSeconds: UInt64(configuration.service.tickerInterval))
+        state.controlJobs.attach()
+        var ticker = Ticker(state: state)
         var fatal = ticker.tick()
         while fatal == nil {
             switch signals.wait(milliseconds: 1000) {
             case SIGHUP: log.reopen()
+            case ControlJobs.signal: state.controlJobs.run()
             case SIGTERM, SIGINT: return
             default: fatal = ticker.tick()
             }
@@ -237,6 +252,7 @@ final class RunningNode {
     /// Stops whatever has been started. False: a backend could not write out what was under way.
     func end() -> Bool {
         state.phase = .stopping
+        state.controlJobs.run()
         let aborted = state.queries.abortAll()
         if aborted > 0 { log.info(.query, "\(aborted) queries were aborted: the node stops") }
         log.info(.as, "stopping: answering what has been asked, closing connections")

@@ -10,15 +10,13 @@ internal import Storage
 /// namespace.
 struct Ticker {
     private let state: NodeState
-    private let intervalSeconds: UInt64
     private var lastLine: Instant
     private var stopped: [Bool]
     /// Wall clock less monotonic clock at the last tick, in milliseconds.
     private var clockDistance: Int64
 
-    init(state: NodeState, intervalSeconds: UInt64) {
+    init(state: NodeState) {
         self.state = state
-        self.intervalSeconds = max(intervalSeconds, 1)
         lastLine = SystemClock.now().monotonic
         stopped = state.servingNamespaces.map { _ in false }
         clockDistance = Ticker.distance(SystemClock.now())
@@ -51,6 +49,7 @@ struct Ticker {
         let fatal = state.servingNamespaces.compactMap { namespace in
             namespace.statistics.fatal.map { "namespace \(namespace.settings.name): \($0)" }
         }
+        let intervalSeconds = UInt64(max(state.live.current.pointee.tickerIntervalSeconds, 1))
         guard now.nanoseconds(since: lastLine) >= intervalSeconds * 1_000_000_000 else { return fatal.first }
         lastLine = now
         state.latencies.sample(state.servingNamespaces, nanoseconds: now.nanoseconds)
@@ -64,18 +63,17 @@ struct Ticker {
 
     /// Raises or lowers stop-writes and says which threshold it was.
     private mutating func watch(_ number: Int, _ namespace: Namespace, _ memory: SystemMemory) {
-        guard let settings = state.configuration.namespaces.first(where: { $0.name == namespace.settings.name })
-        else { return }
+        let name = namespace.settings.name
         let reason = StopWrites.reason(
-            settings, namespace.statistics, indexBytes: namespace.index.usedBytes,
+            namespace.live.current.pointee, namespace.statistics, indexBytes: namespace.index.usedBytes,
             indexHasRoom: namespace.index.growAhead(), memory)
-        namespace.stopWrites = reason != nil
+        namespace.overflow = reason != nil ? .creates : .none
         guard stopped[number] != (reason != nil) else { return }
         stopped[number] = reason != nil
         if let reason {
-            state.log.warning(.namespace, "{\(settings.name)} stop-writes: \(reason); writes answer 8, deletes go on")
+            state.log.warning(.namespace, "{\(name)} stop-writes: \(reason); writes answer 8, deletes go on")
         } else {
-            state.log.info(.namespace, "{\(settings.name)} stop-writes is over")
+            state.log.info(.namespace, "{\(name)} stop-writes is over")
         }
     }
 
@@ -94,12 +92,12 @@ struct Ticker {
 enum StopWrites {
     /// Which threshold is passed, in words with its value; nil if none is.
     static func reason(
-        _ settings: NamespaceConfiguration, _ figures: BackendStatistics, indexBytes: UInt64, indexHasRoom: Bool,
+        _ settings: LiveNamespaceSettings, _ figures: BackendStatistics, indexBytes: UInt64, indexHasRoom: Bool,
         _ memory: SystemMemory
     ) -> String? {
         guard indexHasRoom else { return "the mount of the index is full; make it larger, or delete records" }
-        let usedPercent = settings.storageSettings.number("stop-writes-used-pct") ?? 70
-        let availablePercent = settings.storageSettings.number("stop-writes-avail-pct") ?? 5
+        let usedPercent = UInt64(settings.stopWritesUsedPercent)
+        let availablePercent = UInt64(settings.stopWritesAvailablePercent)
         if figures.totalBytes > 0, usedPercent > 0 {
             let used = figures.usedBytes * 100 / figures.totalBytes
             if used >= usedPercent { return "data used is \(used) %, stop-writes-used-pct is \(usedPercent)" }
@@ -114,7 +112,7 @@ enum StopWrites {
         if settings.indexMountsBudget > 0, indexBytes > settings.indexMountsBudget {
             return "the index takes \(indexBytes) bytes, mounts-budget is \(settings.indexMountsBudget)"
         }
-        let systemPercent = UInt64(settings.stopWritesSysMemoryPct)
+        let systemPercent = UInt64(settings.stopWritesSystemMemoryPercent)
         if systemPercent > 0, memory.totalKilobytes > 0, 100 - memory.freePercent > systemPercent {
             return "the machine's memory is \(100 - memory.freePercent) % used, stop-writes-sys-memory-pct is"
                 + " \(systemPercent)"

@@ -25,7 +25,7 @@ package final class Reactor: @unchecked Sendable {
     }
     let index: Int
     let handler: any ReactorHandler
-    let settings: ReactorSettings
+    private(set) var settings: ReactorSettings
     let output = OutputBuffer(capacity: 256 << 10)
     let table = ConnectionTable()
     let gauges = ReactorGauges()
@@ -111,6 +111,12 @@ package final class Reactor: @unchecked Sendable {
 
     /// A snapshot. Any thread.
     package var counters: ReactorCounters { gauges.snapshot() }
+
+    /// Other limits of connections from now on. Reactor's thread.
+    package func change(idleMilliseconds: UInt64, connectionsMax: [Int]) {
+        settings.idleMilliseconds = idleMilliseconds
+        settings.connectionsMax = connectionsMax
+    }
 
     // ---- The loop ----
 

@@ -42,14 +42,14 @@ private final class World {
             namespace: "test", settings: BackendSettings([("data-size", "\(64 << 20)")]), agreement: agreement,
             log: { _ in }))
         var settings = NamespaceSettings(name: "test")
-        settings.nsupPeriodSeconds = 1
+        settings.numbers.nsupPeriodSeconds = 1
         let namespace = try Namespace(
             settings: settings, agreement: agreement, backend: backend, index: try PrimaryIndex(heapFor: 1 << 20),
             epoch: Epoch(regime: 1, viewKey: 1), reactors: 1)
         engine = EngineShard(
             reactor: 0, of: 1, namespaces: [namespace],
                 backends: [try backend.makeShard(ShardRequest(index: 0, count: 1, wake: {}))], shell: shell,
-            cluster: LoneNode(), deadlineMilliseconds: 1000, queries: QueryRegistry(), log: { _ in })
+            cluster: LoneNode(), log: { _ in })
         executor.engine = engine
     }
 

@@ -1,0 +1,163 @@
+// Expiry and eviction on one reactor: what is due is deleted one by one by the ordinary write machine, if its void-time is
+// still the same. Invariants:
+// 1. At most `underWayMax` of these deletes are under way; each ends in `ended`, once.
+internal import Base
+internal import Index
+internal import Storage
+internal import Wire
+
+/// The bytes of the engine's own delete request: one digest field.
+final class DeleteTemplate {
+    private let bytes: UnsafeMutableRawPointer
+    private let view: UnsafeMutablePointer<RequestView>
+    private static let byteCount = MessageHeader.byteCount + 5 + Digest.byteCount
+
+    init() {
+        view = .allocate(capacity: 1)
+        view.initialize(to: .empty)
+        bytes = .allocate(byteCount: DeleteTemplate.byteCount, alignment: 16)
+        bytes.initializeMemory(as: UInt8.self, repeating: 0, count: DeleteTemplate.byteCount)
+        bytes.storeBytes(of: UInt8(MessageHeader.byteCount), as: UInt8.self)
+        bytes.storeBytes(of: Info2([.write, .delete]).rawValue, toByteOffset: 2, as: UInt8.self)
+        bytes.storeBigEndian(UInt16(1), at: 18)
+        let field = bytes + MessageHeader.byteCount
+        field.storeBigEndian(UInt32(1 + Digest.byteCount))
+        field.storeBytes(of: FieldNumber.digest.rawValue, toByteOffset: 4, as: UInt8.self)
+    }
+
+    deinit {
+        bytes.deallocate()
+        view.deallocate()
+    }
+
+    /// A delete of `digest`; valid until the next call.
+    func request(digest: Digest) -> RequestPointer {
+        digest.store(to: bytes + MessageHeader.byteCount + 5)
+        let body = UnsafeRawBufferPointer(start: bytes, count: DeleteTemplate.byteCount)
+        guard case .request(let request) = RequestView.parse(body) else {
+            preconditionFailure("the template is a request")
+        }
+        view.pointee = request
+        return UnsafePointer(view)
+    }
+}
+
+/// See the invariants above. Reactor's thread only.
+final class ExpirySweep: SweepTask {
+    private let upkeep: Upkeep
+    private let template = DeleteTemplate()
+    private var plan = UpkeepPlan()
+    private var nowSeconds: UInt32 = 0
+    private var findings = UpkeepFindings()
+    private var counts: VoidTimeCounts?
+    private var histograms: RecordHistograms?
+    private var underWay = 0
+    private static let underWayMax = 64
+    /// How long such a delete waits for a write of the same record.
+    private static let waitMilliseconds: UInt64 = 1000
+
+    init(_ upkeep: Upkeep) { self.upkeep = upkeep }
+
+    func begin(_ shard: NamespaceShard, _ now: TurnTime) {
+        plan = upkeep.plan
+        nowSeconds = now.wall.seconds
+        findings = UpkeepFindings()
+        counts = plan.evictionScale.map { VoidTimeCounts($0) }
+        histograms = plan.histogramScale.map { RecordHistograms($0) }
+    }
+
+    func matches(_ entry: UnsafePointer<IndexEntry>) -> Bool {
+        guard entry.pointee.kind == .live else { return false }
+        findings.records &+= 1
+        let voidTime = entry.pointee.voidTime
+        guard voidTime > 0 else {
+            findings.nonExpirable &+= 1
+            histograms?.add(entry)
+            return false
+        }
+        if voidTime < nowSeconds { return true }
+        if findings.lowestVoidTime == 0 || voidTime < findings.lowestVoidTime { findings.lowestVoidTime = voidTime }
+        if voidTime > findings.highestVoidTime { findings.highestVoidTime = voidTime }
+        histograms?.add(entry)
+        guard plan.evictBelow > 0 || counts != nil, !upkeep.isEvictionDisabled(entry.pointee.setID) else { return false }
+        if voidTime < plan.evictBelow { return true }
+        counts?.add(voidTime)
+        return false
+    }
+
+    func handle(_ record: IndexedRecord, _ shard: NamespaceShard, _ now: TurnTime) -> Bool {
+        guard underWay < ExpirySweep.underWayMax, !shard.isUnderPressure else { return false }
+        underWay += 1
+        let origin = record.entry.voidTime < nowSeconds ? RequestOrigin.expiry : .eviction
+        shard.deleteOwn(
+            template.request(digest: record.digest), origin, voidTime: record.entry.voidTime,
+            deadline: now.monotonic.advanced(byMilliseconds: ExpirySweep.waitMilliseconds), now)
+        return true
+    }
+
+    /// A delete that `handle` has begun is over.
+    func ended(_ origin: RequestOrigin, isDone: Bool) {
+        precondition(underWay > 0)
+        underWay -= 1
+        guard isDone else { return }
+        if origin == .expiry { findings.expired += 1 } else { findings.evicted += 1 }
+    }
+
+    var changedCount: UInt64 { findings.expired + findings.evicted }
+    var isUnderWay: Bool { underWay > 0 }
+
+    func end(_ shard: NamespaceShard, _ now: TurnTime) {
+        upkeep.handIn(findings, counts, histograms)
+        counts = nil
+        histograms = nil
+    }
+}
+
+extension NamespaceShard {
+    /// Whether deletes that nobody waits for had better be put off.
+    var isUnderPressure: Bool { hasPressure && backend.pressure >= .high }
+
+    /// Begins a delete of the engine's own: it is done if the record is there with that void-time.
+    func deleteOwn(
+        _ request: RequestPointer, _ origin: RequestOrigin, voidTime: UInt32, deadline: Instant, _ now: TurnTime
+    ) {
+        let slot = scratch.slots.take()
+        slot.pointee.begin(request, namespace: number, connection: 0, now: now.monotonic)
+        slot.pointee.origin = origin
+        slot.pointee.expectedVoidTime = voidTime
+        slot.pointee.deadline = deadline
+        if startWrite(slot, now: now) == .suspended {
+            scratch.slots.keepBody(slot)
+        } else {
+            scratch.slots.giveBack(slot)
+        }
+    }
+
+    /// Such a delete where the record is at hand: no image is read, no operation applied.
+    func applyOwnDelete(_ slot: SlotPointer, _ now: TurnTime) -> ResultCode {
+        if slot.pointee.origin == .truncate { return applyTruncate(slot) }
+        let previous = slot.pointee.previous
+        guard slot.pointee.hasPrevious, previous.kind == .live, previous.voidTime == slot.pointee.expectedVoidTime else {
+            return .notFound
+        }
+        slot.pointee.isDelete = true
+        // An older version that would outlive this one may be on the medium still.
+        guard let lives = namespace.longerLives, lives.latest(slot.pointee.digest) >= now.wall.seconds else { return .ok }
+        return buildTombstone(slot, now)
+    }
+
+    /// Counts the end of a delete of the engine's own.
+    func countOwnDelete(_ slot: SlotPointer, _ result: ResultCode) {
+        let origin = slot.pointee.origin
+        guard origin != .truncate else { return truncateEnded(result) }
+        if result == .ok { counters.count(origin == .expiry ? .expiredObjects : .evictedObjects) }
+        expiry.task.ended(origin, isDone: result == .ok)
+    }
+
+    /// One slice of the sweeps, if one is wanted.
+    func sweepSlice(_ now: TurnTime) -> BackgroundWork {
+        let (truncated, expired) = (truncateSweep.slice(self, now), expiry.slice(self, now))
+        if case .none = truncated { return expired }
+        return truncated
+    }
+}

@@ -1,0 +1,77 @@
+// Info requests that may block (what they change is durable before the answer): the control thread answers them, and the
+// reactor sends the answer. Meanwhile the connection waits; what it has sent behind the request is served after it.
+internal import Base
+internal import Engine
+internal import Glibc
+internal import Reactor
+internal import Wire
+
+/// The answer to such a request on its way to its reactor.
+final class LateInfoAnswer: Sendable {
+    let connection: UInt64
+    /// The whole frame.
+    let frame: [UInt8]
+    /// Lines answered.
+    let lines: UInt64
+
+    init(connection: UInt64, frame: [UInt8], lines: UInt64) {
+        self.connection = connection
+        self.frame = frame
+        self.lines = lines
+    }
+}
+
+extension InfoService {
+    /// Lines of a request that the control thread answers.
+    static let lateLinesMax = 16
+
+    func defers(_ body: UnsafeRawBufferPointer, connection: UInt64, kind: UInt8) -> Bool {
+        guard state.phase == .serving, isBlocking(body) else { return false }
+        let copy = [UInt8](body)
+        let reactor = self.reactor
+        state.controlJobs.add { [state] in
+            let service = InfoService(state: state, reactor: reactor, adminKind: ConnectionKind.admin, mayBlock: true)
+            let output = OutputBuffer()
+            _ = copy.withUnsafeBytes { service.answer($0, connection: connection, kind: kind, to: output) }
+            var frame = [UInt8](repeating: 0, count: FrameHeader.byteCount)
+            frame.withUnsafeMutableBytes {
+                FrameHeader.write(type: .info, bodySize: output.count, to: $0.baseAddress!)
+            }
+            let answer = LateInfoAnswer(
+                connection: connection, frame: frame + [UInt8](output.bytes), lines: service.completed)
+            state.post(NodeLetter.lateInfo, answer, to: reactor)
+        }
+        return true
+    }
+
+    /// Whether a line needs the control thread, and there are not too many.
+    private func isBlocking(_ body: UnsafeRawBufferPointer) -> Bool {
+        var parser = InfoRequestParser(body)
+        var lines = 0
+        var isFound = false
+        while let line = parser.next() {
+            lines += 1
+            guard lines <= InfoService.lateLinesMax else { return false }
+            if let request = InfoRequest(line), isBlocking(request) { isFound = true }
+        }
+        return isFound
+    }
+}
+
+extension NodeState {
+    /// Sends an object to a reactor, which takes it over.
+    func post(_ kind: UInt32, _ object: some AnyObject & Sendable, to reactor: Int) {
+        let address = UInt(bitPattern: Unmanaged.passRetained(object).toOpaque())
+        let letter = UnsafeMutablePointer<Letter>.allocate(capacity: 1)
+        letter.initialize(to: Letter(kind: kind, payload: UInt64(address)))
+        reactors.post(reactor, letter)
+    }
+
+    /// Settings have changed: every reactor takes them, and by ending its turn lets go of the old ones.
+    func tellReactors(_ retired: RetiredSettings) {
+        for reactor in 0..<reactors.all.count { post(NodeLetter.settings, retired, to: reactor) }
+    }
+
+    /// There is background work: reactors that sleep look for it now.
+    func wakeReactors() { for reactor in reactors.all { reactor.wakeUp() } }
+}

@@ -1,0 +1,105 @@
+// Items as bytes: text that an operator can read, with a count and a checksum at the end (docs/formats.md).
+internal import Base
+
+/// Why bytes are not items.
+package enum MetadataFormatError: Error, Equatable {
+    /// Written by a later version.
+    case newer(format: Int)
+    /// Not what was written: in words.
+    case damaged(String)
+}
+
+/// The format of files and of the copy in a namespace's storage.
+package enum MetadataFormat {
+    /// What is written. The format before is read, too, as soon as there is one.
+    package static let current = 1
+    private static let magic = "apus-smd"
+    private static let tab = UInt8(ascii: "\t")
+    private static let newline = UInt8(ascii: "\n")
+    private static let percent = UInt8(ascii: "%")
+
+    /// A line for each item between the first line and the last.
+    package static func encode(_ items: [MetadataItem]) -> [UInt8] {
+        var bytes = Array("\(magic) \(current)\n".utf8)
+        for item in items {
+            bytes += escape(item.module) + [tab] + escape(item.key)
+            bytes += Array("\t\(item.generation)\t\(item.timestamp)\t".utf8)
+            bytes += item.value.map { $0 == "-" ? Array("%2D".utf8) : escape($0) } ?? [UInt8(ascii: "-")]
+            bytes.append(newline)
+        }
+        return bytes + Array("end \(items.count) \(checksum(bytes))\n".utf8)
+    }
+
+    /// What `encode` was given.
+    package static func decode(_ bytes: [UInt8]) throws(MetadataFormatError) -> [MetadataItem] {
+        let lines = bytes.split(separator: newline, omittingEmptySubsequences: false)
+        guard let first = lines.first, let format = format(first) else {
+            throw .damaged("it does not begin with '\(magic)' and a number")
+        }
+        guard format <= current else { throw .newer(format: format) }
+        // The end line is followed by nothing: splitting leaves one empty part.
+        guard lines.count >= 3, lines[lines.count - 1].isEmpty else { throw .damaged("its end is missing") }
+        let end = lines[lines.count - 2]
+        guard end.starts(with: Array("end ".utf8)) else { throw .damaged("its end is missing") }
+        let body = bytes[..<end.startIndex]
+        let count = lines.count - 3
+        guard Array(end) == Array("end \(count) \(checksum(Array(body)))".utf8) else {
+            throw .damaged("count or checksum do not fit")
+        }
+        var items: [MetadataItem] = []
+        for line in lines[1..<(lines.count - 2)] {
+            guard let item = item(line) else { throw .damaged("line \(items.count + 2) is no item") }
+            items.append(item)
+        }
+        return items
+    }
+
+    private static func format(_ line: ArraySlice<UInt8>) -> Int? {
+        let words = String(decoding: line, as: UTF8.self).split(separator: " ")
+        guard words.count == 2, words[0] == magic, let format = Int(words[1]), format > 0 else { return nil }
+        return format
+    }
+
+    private static func item(_ line: ArraySlice<UInt8>) -> MetadataItem? {
+        let fields = line.split(separator: tab, omittingEmptySubsequences: false)
+        guard fields.count == 5, let module = unescape(fields[0]), let key = unescape(fields[1]),
+            let generation = UInt32(String(decoding: fields[2], as: UTF8.self)),
+            let timestamp = UInt64(String(decoding: fields[3], as: UTF8.self)), let value = unescape(fields[4])
+        else { return nil }
+        let isDeleted = Array(fields[4]) == [UInt8(ascii: "-")]
+        return MetadataItem(
+            module: module, key: key, value: isDeleted ? nil : value, generation: generation, timestamp: timestamp)
+    }
+
+    private static func checksum(_ bytes: [UInt8]) -> String {
+        let text = String(bytes.withUnsafeBytes { crc32c($0) }, radix: 16)
+        return String(repeating: "0", count: 8 - text.utf8.count) + text
+    }
+
+    /// Bytes up to space, % and above ~ as % and two digits.
+    private static func escape(_ text: String) -> [UInt8] {
+        text.utf8.flatMap { byte -> [UInt8] in
+            guard byte <= 0x20 || byte == percent || byte > 0x7E else { return [byte] }
+            let digits = String(byte, radix: 16, uppercase: true)
+            return Array("%\(digits.utf8.count == 1 ? "0" : "")\(digits)".utf8)
+        }
+    }
+
+    private static func unescape(_ bytes: ArraySlice<UInt8>) -> String? {
+        var plain: [UInt8] = []
+        var place = bytes.startIndex
+        while place < bytes.endIndex {
+            guard bytes[place] == percent else {
+                plain.append(bytes[place])
+                place += 1
+                continue
+            }
+            guard place + 2 < bytes.endIndex,
+                let byte = UInt8(String(decoding: bytes[(place + 1)...(place + 2)], as: UTF8.self), radix: 16)
+            else { return nil }
+            plain.append(byte)
+            place += 3
+        }
+        return String(validating: plain, as: UTF8.self)
+    }
+}
