@@ -138,7 +138,7 @@ let package = Package(
             ["Base", "Wire", "Record", "Index", "Engine", "Storage", "Device", "DeviceLog", "TestSupport"]),
         tests("BenchTests", ["Bench", "TestSupport"]),
         tests("SystemDeviceTests", ["Base", "CBase", "CReactor", "Device", "SystemDevice", "TestSupport"]),
-        tests("SystemMetadataTests", ["SystemMetadata", "TestSupport"]),
+        tests("SystemMetadataTests", ["Base", "SystemMetadata", "TestSupport"]),
         tests("SystemSegmentTests", ["Base", "PMEM", "Storage", "SystemSegment", "TestSupport"]),
         tests("MountTests", ["Base", "Storage", "Mount", "TestSupport"]),
         tests("ForeignTests", ["Base", "Storage", "CBackend", "Foreign", "TestSupport"]),

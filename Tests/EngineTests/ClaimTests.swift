@@ -67,7 +67,7 @@ import Wire
     }
 
     @Test func moreWaitersThanAllowedAnswer14() throws {
-        let (harness, backend) = try pending(5, reactors: 1) { $0.pendingLimit = 2 }
+        let (harness, backend) = try pending(5, reactors: 1) { $0.numbers.pendingLimit = 2 }
         backend.latePercent = 100
         for connection in 1...6 { harness.send(Request.count(digest, "n"), UInt64(connection)) }
         // One owns the claim, three wait (more than two are waiting only behind the third), two are refused.

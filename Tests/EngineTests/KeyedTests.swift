@@ -28,7 +28,7 @@ import Wire
         try forAWhile(1) {
             let (harness, backend) = try keyed(random.next(), reactors: 2,
                 late: [0, 50, 100].randomElement(using: &random)!) {
-                $0.pendingLimit = 0
+                $0.numbers.pendingLimit = 0
                 $0.commitBeforeAnswer = true
             }
             backend.failPercent = [0, 0, 8].randomElement(using: &random)!

@@ -88,7 +88,7 @@ import Wire
     }
 
     @Test func readTouchRenewsALife() throws {
-        let engine = try harness { $0.readTouchPercent = 80 }
+        let engine = try harness { $0.numbers.readTouchPercent = 80 }
         let write = Request.write(
             digest, [.init(code: 2, name: "a", value: Request.integer(1))], timeToLive: 100)
         #expect(engine.ask(write).result == .ok)
@@ -160,8 +160,8 @@ import Wire
 
     @Test func readTouchAndDeleteNeedNoSetName() throws {
         let engine = try harness {
-            $0.disallowNullSetName = true
-            $0.readTouchPercent = 80
+            $0.numbers.disallowNullSetName = true
+            $0.numbers.readTouchPercent = 80
         }
         let write = Request.write(
             digest, [.init(code: 2, name: "a", value: Request.integer(1))], timeToLive: 100, set: "s")
@@ -174,7 +174,7 @@ import Wire
     }
 
     @Test func aRefusedWriteMakesNoSet() throws {
-        let engine = try harness { $0.recordSizeMax = 500 }
+        let engine = try harness { $0.numbers.recordSizeMax = 500 }
         let big = Request.write(
             digest, [.init(code: 2, type: 3, name: "a", value: [UInt8](repeating: 0x78, count: 600))], set: "ghost")
         #expect(engine.ask(big).result == .recordTooBig && engine.namespace.sets.count == 0)
@@ -182,7 +182,7 @@ import Wire
 
     /// Reads may name a bin many times; what they answer together is bounded.
     @Test func answersAreBounded() throws {
-        let engine = try harness { $0.recordSizeMax = 1 << 20 }
+        let engine = try harness { $0.numbers.recordSizeMax = 1 << 20 }
         let value = [UInt8](repeating: 0x78, count: 1_000_000)
         #expect(engine.ask(Request.write(digest, [.init(code: 2, type: 3, name: "a", value: value)])).result == .ok)
         func read(_ times: Int, info2: Info2 = []) -> Answer {
