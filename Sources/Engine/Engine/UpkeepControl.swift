@@ -63,8 +63,15 @@ package final class UpkeepControl {
         lastPeriodSeconds = now.monotonic.nanoseconds / 1_000_000_000
     }
 
-    /// Ends the pass that is over, and begins the one that is due.
-    package func tick(_ now: TurnTime, _ figures: EvictionFigures) {
+    /// Ends the pass that is over, and begins the one that is due. True: a pass was asked for, wake the reactors.
+    @discardableResult
+    package func tick(_ now: TurnTime, _ figures: EvictionFigures) -> Bool {
+        let ordered = namespace.upkeep.board.ordered
+        look(now, figures)
+        return namespace.upkeep.board.ordered != ordered
+    }
+
+    private func look(_ now: TurnTime, _ figures: EvictionFigures) {
         let settings = namespace.live.current.pointee
         let breach = settings.nsupPeriodSeconds > 0 ? figures.breach(settings) : nil
         namespace.upkeep.report.isHighWaterBreached = breach != nil
