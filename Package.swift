@@ -106,6 +106,9 @@ let package = Package(
             name: "IndexBench", dependencies: ["Base", "Index", "CReactor"], path: "bench/IndexBench",
             swiftSettings: settings),
         .executableTarget(
+            name: "SweepBench", dependencies: ["Base", "Index", "Engine", "Storage", "Memory", "CReactor"],
+            path: "bench/SweepBench", swiftSettings: settings),
+        .executableTarget(
             name: "HopBench", dependencies: ["Base", "CBase", "Storage", "Mount", "CReactor"], path: "bench/HopBench",
             swiftSettings: settings),
         .executableTarget(

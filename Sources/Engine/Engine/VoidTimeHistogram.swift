@@ -66,7 +66,8 @@ package enum EvictionChoice: Sendable, Equatable {
     /// The first bucket with records in it holds more than are wanted.
     private static func alone(_ place: Int, _ count: UInt64, _ total: UInt64, _ scale: VoidTimeScale) -> EvictionChoice {
         if scale.width > 1, scale.count > 1 {
-            return .closer(low: firstUntaken(place, scale), high: scale.end(place) - 1)
+            // One second more: what dies later must not share the last bucket that is looked at.
+            return .closer(low: firstUntaken(place, scale), high: scale.end(place))
         }
         guard count <= total / 2 else { return .tooManyAtOnce(firstUntaken(place, scale), count: count) }
         return .below(scale.end(place), count: count)
