@@ -51,7 +51,8 @@ let package = Package(
         target("Wire", in: "Engine", ["Base"]),
         target("Record", in: "Engine", ["Base"]),
         target("Index", in: "Engine", ["Base", "CBase"]),
-        target("Engine", in: "Engine", ["Base", "CBase", "Wire", "Record", "Index", "Storage"]),
+        target("Expressions", in: "Engine", ["Base", "Record"]),
+        target("Engine", in: "Engine", ["Base", "CBase", "Wire", "Record", "Expressions", "Index", "Storage"]),
         // Backends
         target("Storage", in: "Backends", ["Base"]),
         target("BlockStore", in: "Backends", ["Base", "CBase", "Storage"]),
@@ -129,6 +130,7 @@ let package = Package(
         tests("BaseTests", ["Base", "TestSupport"]),
         tests("WireTests", ["Base", "Wire", "TestSupport"]),
         tests("RecordTests", ["Base", "Record", "TestSupport"]),
+        tests("ExpressionsTests", ["Base", "Record", "Expressions", "TestSupport"]),
         tests("IndexTests", ["Base", "Index", "TestSupport"]),
         tests("AssemblyTests", ["Base", "Assembly", "TestSupport"]),
         tests("ClientTests", ["Base", "Wire", "Client", "TestSupport"]),
@@ -149,6 +151,6 @@ let package = Package(
             "ConformanceTests",
             ["Base", "Storage", "StorageConformance", "Memory", "Device", "ReferenceLog", "TestSupport"]),
         tests("ConfigurationTests", ["Base", "Storage", "Memory", "Logging", "Configuration", "TestSupport"]),
-        tests("EngineTests", ["Base", "Wire", "Record", "Index", "Engine", "Storage", "Memory", "TestSupport"]),
+        tests("EngineTests", ["Base", "Wire", "Record", "Expressions", "Index", "Engine", "Storage", "Memory", "TestSupport"]),
     ]
 )

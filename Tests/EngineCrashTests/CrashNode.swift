@@ -27,7 +27,7 @@ final class SharedClock: Sendable {
 final class CrashReactor: EngineShell {
     let number: Int
     fileprivate let woken = Woken()
-    fileprivate var letters: [SlotPointer] = []
+    fileprivate var letters: [UnsafeMutablePointer<Letter>] = []
     fileprivate var isAsleep = false
     fileprivate var lastTurn: UInt64 = 0
     fileprivate(set) var isInTurn = false
@@ -39,7 +39,12 @@ final class CrashReactor: EngineShell {
         self.node = node
     }
 
-    func post(_ slot: SlotPointer) { node.reactors[slot.pointee.reactor].letters.append(slot) }
+    func post(_ letter: UnsafeMutablePointer<Letter>, to reactor: Int) { node.reactors[reactor].letters.append(letter) }
+
+    func wantsSlices() {}
+    func stream(
+        _ connection: UInt64, _ bytes: UnsafeRawBufferPointer, patienceMilliseconds: UInt64
+    ) -> StreamState { .closed }
 
     func output(of connection: UInt64) -> OutputBuffer? {
         late.truncate(to: 0)
@@ -109,8 +114,8 @@ final class CrashNode {
                     wake: { woken.flag.store(true, ordering: .relaxed) }))
             reactors.append(reactor)
             shards.append(EngineShard(
-                reactor: number, namespaces: [namespace], backends: [shard], shell: reactor, cluster: LoneNode(),
-                log: { plan.log($0) }))
+                reactor: number, of: plan.reactors, namespaces: [namespace], backends: [shard], shell: reactor,
+                cluster: LoneNode(), log: { plan.log($0) }))
         }
     }
 
@@ -141,7 +146,7 @@ final class CrashNode {
         shard.turnBegan(clock.turnTime)
         let letters = reactor.letters
         reactor.letters = []
-        for slot in letters { shard.claimPassed(to: slot) }
+        for letter in letters { shard.letter(letter) }
         shard.expireWaiters()
     }
 

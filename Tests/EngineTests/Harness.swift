@@ -36,14 +36,25 @@ final class FakeShell: EngineShell {
         self.harness = harness
         self.reactor = reactor
     }
-    func post(_ slot: SlotPointer) { harness.letters.append(slot) }
+    func post(_ letter: UnsafeMutablePointer<Letter>, to reactor: Int) { harness.letters.append((letter, reactor)) }
+    func wantsSlices() {}
+    func stream(_ connection: UInt64, _ bytes: UnsafeRawBufferPointer, patienceMilliseconds: UInt64) -> StreamState {
+        guard !harness.goneConnections.contains(connection) else { return .closed }
+        harness.streams[connection, default: []] += Array(bytes)
+        return harness.crowdedConnections.contains(connection) ? .crowded : .open
+    }
     func output(of connection: UInt64) -> OutputBuffer? {
         late.truncate(to: 0)
         return harness.goneConnections.contains(connection) ? nil : late
     }
     func answered(_ connection: UInt64, isCompressionAsked: Bool) {
         guard !harness.goneConnections.contains(connection) else { return }
-        harness.receive(connection, late.bytes)
+        if harness.streams[connection] != nil {
+            harness.streams[connection]! += Array(late.bytes)
+            harness.endedStreams.insert(connection)
+        } else {
+            harness.receive(connection, late.bytes)
+        }
     }
 }
 
@@ -73,11 +84,16 @@ struct Answer {
 final class Harness {
     var shells: [FakeShell] = []
     var shards: [EngineShard] = []
-    var letters: [SlotPointer] = []
+    var letters: [(UnsafeMutablePointer<Letter>, Int)] = []
     var answers: [UInt64: Answer] = [:]
     var goneConnections: Set<UInt64> = []
+    var crowdedConnections: Set<UInt64> = []
+    /// Answers that came in parts, by connection.
+    var streams: [UInt64: [UInt8]] = [:]
+    var endedStreams: Set<UInt64> = []
     var time = TurnTime(monotonic: Instant(nanoseconds: 1_000_000_000), wall: RecordTime(milliseconds: 500_000_000_000))
     let namespace: Namespace
+    let queries = QueryRegistry()
     let cluster: FakeCluster
     let backend: any Backend
     private let output = OutputBuffer()
@@ -99,9 +115,9 @@ final class Harness {
             let shell = FakeShell(self, reactor)
             shells.append(shell)
             shards.append(EngineShard(
-                reactor: reactor, namespaces: [namespace],
+                reactor: reactor, of: reactors, namespaces: [namespace],
                     backends: [try backend.makeShard(ShardRequest(index: reactor, count: reactors, wake: {}))],
-                shell: shell, cluster: cluster, log: { _ in }))
+                shell: shell, cluster: cluster, queries: queries, log: { _ in }))
         }
         for shard in shards { shard.turnBegan(time) }
     }
@@ -138,7 +154,7 @@ final class Harness {
         }
         let posted = letters
         letters = []
-        for slot in posted { shards[slot.pointee.reactor].claimPassed(to: slot) }
+        for (letter, reactor) in posted { shards[reactor].letter(letter) }
         let late = cluster.waiting
         cluster.waiting = []
         for slot in late { shards[slot.pointee.reactor].resume(slot) }
@@ -166,7 +182,8 @@ enum Request {
 
     static func write(
         _ digest: Digest, _ operations: [Operation], info1: Info1 = [], info2: Info2 = .write, info3: Info3 = [],
-        generation: UInt32 = 0, timeToLive: UInt32 = 0, set: String = "", key: [UInt8] = [], namespace: String = "test"
+        generation: UInt32 = 0, timeToLive: UInt32 = 0, set: String = "", key: [UInt8] = [], namespace: String = "test",
+        filter: [UInt8]? = nil
     ) -> [UInt8] {
         var header = MessageHeader()
         header.info1 = info1
@@ -181,6 +198,7 @@ enum Request {
         if !set.isEmpty { encoder.field(.set, set) }
         if !key.isEmpty { encoder.field(.key, Block(key).view) }
         encoder.field(digest)
+        if let filter { encoder.field(.filter, Block(filter).view) }
         for operation in operations {
             encoder.operation(operation.code, operation.type, operation.name, Block(operation.value).view)
         }

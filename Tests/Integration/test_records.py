@@ -269,9 +269,3 @@ def test_later_features_answer_16(client, key):
     client.put(key, {"l": [1]})
     from aerospike_helpers.operations import list_operations
     fails(16, client.operate, key, [list_operations.list_append("l", 2)])
-    fails(16, client.get, key, policy={"expressions": _filter()})
-
-
-def _filter():
-    from aerospike_helpers import expressions as exp
-    return exp.Eq(exp.IntBin("a"), 5).compile()

@@ -37,6 +37,14 @@ public enum Limits {
     @inlinable public static var connectionsReceivedAheadMax: Int { 16 }
     /// Bytes of answers to one connection after which its other requests wait for the next turn (ours).
     @inlinable public static var answerBytesPerTurnMax: Int { 1 << 20 }
+    /// Bytes of a streamed answer that a client has not taken, above which nothing more is given to its socket (ours).
+    @inlinable public static var unsentStreamSizeMax: Int { 256 << 10 }
+    /// Long and background queries of a node at a time; one more is refused with 22 (ours).
+    @inlinable public static var queriesMax: Int { 1024 }
+    /// How long in milliseconds a write of a background query may wait for others that write to its record (ours).
+    @inlinable public static var queryWriteMilliseconds: UInt64 { 1000 }
+    /// Bytes of one part of a streamed answer; one larger record has a part of its own.
+    @inlinable public static var streamPartSizeMax: Int { 128 << 10 }
     /// Bytes that the operations of one request may answer together; above it the request is refused with 13 (ours).
     @inlinable public static var resultSizeMax: Int { 16 << 20 }
     /// Bytes of one info or security request; a larger one closes the connection (ours).

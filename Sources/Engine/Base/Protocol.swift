@@ -35,6 +35,8 @@ public struct ResultCode: RawRepresentable, Hashable, Sendable, BitwiseCopyable 
     @inlinable public static var recordTooBig: ResultCode { ResultCode(rawValue: 13) }
     /// 14: too many requests wait for this record.
     @inlinable public static var keyBusy: ResultCode { ResultCode(rawValue: 14) }
+    /// 15: a query was aborted.
+    @inlinable public static var queryAbort: ResultCode { ResultCode(rawValue: 15) }
     /// 16: not supported by this server.
     @inlinable public static var unsupportedFeature: ResultCode { ResultCode(rawValue: 16) }
     /// 17: no such bin.
@@ -57,6 +59,8 @@ public struct ResultCode: RawRepresentable, Hashable, Sendable, BitwiseCopyable 
     @inlinable public static var notApplicable: ResultCode { ResultCode(rawValue: 26) }
     /// 27: the filter expression was not true.
     @inlinable public static var filteredOut: ResultCode { ResultCode(rawValue: 27) }
+    /// 201: no such secondary index.
+    @inlinable public static var indexNotFound: ResultCode { ResultCode(rawValue: 201) }
     /// 52: security is not configured.
     @inlinable public static var securityNotEnabled: ResultCode { ResultCode(rawValue: 52) }
 }

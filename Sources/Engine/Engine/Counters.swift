@@ -13,6 +13,10 @@ package enum NamespaceCounter: Int, CaseIterable, Sendable {
     case failKeyBusy, failGeneration, failRecordTooBig, deletedLastBin
     case ttlReductionsIgnored, ttlReductionsApplied
     case recordsUnreadable, requestsDelayed
+    case piQueryShortBasicComplete, piQueryShortBasicError, piQueryShortBasicTimeout
+    case piQueryLongBasicComplete, piQueryLongBasicError, piQueryLongBasicAbort
+    case piQueryOpsBgComplete, piQueryOpsBgError, piQueryOpsBgAbort
+    case opsSubWriteSuccess, opsSubWriteError, opsSubWriteTimeout, opsSubWriteFilteredOut
     case expiredObjects, evictedObjects, truncatedRecords
 
     /// As printed: `clientReadSuccess` is `client_read_success`.
@@ -28,7 +32,10 @@ package enum NamespaceCounter: Int, CaseIterable, Sendable {
 
 /// Which latency a histogram collects.
 package enum LatencyKind: Int, CaseIterable, Sendable {
-    case read, write
+    case read, write, piQuery
+
+    /// As `latencies:` prints it.
+    package var text: String { self == .piQuery ? "pi-query" : "\(self)" }
 }
 
 /// The counting memory of one namespace on one reactor. Written by that reactor, read by anyone.

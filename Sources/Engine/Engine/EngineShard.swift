@@ -16,7 +16,9 @@ package final class EngineShard {
     private let cluster: any ClusterEffects
     private var spare: SlotPointer
     private var now = TurnTime(monotonic: Instant(nanoseconds: 0), wall: RecordTime(milliseconds: 0))
-    private var nextJob = 0
+    private let queries: QueryDesk
+    private var nextNamespace = 0
+    private var nextTurn = 0
     /// Requests answered since the last `countLatencies`, by namespace and kind.
     private let answeredCounts: UnsafeMutablePointer<UInt32>
     /// Settings of the node that may change while it serves.
@@ -24,10 +26,10 @@ package final class EngineShard {
     /// Frames that no namespace could be found for, or that were no point request.
     package private(set) var refusedRequests: UInt64 = 0
 
-    /// Makes the shard of `reactor`; `backends` are its backend shards, in the order of `namespaces`.
+    /// Makes the shard of `reactor`, one of `reactors`; `backends` are its backend shards, in the order of `namespaces`.
     package init(
-        reactor: Int, namespaces: [Namespace], backends: [any BackendShard], shell: any EngineShell,
-        cluster: any ClusterEffects,
+        reactor: Int, of reactors: Int, namespaces: [Namespace], backends: [any BackendShard], shell: any EngineShell,
+        cluster: any ClusterEffects, queries: QueryRegistry = QueryRegistry(),
         service: LiveSettings<LiveServiceSettings> = LiveSettings(LiveServiceSettings()),
         log: @escaping @Sendable (String) -> Void
     ) {
@@ -47,6 +49,8 @@ package final class EngineShard {
         }
         self.namespaces = made
         shards = .allocate(capacity: max(made.count, 1))
+        self.queries = QueryDesk(
+            queries, service, shards: made, reactor: reactor, reactors: reactors, scratch: scratch)
         for (number, shard) in made.enumerated() { (shards + number).initialize(to: .passUnretained(shard)) }
     }
 
@@ -68,6 +72,7 @@ package final class EngineShard {
     /// A turn begins: the clocks are read, what the backends have finished goes on.
     package func turnBegan(_ time: TurnTime) {
         now = time
+        scratch.now = time
         for shard in namespaces {
             shard.backend.poll { completion in complete(completion, shard) }
         }
@@ -99,12 +104,18 @@ package final class EngineShard {
         scratch.output = output
         let isWrite = request.pointee.header.info2.contains(.write)
         if let refusal = refusal(request, namespace, isWrite: isWrite) { return refuse(request, refusal) }
+        let timeout = UInt64(request.pointee.header.transactionTimeout)
+        let deadline = arrived.advanced(byMilliseconds: timeout > 0 ? timeout : service.current.pointee.transactionMaxMilliseconds)
+        guard request.pointee.has(.digest) else {
+            return queries.execute(request, namespace: namespace, connection: connection, deadline: deadline)
+        }
         let slot = spare
         slot.pointee.begin(request, namespace: namespace, connection: connection, now: arrived)
-        let timeout = UInt64(request.pointee.header.transactionTimeout)
-        slot.pointee.deadline = arrived.advanced(byMilliseconds: timeout > 0 ? timeout : service.current.pointee.transactionMaxMilliseconds)
+        slot.pointee.deadline = deadline
         slot.pointee.isRead = !isWrite
         let progress = shards[namespace]._withUnsafeGuaranteedRef { shard -> Progress in
+            let filterResult = shard.takeFilter(slot)
+            guard filterResult == .ok else { return shard.end(slot, filterResult) }
             if !isAlone, case .refused(let result) = cluster.route(
                 slot.pointee.digest.partition, namespace: namespace, isWrite: isWrite) {
                 return shard.end(slot, result)
@@ -133,7 +144,7 @@ package final class EngineShard {
         if info1.contains(.batch) { return .unsupportedFeature }
         guard namespace >= 0 else { return .namespace }
         if request.pointee.isDigestMalformed { return .parameter }
-        guard request.pointee.has(.digest) else { return .unsupportedFeature }
+        guard request.pointee.has(.digest) else { return nil }
         guard isWrite || info1.contains(.read) else { return .parameter }
         return isSupported(request) ? nil : .unsupportedFeature
     }
@@ -165,7 +176,7 @@ package final class EngineShard {
         request.pointee.fieldsPresent & EngineShard.laterFields == 0
             && !request.pointee.header.info1.contains(.xdr)
     }
-    private static let laterFields: UInt64 = RequestView.fieldMask([.filter, .udfPackage, .transactionID])
+    private static let laterFields: UInt64 = RequestView.fieldMask([.udfPackage, .transactionID])
 
     /// Answers without having reached a namespace. Streams of answers end with a message marked last.
     private func refuse(_ request: RequestPointer, _ result: ResultCode) -> Progress {
@@ -182,8 +193,19 @@ package final class EngineShard {
 
     // ---- Late answers ----
 
+    /// A letter with one of the engine's kinds.
+    package func letter(_ letter: UnsafeMutablePointer<Letter>) {
+        switch letter.pointee.kind {
+        case LetterKind.claimPassed:
+            claimPassed(to: UnsafeMutableRawPointer(letter).assumingMemoryBound(to: RequestSlot.self))
+        default:
+            let isKnown = queries.letter(letter)
+            precondition(isKnown, "unknown letter \(letter.pointee.kind)")
+        }
+    }
+
     /// A claim has passed to a slot of this reactor.
-    package func claimPassed(to slot: SlotPointer) {
+    private func claimPassed(to slot: SlotPointer) {
         let shard = namespaces[slot.pointee.namespace]
         openOutput(slot)
         if now.monotonic > slot.pointee.deadline {
@@ -204,13 +226,16 @@ package final class EngineShard {
 
     private func complete(_ completion: borrowing Completion, _ shard: NamespaceShard) {
         guard let slot = SlotPointer(bitPattern: UInt(completion.tag.rawValue)) else { return }
+        if slot.pointee.isScan, let owner = slot.pointee.owner {
+            return owner._withUnsafeGuaranteedRef { $0.scanned(slot, completion.result) }
+        }
         openOutput(slot)
         close(slot, shard.completed(slot, completion.result, now: now))
     }
 
     private func openOutput(_ slot: SlotPointer) {
         scratch.unparkResults(slot)
-        if !slot.pointee.isOwn, let output = scratch.shell.output(of: slot.pointee.connection) {
+        if slot.pointee.owner == nil, !slot.pointee.isOwn, let output = scratch.shell.output(of: slot.pointee.connection) {
             scratch.output = output
         } else {
             scratch.discardOutput()
@@ -220,6 +245,10 @@ package final class EngineShard {
     private func close(_ slot: SlotPointer, _ progress: Progress) {
         guard progress == .answered else { return scratch.parkResults(slot) }
         let connection = slot.pointee.connection
+        if let owner = slot.pointee.owner {
+            scratch.slots.resumed(slot)
+            return owner._withUnsafeGuaranteedRef { $0.ended() }
+        }
         let isOwn = slot.pointee.isOwn
         let isCompressionAsked = slot.pointee.request.pointee.header.info1.contains(.compressResponse)
         if !isOwn {
@@ -232,9 +261,15 @@ package final class EngineShard {
         if !isOwn { scratch.shell.answered(connection, isCompressionAsked: isCompressionAsked) }
     }
 
+    /// The client of a suspended connection has taken all that was streamed to it.
+    package func drained(_ connection: UInt64) { scratch.streams.drained(connection) }
+
+    /// A connection is gone, whatever was under way for it.
+    package func connectionClosed(_ connection: UInt64) { scratch.streams.connectionClosed(connection) }
+
     /// Whether turns are wanted soon: requests are waiting, or a backend has to act in time.
     package var wantsTicks: Bool {
-        !scratch.slots.suspended.isEmpty || namespaces.contains { $0.backend.wantsTurns }
+        !scratch.slots.suspended.isEmpty || queries.wantsTicks || namespaces.contains { $0.backend.wantsTurns }
     }
 
     /// Answers 9 to requests that wait for a claim and whose time is up.
@@ -253,11 +288,30 @@ package final class EngineShard {
 
     // ---- Jobs ----
 
+    /// Kinds of background work, in the order in which they take turns; what has nothing to do leaves its turn.
+    private enum Turn { case upkeep, query(QueryKind) }
+    private static let turns: [Turn] = [.query(.short), .upkeep, .query(.short), .query(.long), .query(.background)]
+
     /// Runs one slice of background work, about 50 us (150 if it is pressing).
     package func backgroundSlice() -> BackgroundWork {
+        for _ in EngineShard.turns {
+            let turn = EngineShard.turns[nextTurn]
+            nextTurn = (nextTurn + 1) % EngineShard.turns.count
+            let work: BackgroundWork = switch turn {
+            case .upkeep: upkeepSlice()
+            case .query(let kind): queries.slice(kind)
+            }
+            if case .none = work { continue }
+            return work
+        }
+        return .none
+    }
+
+    /// A slice of what namespaces do of their own accord.
+    private func upkeepSlice() -> BackgroundWork {
         for _ in namespaces {
-            let shard = namespaces[nextJob]
-            nextJob = (nextJob + 1) % namespaces.count
+            let shard = namespaces[nextNamespace]
+            nextNamespace = (nextNamespace + 1) % namespaces.count
             let (swept, compacted) = (shard.sweepSlice(now), shard.compactSlice())
             if case .pressing = compacted { return .pressing }
             if case .none = swept, case .none = compacted { continue }

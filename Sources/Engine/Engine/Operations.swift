@@ -1,11 +1,13 @@
 // Operations of a request and the results they put into the answer.
 internal import Base
+internal import Expressions
 internal import Record
 internal import Wire
 
 extension NamespaceShard {
     /// Applies the operations of a write in order; what they answer is collected in `scratch.results`.
-    func applyOperations(_ request: RequestPointer) -> ResultCode {
+    func applyOperations(_ slot: SlotPointer, exists: Bool, _ view: ImageView?, _ now: TurnTime) -> ResultCode {
+        let request = slot.pointee.request
         let respondsAll = request.pointee.header.info2.contains(.respondAllOperations)
         var operations = request.pointee.operations
         while let operation = operations.next() {
@@ -14,11 +16,33 @@ extension NamespaceShard {
                 guard !scratch.isResultTooLarge else { return .recordTooBig }
                 continue
             }
+            if operation.code == OperationCode.expressionRead || operation.code == OperationCode.expressionModify {
+                let result = applyExpression(
+                    operation, editedFacts(slot, exists: exists, now), BinSource(scratch.editor, key: key(slot, view)),
+                    respondsAll: respondsAll)
+                guard result == .ok else { return result }
+                continue
+            }
             let result = scratch.editor.apply(operation)
             guard result == .ok else { return result }
             if respondsAll { addNull(operation) }
         }
         return .ok
+    }
+
+    /// Metadata are those of the record before the write; a new one has none yet.
+    private func editedFacts(_ slot: SlotPointer, exists: Bool, _ now: TurnTime) -> RecordFacts {
+        if exists { return facts(slot.pointee.previous, slot.pointee.digest, now) }
+        let request = slot.pointee.request
+        return RecordFacts(
+            digest: slot.pointee.digest, lastUpdate: now.wall.milliseconds, voidTime: 0,
+            isKeyStored: request.pointee.has(.key), isTombstone: false, byteCount: 0, setName: request.pointee.set,
+            now: now.wall)
+    }
+
+    private func key(_ slot: SlotPointer, _ view: ImageView?) -> UnsafeRawBufferPointer {
+        if let view, !view.key.isEmpty { return view.key }
+        return slot.pointee.request.pointee.key
     }
 
     /// A read inside an operate sees what the operations before it did.

@@ -1,5 +1,6 @@
 // Point reads. They take no claim: they see the last published entry.
 internal import Base
+internal import Expressions
 internal import Index
 internal import Record
 internal import Storage
@@ -18,7 +19,10 @@ extension NamespaceShard {
         if !request.pointee.set.isEmpty, namespace.sets.id(of: request.pointee.set) != entry.setID {
             return end(slot, .parameter)
         }
-        if request.pointee.header.info1.contains(.noBins), !(request.pointee.has(.key) && entry.isKeyStored) {
+        let verdict = verdict(slot, now)
+        if verdict == .isFalse || verdict == .unknown { return end(slot, .filteredOut) }
+        if request.pointee.header.info1.contains(.noBins), verdict == .isTrue,
+            !(request.pointee.has(.key) && entry.isKeyStored) {
             return endRead(slot, nil, now)
         }
         do throws(StorageError) {
@@ -64,6 +68,7 @@ extension NamespaceShard {
             slot.pointee.previous.voidTime = view.voidTime
             slot.pointee.previous.lastUpdate = view.lastUpdate
         }
+        guard passes(slot, view, now) else { return end(slot, .filteredOut) }
         let keyResult = checkKey(slot.pointee.request, view)
         guard keyResult == .ok else { return end(slot, keyResult) }
         return endRead(slot, view, now)
@@ -82,7 +87,7 @@ extension NamespaceShard {
                 answerAllBins(slot, view)
                 countEnd(slot, .ok)
             } else {
-                let result = selectBins(request, view)
+                let result = selectBins(slot, view, now)
                 guard result == .ok else { return end(slot, result) }
                 _ = end(slot, .ok)
             }
@@ -95,13 +100,14 @@ extension NamespaceShard {
 
     /// Bins are stored as they travel: one copy.
     private func answerAllBins(_ slot: SlotPointer, _ view: ImageView) {
-        AnswerWriter.appendAnswer(
-            result: .ok, generation: slot.pointee.previous.generation, voidTime: slot.pointee.previous.voidTime,
-            operations: view.binBytes, operationCount: view.binCount, to: scratch.output)
+        deliver(
+            slot, .ok, slot.pointee.previous.generation, slot.pointee.previous.voidTime,
+            AnswerOperations(bytes: view.binBytes, count: view.binCount))
     }
 
     /// Collects the bins that the read operations name.
-    private func selectBins(_ request: RequestPointer, _ view: ImageView) -> ResultCode {
+    private func selectBins(_ slot: SlotPointer, _ view: ImageView, _ now: TurnTime) -> ResultCode {
+        let request = slot.pointee.request
         guard (1...Limits.operationsMax).contains(request.pointee.operationCount) else { return .parameter }
         let respondsAll = request.pointee.header.info2.contains(.respondAllOperations)
         let searchesHashed = request.pointee.operationCount > 16
@@ -110,6 +116,12 @@ extension NamespaceShard {
         while let operation = operations.next() {
             let refusal = OperationRules.checkRead(operation)
             guard refusal == .ok else { return refusal }
+            if operation.code == OperationCode.expressionRead {
+                let facts = facts(slot.pointee.previous, slot.pointee.digest, now)
+                let result = applyExpression(operation, facts, BinSource(view), respondsAll: respondsAll)
+                guard result == .ok else { return result }
+                continue
+            }
             let bin = searchesHashed ? scratch.editor.read(operation.name) : view.bin(named: operation.name)
             if let bin {
                 addResult(operation.code, bin.name, bin.particleType, bin.value)

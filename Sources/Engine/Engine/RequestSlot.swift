@@ -1,4 +1,5 @@
 package import Base
+internal import Expressions
 internal import Index
 package import Wire
 
@@ -73,7 +74,14 @@ package struct RequestSlot: BitwiseCopyable {
     var waiterNext: UnsafeMutablePointer<RequestSlot>?
     var waiterCount: Int
 
-    // The request; `body` is owned memory that holds the bytes once the request has to wait.
+    /// Who hears of the end, if it is not a connection; it outlives the request and keeps the request's bytes.
+    var owner: Unmanaged<SlotOwner>?
+    /// One read of the owner's, no request: its end goes to `SlotOwner.scanned`.
+    var isScan: Bool
+    /// The owner's number for this request.
+    var ownerRow: UInt32
+
+    // The request; `body` is owned memory that holds the bytes once the request of a connection has to wait.
     var connection: UInt64
     /// Answered after its turn: the answer goes through `EngineShell.output(of:)`.
     var isLate: Bool
@@ -100,6 +108,10 @@ package struct RequestSlot: BitwiseCopyable {
     var isTombstone: Bool
     /// Carries a touch operation: the record must exist.
     var hasTouch: Bool
+    /// Carries an expression operation.
+    var hasExpression: Bool
+    /// Counted for the slot: see Filtering.swift.
+    var filter: Unmanaged<Expression>?
     /// A backend under pressure has put it off.
     var isDelayed: Bool
     /// Reads: how often the record was looked up.
@@ -117,6 +129,8 @@ package struct RequestSlot: BitwiseCopyable {
         phase = .free
         isRead = false
         waiterCount = 0
+        isScan = false
+        ownerRow = 0
         connection = 0
         isLate = false
         origin = .client
@@ -133,6 +147,7 @@ package struct RequestSlot: BitwiseCopyable {
         isDelete = false
         isTombstone = false
         hasTouch = false
+        hasExpression = false
         isDelayed = false
         attempts = 0
         suspendedAt = -1
@@ -167,10 +182,12 @@ extension RequestSlot {
 
     /// Fills a slot that is not in use with a request whose digest is there.
     mutating func begin(_ request: RequestPointer, namespace: Int, connection: UInt64, now: Instant) {
-        precondition(claimNext == nil && waiterFirst == nil && waiterNext == nil)
+        precondition(claimNext == nil && waiterFirst == nil && waiterNext == nil && filter == nil)
         self.request = request
         self.namespace = namespace
         self.connection = connection
+        owner = nil
+        isScan = false
         digest = request.pointee.digest
         started = now
         isLate = false
@@ -179,9 +196,22 @@ extension RequestSlot {
         isDelete = false
         isTombstone = false
         hasTouch = false
+        hasExpression = false
         isDelayed = false
         attempts = 0
         phase = .free
+    }
+}
+
+extension RequestSlot {
+    /// Fills a slot that is not in use with one read of an owner.
+    mutating func beginScan(_ digest: Digest, namespace: Int, owner: SlotOwner, row: Int) {
+        self.namespace = namespace
+        self.owner = .passUnretained(owner)
+        isScan = true
+        ownerRow = UInt32(row)
+        self.digest = digest
+        phase = .read
     }
 }
 
@@ -201,8 +231,18 @@ package enum BackgroundWork: Sendable, BitwiseCopyable {
     case pressing
 }
 
-/// Kinds of letters the engine sends to a reactor.
+/// Kinds of letters the engine sends to a reactor; all go to `EngineShard.letter`.
 package enum LetterKind {
     /// A claim has passed to the slot whose letter this is.
     package static let claimPassed: UInt32 = 1
+    /// A part of a query comes to its reactor.
+    package static let queryPart: UInt32 = 2
+    /// An empty chunk comes to a part of a query.
+    package static let queryRoom: UInt32 = 3
+    /// A filled chunk comes to its query.
+    package static let queryFilled: UInt32 = 4
+    /// A part of a query has ended.
+    package static let queryEnded: UInt32 = 5
+    /// Kinds from this on are not the engine's.
+    package static let end: UInt32 = 100
 }

@@ -1,11 +1,28 @@
 package import Base
 internal import CBase
+internal import Expressions
 internal import Record
+
+/// What became of a part of an answer that was given to a connection.
+package enum StreamState: Sendable, BitwiseCopyable {
+    /// Sent, or so little of it waits that more may follow.
+    case open
+    /// The client does not read: `EngineShard.drained` tells when it has.
+    case crowded
+    /// The connection has closed.
+    case closed
+}
 
 /// What the engine asks of the reactor it runs on. Reactor's thread only.
 package protocol EngineShell: AnyObject {
-    /// Takes the slot's letter to the slot's own reactor.
-    func post(_ slot: SlotPointer)
+    /// Takes a letter to another reactor, or to this one: `EngineShard.letter` gets it there.
+    func post(_ letter: UnsafeMutablePointer<Letter>, to reactor: Int)
+    /// There is background work to do: `EngineShard.backgroundSlice` is called soon.
+    func wantsSlices()
+    /// Gives a suspended connection a part of its answer, whole frames; `answered` follows at the end. Never from within
+    /// `EngineShard.execute`: answers to earlier requests may not have left yet. A client that takes nothing for
+    /// `patienceMilliseconds` (0: the usual time) loses its connection.
+    func stream(_ connection: UInt64, _ bytes: UnsafeRawBufferPointer, patienceMilliseconds: UInt64) -> StreamState
     /// Where the late answer of a connection goes; nil if it has closed meanwhile.
     func output(of connection: UInt64) -> OutputBuffer?
     /// The late answer is complete: send it, compressed if the client asked for that, and go on with the connection.
@@ -30,6 +47,10 @@ final class Scratch {
     let shell: any EngineShell
     let slots: SlotPool
     let touchTemplate = TouchTemplate()
+    let streams = StreamTable()
+    let expressions = ExpressionCache()
+    /// The clocks as this turn began.
+    var now = TurnTime(monotonic: Instant(nanoseconds: 0), wall: RecordTime(milliseconds: 0))
     /// Requests that a backend under pressure has put off.
     var delayed: [SlotPointer] = []
     private let idleOutput = OutputBuffer(capacity: 64)
@@ -43,6 +64,12 @@ final class Scratch {
         self.shell = shell
         slots = SlotPool(reactor: reactor)
         output = idleOutput
+    }
+
+    /// Takes the slot's letter to the slot's own reactor.
+    func post(_ slot: SlotPointer) {
+        slot.pointee.letter.kind = LetterKind.claimPassed
+        shell.post(UnsafeMutableRawPointer(slot).assumingMemoryBound(to: Letter.self), to: slot.pointee.reactor)
     }
 
     /// Points `output` at nothing that matters, for requests whose client is gone or was never there.

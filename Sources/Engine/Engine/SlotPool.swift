@@ -48,11 +48,12 @@ final class SlotPool {
         free.append(slot)
     }
 
-    /// The request has to wait: copies its bytes into memory of its own and remembers it.
+    /// The request has to wait: copies its bytes into memory of its own, unless an owner keeps them, and remembers it.
     func keepBody(_ slot: SlotPointer) {
         slot.pointee.isLate = true
         slot.pointee.suspendedAt = suspended.count
         suspended.append(slot)
+        guard slot.pointee.owner == nil else { return }
         let bytes = slot.pointee.request.pointee.bytes
         let wanted = SlotPool.viewRoom + bytes.count
         if slot.pointee.bodyCapacity < wanted {

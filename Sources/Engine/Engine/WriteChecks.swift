@@ -1,5 +1,6 @@
 // What a write may do: the checks in the order of the protocol, and the making of the new image.
 internal import Base
+internal import Expressions
 internal import Index
 internal import Record
 internal import Storage
@@ -13,22 +14,42 @@ extension NamespaceShard {
         slot.pointee.isReplaced = header.info3.contains(.createOrReplace) || header.info3.contains(.replaceOnly)
         if namespace.overflow == .updates, !slot.pointee.isDelete { return .outOfSpace }
         if slot.pointee.isDelete { return .ok }
-        if namespace.live.current.pointee.disallowNullSetName, slot.pointee.request.pointee.set.isEmpty, !slot.pointee.isTouch {
+        if namespace.live.current.pointee.disallowNullSetName, slot.pointee.request.pointee.set.isEmpty,
+            !slot.pointee.isTouch, slot.pointee.owner == nil {
             return .parameter
         }
+        let request = slot.pointee.request
+        let (result, summary) = check(request)
+        guard result == .ok else { return result }
+        slot.pointee.hasTouch = summary.hasTouch
+        slot.pointee.hasExpression = summary.hasExpression
+        return .ok
+    }
+
+    /// What the operations of a write rule out; a delete has none.
+    func checkOperations(_ request: RequestPointer) -> ResultCode {
+        request.pointee.header.info2.contains(.delete) ? .ok : check(request).result
+    }
+
+    private func check(_ request: RequestPointer) -> (result: ResultCode, summary: OperationRules.Summary) {
+        let header = request.pointee.header
         let flags = OperationRules.Flags(
-            isReplace: slot.pointee.isReplaced, readsAllowed: header.info1.contains(.read),
+            isReplace: header.info3.contains(.createOrReplace) || header.info3.contains(.replaceOnly),
+            readsAllowed: header.info1.contains(.read),
             getsAll: header.info1.contains(.getAllBins),
             respondsAll: header.info2.contains(.respondAllOperations))
         var summary = OperationRules.Summary()
-        var operations = slot.pointee.request.pointee.operations
+        var operations = request.pointee.operations
         while let operation = operations.next() {
             let refusal = OperationRules.check(operation, flags: flags, summary: &summary)
-            guard refusal == .ok else { return refusal }
+            guard refusal == .ok else { return (refusal, summary) }
+            if operation.code == OperationCode.expressionRead || operation.code == OperationCode.expressionModify {
+                let result = checkExpression(operation)
+                guard result == .ok else { return (result, summary) }
+            }
         }
-        slot.pointee.hasTouch = summary.hasTouch
-        return OperationRules.checkTogether(
-            summary, count: slot.pointee.request.pointee.operationCount, flags: flags)
+        let together = OperationRules.checkTogether(summary, count: request.pointee.operationCount, flags: flags)
+        return (together, summary)
     }
 
     /// Everything that needs the record: checks in the protocol's order, then the new image in
@@ -45,6 +66,7 @@ extension NamespaceShard {
             view = payload(of: image, slot.pointee.digest)
             if view == nil { return damaged(previous, slot.pointee.digest) }
         }
+        if exists, !passes(slot, view, now) { return .filteredOut }
         let keyResult = checkKey(request, view)
         guard keyResult == .ok else { return keyResult }
         if slot.pointee.isDelete { return leavesTombstone(slot) ? buildTombstone(slot, now) : .ok }
@@ -116,7 +138,7 @@ extension NamespaceShard {
         if life.reduction == .applied { counters.count(.ttlReductionsApplied) }
         let editor = scratch.editor
         editor.begin(slot.pointee.isReplaced ? nil : view)
-        let applied = applyOperations(request)
+        let applied = applyOperations(slot, exists: exists, view, now)
         guard applied == .ok else { return applied }
         if editor.binCount == 0 {
             guard exists else { return .notFound }

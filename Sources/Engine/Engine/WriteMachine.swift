@@ -2,6 +2,7 @@
 // Deletes take the same way without an image: a keyed backend removes where others append, an addressed one is told by
 // publishing. A lone node on a backend that answers at once runs all of it in one hold of the lock.
 internal import Base
+internal import Expressions
 internal import Index
 internal import Record
 internal import Storage
@@ -165,7 +166,7 @@ extension NamespaceShard {
         let request = slot.pointee.request
         let previousSize = slot.pointee.hasPrevious ? slot.pointee.previous.byteCount : 0
         guard request.pointee.bytes.count <= Limits.lockedCopySizeMax / 2,
-            previousSize <= Limits.lockedCopySizeMax / 2
+            previousSize <= Limits.lockedCopySizeMax / 2, !slot.pointee.hasExpression, slot.pointee.isFilterQuick
         else { return false }
         // Reads inside an operate copy as well.
         return !request.pointee.header.info1.contains(.read)
@@ -197,7 +198,7 @@ extension NamespaceShard {
     private func readPrevious(
         _ slot: SlotPointer, _ image: inout UnsafeRawBufferPointer?, _ now: TurnTime
     ) -> EffectAnswer {
-        guard image == nil, needsPreviousImage(slot) else { return .done }
+        guard image == nil, needsPreviousImage(slot, now) else { return .done }
         let entry = slot.pointee.previous
         do throws(StorageError) {
             let answer = try backend.read(
@@ -222,8 +223,13 @@ extension NamespaceShard {
     }
 
     /// A replace of a record without a stored key needs no look at the old image, a delete only to compare keys.
-    private func needsPreviousImage(_ slot: SlotPointer) -> Bool {
+    private func needsPreviousImage(_ slot: SlotPointer, _ now: TurnTime) -> Bool {
         guard slot.pointee.hasPrevious, slot.pointee.previous.kind == .live else { return false }
+        if slot.pointee.filter != nil {
+            let verdict = verdict(slot, now)
+            // One that is filtered out needs nothing more.
+            guard verdict == .isTrue else { return verdict == .needsRecord }
+        }
         if slot.pointee.isDelete { return slot.pointee.previous.isKeyStored && slot.pointee.request.pointee.has(.key) }
         return !slot.pointee.isReplaced || slot.pointee.previous.isKeyStored
     }
@@ -313,7 +319,7 @@ extension NamespaceShard {
         partitions.lock(partition)
         let heir = partitions.finish(slot)
         partitions.unlock(partition)
-        if let heir { scratch.shell.post(heir) }
+        if let heir { scratch.post(heir) }
         return end(slot, result)
     }
 }

@@ -121,4 +121,10 @@ package struct IndexEntry: BitwiseCopyable, Sendable {
 package struct IndexedRecord: BitwiseCopyable, Sendable {
     package let digest: Digest
     package let entry: IndexEntry
+
+    /// Joins the two; the entry is that of the digest.
+    package init(digest: Digest, entry: IndexEntry) {
+        self.digest = digest
+        self.entry = entry
+    }
 }

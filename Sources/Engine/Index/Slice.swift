@@ -63,6 +63,9 @@ extension PrimaryIndex {
         var lowest: Digest?
         while true {
             for slot in 0..<PrimaryIndex.slots where handles(line)[slot] != 0 {
+                apus_prefetch(entryAddress(handles(line)[slot]))
+            }
+            for slot in 0..<PrimaryIndex.slots where handles(line)[slot] != 0 {
                 add(handles(line)[slot], line.load(fromByteOffset: slot, as: UInt8.self), partition, cursor, &candidates)
             }
             let next = link(line)

@@ -24,8 +24,10 @@ package enum OperationRules {
         package var hasTouch = false
         /// A read of all bins.
         package var readsAll = false
-        /// A read of one bin.
+        /// A read of one bin, or of an expression.
         package var readsOne = false
+        /// An expression is evaluated.
+        package var hasExpression = false
 
         package init() {}
     }
@@ -46,8 +48,16 @@ package enum OperationRules {
         case OperationCode.deleteAll: return flags.isReplace ? .parameter : .ok
         case OperationCode.collectionModify, OperationCode.bitsModify, OperationCode.hyperLogLogModify:
             return flags.isReplace ? .parameter : .unsupportedFeature
-        case OperationCode.collectionRead, OperationCode.expressionRead, OperationCode.expressionModify,
-            OperationCode.bitsRead, OperationCode.hyperLogLogRead, 17, 18, 19:
+        case OperationCode.expressionRead:
+            guard flags.readsAllowed else { return .parameter }
+            summary.readsOne = true
+            summary.hasExpression = true
+            return checkName(operation.name)
+        case OperationCode.expressionModify:
+            guard !flags.isReplace else { return .parameter }
+            summary.hasExpression = true
+            return checkName(operation.name)
+        case OperationCode.collectionRead, OperationCode.bitsRead, OperationCode.hyperLogLogRead, 17, 18, 19:
             return .unsupportedFeature
         default: return .parameter
         }
@@ -64,9 +74,8 @@ package enum OperationRules {
     /// An operation of a plain read.
     package static func checkRead(_ operation: OperationView) -> ResultCode {
         switch operation.code {
-        case OperationCode.read: return checkName(operation.name)
-        case OperationCode.collectionRead, OperationCode.expressionRead, OperationCode.bitsRead,
-            OperationCode.hyperLogLogRead, 17, 19:
+        case OperationCode.read, OperationCode.expressionRead: return checkName(operation.name)
+        case OperationCode.collectionRead, OperationCode.bitsRead, OperationCode.hyperLogLogRead, 17, 19:
             return .unsupportedFeature
         default: return .parameter
         }

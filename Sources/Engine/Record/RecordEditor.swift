@@ -96,6 +96,13 @@ package final class RecordEditor {
         return set(operation.name, operation.particleType, value)
     }
 
+    /// Gives a bin a copy of a computed value, or deletes it (type null). `name` must outlive the edit.
+    package func set(_ name: UnsafeRawBufferPointer, _ type: UInt8, copying value: UnsafeRawBufferPointer) -> ResultCode {
+        guard value.count <= Limits.recordSizeCeiling, let room = allocate(value.count) else { return .recordTooBig }
+        if let source = value.baseAddress { memcpy(room, source, value.count) }
+        return set(name, type, UnsafeRawBufferPointer(start: room, count: value.count))
+    }
+
     private func set(_ name: UnsafeRawBufferPointer, _ type: UInt8, _ value: UnsafeRawBufferPointer) -> ResultCode {
         guard table.set(BinView(particleType: type, name: name, value: value)) else { return .parameter }
         return .ok

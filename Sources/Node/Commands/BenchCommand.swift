@@ -13,8 +13,9 @@ struct BenchCommand: ParsableCommand {
 
               apus bench load --keys 1000000 --value-size 100
               apus bench run --keys 1000000 --read-percent 80 --distribution zipfian --seconds 30
+              apus bench scan --scans 4
             """,
-        subcommands: [Load.self, Run.self])
+        subcommands: [Load.self, Run.self, Scan.self])
 
     struct Load: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Write every key, in order.")
@@ -66,7 +67,76 @@ struct BenchCommand: ParsableCommand {
     }
 }
 
-/// Options of both.
+extension BenchCommand {
+    struct Scan: ParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Scan a namespace of one node, and count the records.")
+        @Option(name: .shortAndLong, help: "Address of the node.")
+        var host = "127.0.0.1:3000"
+        @Option(help: "Namespace.")
+        var namespace = "test"
+        @Option(help: "Set; without it all.")
+        var set = ""
+        @Option(help: "A bin to select; may be repeated. Without it all.")
+        var bin: [String] = []
+        @Flag(help: "Ask for metadata only.")
+        var metadataOnly = false
+        @Option(help: "Scans at a time, each on a connection of its own.")
+        var scans = 1
+        @Option(help: "How often each connection scans.")
+        var rounds = 1
+        @Option(help: "Records per second of each scan; 0 for no limit.")
+        var rate: UInt32 = 0
+        @Option(help: "A filter expression as hexadecimal msgpack.")
+        var filter = ""
+        @Option(help: "Process id of a server on this machine: its CPU time per record is reported.")
+        var serverPid: Int32?
+        @Flag(help: "Print the result as JSON.")
+        var json = false
+
+        func run() throws {
+            guard let address = NodeAddress(host) else { throw ValidationError("'\(host)' is not host:port") }
+            guard (1...1000).contains(scans), rounds > 0 else {
+                throw ValidationError("--scans is 1 to 1000, --rounds above 0")
+            }
+            var settings = ScanSettings(address: address)
+            settings.namespace = namespace
+            settings.set = set
+            settings.bins = bin
+            settings.isMetadataOnly = metadataOnly
+            settings.scans = scans
+            settings.rounds = rounds
+            settings.recordsPerSecond = rate
+            settings.filter = try bytes(filter)
+            settings.serverProcess = serverPid
+            try printResult(json: json) { () throws(BenchError) in try Bench.scan(settings) }
+        }
+
+        private func bytes(_ text: String) throws -> [UInt8] {
+            let digits = Array(text)
+            return try stride(from: 0, to: digits.count, by: 2).map { place in
+                guard place + 1 < digits.count, let byte = UInt8(String(digits[place...(place + 1)]), radix: 16) else {
+                    throw ValidationError("--filter is an even number of hexadecimal digits")
+                }
+                return byte
+            }
+        }
+    }
+}
+
+/// Runs a benchmark and prints what came out; errors of the server end the command with 1, others with 2.
+private func printResult(json: Bool, _ body: () throws(BenchError) -> BenchResult) throws {
+    let result: BenchResult
+    do throws(BenchError) {
+        result = try body()
+    } catch {
+        printError(error.message)
+        throw ExitCode(2)
+    }
+    print(json ? BenchReport.json(result) : BenchReport.text(result))
+    guard result.errors.isEmpty else { throw ExitCode(1) }
+}
+
+/// Options of load and run.
 struct BenchOptions: ParsableArguments {
     @Option(name: .shortAndLong, help: "Addresses of one or more nodes, separated by commas.")
     var hosts = "127.0.0.1:3000"
@@ -141,14 +211,7 @@ struct BenchOptions: ParsableArguments {
     }
 
     func runAndPrint(_ settings: BenchSettings) throws {
-        do {
-            let result = try Bench.run(settings)
-            print(json ? BenchReport.json(result) : BenchReport.text(result))
-            guard result.errors.isEmpty else { throw ExitCode(1) }
-        } catch let error as BenchError {
-            printError(error.message)
-            throw ExitCode(2)
-        }
+        try printResult(json: json) { () throws(BenchError) in try Bench.run(settings) }
     }
 }
 

@@ -21,13 +21,10 @@ extension InfoService {
         "sets": { service, request in service.sets(request) },
         "statistics": { service, _ in statisticsText(service.nodeStatistics) },
         "latencies": { service, request in service.latencies(request) },
-        // No secondary index, UDF or query can exist yet: their lists are empty, and true.
+        // No secondary index or UDF can exist yet: their lists are empty, and true.
         "sindex-list": { _, _ in "" },
         "sindex": { _, _ in "" },
         "udf-list": { _, _ in "" },
-        "query-show": { _, request in
-            request["id"] ?? request["trid"] == nil ? "" : InfoError.text(2, "job not found")
-        },
     ]
 
     // ---- Sets ----
@@ -74,7 +71,7 @@ extension InfoService {
 
     /// Histograms of requests that answer 16 so far: listed, and never active.
     private static let laterHistograms = [
-        "udf", "batch-sub-read", "batch-sub-write", "batch-sub-udf", "pi-query", "si-query",
+        "udf", "batch-sub-read", "batch-sub-write", "batch-sub-udf", "si-query",
     ]
 
     private func latencies(_ request: InfoRequest) -> String {

@@ -34,6 +34,7 @@ final class InfoService: InfoResponder {
             .merging(InfoService.clusterCommands) { first, _ in first }
             .merging(InfoService.dataCommands) { first, _ in first }
             .merging(InfoService.operatorCommands) { first, _ in first }
+            .merging(InfoService.queryCommands) { first, _ in first }
             .merging(InfoService.storageCommands) { first, _ in first }
             .merging(InfoService.metadataCommands) { first, _ in first }
             .merging(InfoService.upkeepCommands) { first, _ in first }

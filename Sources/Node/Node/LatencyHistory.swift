@@ -24,7 +24,7 @@ final class LatencyHistory: @unchecked Sendable {
 
     deinit { word.deallocate() }
 
-    static func name(_ namespace: Namespace, _ kind: LatencyKind) -> String { "{\(namespace.settings.name)}-\(kind)" }
+    static func name(_ namespace: Namespace, _ kind: LatencyKind) -> String { "{\(namespace.settings.name)}-\(kind.text)" }
 
     /// Takes a sample; what came since the last one is what `interval` answers from now on.
     func sample(_ namespaces: [Namespace], nanoseconds: UInt64) {

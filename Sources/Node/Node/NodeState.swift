@@ -44,6 +44,7 @@ final class NodeState: @unchecked Sendable {
     let latencies = LatencyHistory()
     let userAgents = UserAgents()
     let controlJobs = ControlJobs()
+    let queries = QueryRegistry()
     let startProgress = StartProgress()
 
     init(

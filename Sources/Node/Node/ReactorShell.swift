@@ -81,8 +81,7 @@ final class ReactorShell: ReactorHandler, EngineShell {
 
     func letter(_ letter: UnsafeMutablePointer<Letter>) {
         switch letter.pointee.kind {
-        case LetterKind.claimPassed:
-            engine?.claimPassed(to: UnsafeMutableRawPointer(letter).assumingMemoryBound(to: RequestSlot.self))
+        case ..<LetterKind.end: engine?.letter(letter)
         case NodeLetter.installEngine:
             executor.engine = offered
             engine?.turnBegan(time)
@@ -129,7 +128,10 @@ final class ReactorShell: ReactorHandler, EngineShell {
         }
     }
 
+    func connectionDrained(_ connection: ConnectionID) { engine?.drained(connection.rawValue) }
+
     func connectionClosed(_ connection: ConnectionID) {
+        engine?.connectionClosed(connection.rawValue)
         state.userAgents.closed(UserAgents.Key(reactor: info.reactor, connection: connection.rawValue))
     }
 
@@ -141,8 +143,17 @@ final class ReactorShell: ReactorHandler, EngineShell {
 
     // ---- EngineShell ----
 
-    func post(_ slot: SlotPointer) {
-        state.reactors.post(slot.pointee.reactor, UnsafeMutableRawPointer(slot).assumingMemoryBound(to: Letter.self))
+    func post(_ letter: UnsafeMutablePointer<Letter>, to reactor: Int) { state.reactors.post(reactor, letter) }
+
+    func wantsSlices() { reactor?.wantsBackground() }
+
+    func stream(
+        _ connection: UInt64, _ bytes: UnsafeRawBufferPointer, patienceMilliseconds: UInt64
+    ) -> StreamState {
+        switch reactor?.stream(ConnectionID(rawValue: connection), bytes, patienceMilliseconds: patienceMilliseconds) {
+        case nil: .closed
+        case .some(let unsent): unsent > Limits.unsentStreamSizeMax ? .crowded : .open
+        }
     }
 
     func output(of connection: UInt64) -> OutputBuffer? {

@@ -200,8 +200,8 @@ final class RunningNode {
         for (number, shell) in state.reactors.shells.enumerated() {
             shell.offer(
                 EngineShard(
-                    reactor: number, namespaces: namespaces, backends: shards[number], shell: shell, cluster: cluster,
-                    service: state.live,
+                    reactor: number, of: count, namespaces: namespaces, backends: shards[number], shell: shell,
+                    cluster: cluster, queries: state.queries, service: state.live,
                     log: { [log] in log.warning(.rw, $0) }))
             let letter = UnsafeMutablePointer<Letter>.allocate(capacity: 1)
             letter.initialize(to: Letter(kind: NodeLetter.installEngine))
@@ -253,6 +253,8 @@ final class RunningNode {
     func end() -> Bool {
         state.phase = .stopping
         state.controlJobs.run()
+        let aborted = state.queries.abortAll()
+        if aborted > 0 { log.info(.query, "\(aborted) queries were aborted: the node stops") }
         log.info(.as, "stopping: answering what has been asked, closing connections")
         for reactor in state.reactors.all { reactor.stop() }
         for reactor in state.reactors.all { reactor.join() }

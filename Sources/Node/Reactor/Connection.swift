@@ -87,6 +87,8 @@ struct Connection: BitwiseCopyable {
     var lastActive: UInt64 = 0
     /// When the socket first refused bytes that are still waiting; 0 if none wait.
     var blockedSince: UInt64 = 0
+    /// How long it may take nothing of what waits.
+    var patienceNanoseconds = Reactor.sendTimeoutNanoseconds
     var input = PendingBytes()
     var output = PendingBytes()
 }

@@ -205,6 +205,13 @@ package final class Reactor: @unchecked Sendable {
         }
     }
 
+    /// There is background work to do: a slice of it comes in this turn or the next. Reactor's thread.
+    package func wantsBackground() {
+        guard !hasBackground else { return }
+        hasBackground = true
+        nextBackground = now.monotonic
+    }
+
     /// A slice of background work: back to back while nothing else is to do, else for its share of the time.
     /// True: more is left.
     private func runBackground() -> Bool {

@@ -22,6 +22,8 @@ package protocol ReactorHandler: AnyObject {
     /// A slice of background work of about 50 us. Returns for how many times its duration the requests come first if
     /// there are any (9: it gets a tenth of the time); nil if there is nothing to do.
     func backgroundSlice() -> UInt64?
+    /// A suspended connection's client has taken all that was streamed to it.
+    func connectionDrained(_ connection: ConnectionID)
     /// The connection is gone.
     func connectionClosed(_ connection: ConnectionID)
     /// A turn ends; `sleeping` if the reactor now waits for events.

@@ -21,7 +21,10 @@ extension Reactor {
         guard let connection = table[id] else { return }
         if flags & Reactor.writable != 0 {
             guard sendPending(id, connection) else { return }
-            if connection.pointee.output.isEmpty { proceed(id, connection) }
+            if connection.pointee.output.isEmpty {
+                if connection.pointee.isSuspended { handler.connectionDrained(id) }
+                if let connection = table[id] { proceed(id, connection) }
+            }
         }
         guard flags & (Reactor.readable | Reactor.broken) != 0, table[id] != nil else { return }
         if isBlocked(connection) {
@@ -180,8 +183,22 @@ extension Reactor {
     package func resume(_ id: ConnectionID) {
         guard let connection = table[id] else { return }
         connection.pointee.isSuspended = false
+        connection.pointee.patienceNanoseconds = Reactor.sendTimeoutNanoseconds
         if !connection.pointee.input.isEmpty { markReady(id, connection) }
         send(id, connection)
+    }
+
+    /// A part of the answer of a suspended connection: sent after what waits already. The client may take nothing of it
+    /// for `patienceMilliseconds`, 0 for as long as of any answer. Returns how many bytes wait now, nil if the connection
+    /// has closed.
+    package func stream(_ id: ConnectionID, _ bytes: UnsafeRawBufferPointer, patienceMilliseconds: UInt64) -> Int? {
+        guard let connection = table[id] else { return nil }
+        precondition(connection.pointee.isSuspended, "only a suspended connection is streamed to")
+        let patience = patienceMilliseconds * 1_000_000
+        connection.pointee.patienceNanoseconds = max(patience, Reactor.sendTimeoutNanoseconds)
+        guard give(id, connection, bytes) else { return nil }
+        updateEvents(id, connection)
+        return connection.pointee.output.count
     }
 
     // ---- Answers ----
@@ -190,16 +207,23 @@ extension Reactor {
     /// changed about the connection, epoll is asked for the right events afterwards.
     private func send(_ id: ConnectionID, _ connection: UnsafeMutablePointer<Connection>) {
         defer { output.truncate(to: 0) }
+        if give(id, connection, output.bytes) { closeIfDone(id, connection) }
+    }
+
+    /// Sends bytes after what has waited longer, and keeps what the socket does not take. False: the connection is gone.
+    private func give(
+        _ id: ConnectionID, _ connection: UnsafeMutablePointer<Connection>, _ bytes: UnsafeRawBufferPointer
+    ) -> Bool {
         if !connection.pointee.output.isEmpty {
-            connection.pointee.output.append(output.bytes)
-        } else if output.count > 0 {
-            guard let sent = transmit(id, connection, output.bytes) else { return }
-            if sent < output.count {
-                connection.pointee.output.append(UnsafeRawBufferPointer(rebasing: output.bytes[sent...]))
+            connection.pointee.output.append(bytes)
+        } else if bytes.count > 0 {
+            guard let sent = transmit(id, connection, bytes) else { return false }
+            if sent < bytes.count {
+                connection.pointee.output.append(UnsafeRawBufferPointer(rebasing: bytes[sent...]))
                 connection.pointee.blockedSince = now.monotonic.nanoseconds
             }
         }
-        closeIfDone(id, connection)
+        return true
     }
 
     /// Sends what has waited. False: the connection is gone.
@@ -280,7 +304,7 @@ extension Reactor {
         table.forEachOpen { id in
             guard let connection = table[id] else { return }
             let blocked = connection.pointee.blockedSince
-            let isStuck = blocked > 0 && now.monotonic.nanoseconds - blocked > Reactor.sendTimeoutNanoseconds
+            let isStuck = blocked > 0 && now.monotonic.nanoseconds - blocked > connection.pointee.patienceNanoseconds
             let isIdle = idle > 0 && !connection.pointee.isSuspended
                 && now.monotonic.nanoseconds - connection.pointee.lastActive > idle
             // Half a request that does not go on holds memory.

@@ -20,7 +20,11 @@ private final class Info: InfoResponder {
 }
 
 private final class Shell: EngineShell {
-    func post(_ slot: SlotPointer) { fatalError("one reactor never posts") }
+    /// What is under way between parts of the one reactor.
+    var letters: [UnsafeMutablePointer<Letter>] = []
+    func post(_ letter: UnsafeMutablePointer<Letter>, to reactor: Int) { letters.append(letter) }
+    func wantsSlices() {}
+    func stream(_ connection: UInt64, _ bytes: UnsafeRawBufferPointer, patienceMilliseconds: UInt64) -> StreamState { .open }
     func output(of connection: UInt64) -> OutputBuffer? { nil }
     func answered(_ connection: UInt64, isCompressionAsked: Bool) {}
 }
@@ -43,7 +47,7 @@ private final class World {
             settings: settings, agreement: agreement, backend: backend, index: try PrimaryIndex(heapFor: 1 << 20),
             epoch: Epoch(regime: 1, viewKey: 1), reactors: 1)
         engine = EngineShard(
-            reactor: 0, namespaces: [namespace],
+            reactor: 0, of: 1, namespaces: [namespace],
                 backends: [try backend.makeShard(ShardRequest(index: 0, count: 1, wake: {}))], shell: shell,
             cluster: LoneNode(), log: { _ in })
         executor.engine = engine
@@ -53,6 +57,9 @@ private final class World {
         time.monotonic.nanoseconds += 1_000_000
         time.wall.milliseconds += 1
         engine.turnBegan(time)
+        let letters = shell.letters
+        shell.letters = []
+        for letter in letters { engine.letter(letter) }
         var offset = 0
         while offset < bytes.count {
             let piece = UnsafeRawBufferPointer(rebasing: bytes[offset...])

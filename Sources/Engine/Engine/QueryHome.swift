@@ -1,0 +1,152 @@
+// A query on the reactor of its connection: gives its parts room for answers, and sends what comes back full.
+// Invariants:
+// 1. A query has at most `chunksMax` chunks; each is here, with a part, or on its way between.
+// 2. Chunks of one part are sent in the order in which it filled them, and before its end is taken note of.
+// 3. Nothing is sent after the last message. The home lives until every part has ended, also if the connection has closed
+//    before.
+internal import Base
+internal import Wire
+
+/// Room for answers of one part: a frame that is filled, sent, and given out again.
+final class QueryChunk {
+    let output = OutputBuffer(capacity: Limits.streamPartSizeMax + 4096)
+    /// The part that has it, or is to have it.
+    var part: QueryPart
+    private let letter: UnsafeMutablePointer<Letter>
+
+    init(part: QueryPart) {
+        self.part = part
+        letter = .allocate(capacity: 1)
+        letter.initialize(to: Letter(kind: LetterKind.queryFilled))
+    }
+
+    deinit { letter.deallocate() }
+
+    /// Sends it as a letter of `kind`.
+    func post(_ kind: UInt32, to reactor: Int, _ shell: any EngineShell) {
+        letter.pointee.kind = kind
+        letter.pointee.payload = UInt64(UInt(bitPattern: Unmanaged.passRetained(self).toOpaque()))
+        shell.post(letter, to: reactor)
+    }
+
+    /// What a letter has brought.
+    static func take(_ letter: UnsafeMutablePointer<Letter>) -> QueryChunk {
+        Unmanaged<QueryChunk>.fromOpaque(UnsafeRawPointer(bitPattern: UInt(letter.pointee.payload))!).takeRetainedValue()
+    }
+}
+
+/// See the invariants above. Home reactor's thread only.
+final class QueryHome: AnswerStream {
+    static let chunksMax = 4
+    let query: Query
+    private let parts: [QueryPart]
+    private let scratch: Scratch
+    private let registry: QueryRegistry
+    private let service: LiveSettings<LiveServiceSettings>
+    private let shard: NamespaceShard
+    /// Parts that have not ended and have no chunk.
+    private var starving: [QueryPart] = []
+    /// Filled chunks that the client has no room for.
+    private var held: [QueryChunk] = []
+    private var partsLeft: Int
+    private var isCrowded = false
+    private var crowdedSince = Instant(nanoseconds: 0)
+
+    /// Makes a part on each of the first `reactors` reactors that has something to walk.
+    init(
+        _ query: Query, connection: UInt64, reactors: Int, registry: QueryRegistry,
+        service: LiveSettings<LiveServiceSettings>, shard: NamespaceShard
+    ) {
+        self.query = query
+        self.registry = registry
+        self.service = service
+        self.shard = shard
+        scratch = shard.scratch
+        parts = (0..<reactors).compactMap { reactor in
+            let walked = query.partitions.filter { Int($0.partition.number) % reactors == reactor }
+            return walked.isEmpty ? nil : QueryPart(query, reactor: reactor, walked, shard)
+        }
+        partsLeft = parts.count
+        super.init(connection: connection)
+    }
+
+    /// Sends the parts to their reactors, with the room for answers that there is.
+    func begin() {
+        precondition(!parts.isEmpty, "a query walks some partition")
+        query.count(.partsActive, UInt64(parts.count))
+        let share = max(QueryHome.chunksMax / parts.count, 1)
+        for (number, part) in parts.enumerated() {
+            part.home = self
+            let chunks = query.kind == .background || number >= QueryHome.chunksMax ? 0 : share
+            part.spare = (0..<chunks).map { _ in QueryChunk(part: part) }
+            if chunks == 0 { starving.append(part) }
+            part.post(LetterKind.queryPart, to: part.reactor, scratch.shell)
+        }
+    }
+
+    /// A chunk has come back from its part.
+    func take(_ chunk: QueryChunk) {
+        guard query.state == .active else { return pass(chunk) }
+        if isCrowded { held.append(chunk) } else { send(chunk) }
+    }
+
+    private func send(_ chunk: QueryChunk) {
+        query.count(.bytes, UInt64(chunk.output.count))
+        let state = scratch.shell.stream(
+            connection, chunk.output.bytes, patienceMilliseconds: UInt64(query.fields.socketTimeoutMilliseconds))
+        switch state {
+        case .open: break
+        case .crowded:
+            isCrowded = true
+            crowdedSince = scratch.now.monotonic
+        case .closed: query.end(.clientGone)
+        }
+        pass(chunk)
+    }
+
+    /// Gives an empty chunk to a part that has none, else back.
+    private func pass(_ chunk: QueryChunk) {
+        chunk.output.truncate(to: 0)
+        if !starving.isEmpty { chunk.part = starving.removeFirst() }
+        chunk.post(LetterKind.queryRoom, to: chunk.part.reactor, scratch.shell)
+    }
+
+    override func drained() {
+        guard isCrowded else { return }
+        isCrowded = false
+        query.count(.blockedNanoseconds, scratch.now.monotonic.nanoseconds(since: crowdedSince))
+        let chunks = held
+        held = []
+        for chunk in chunks { take(chunk) }
+        endIfDone()
+    }
+
+    override func connectionClosed() {
+        query.end(.clientGone)
+        held = []
+        endIfDone()
+    }
+
+    /// A part has ended; its chunks came before.
+    func partEnded(_ part: QueryPart) {
+        partsLeft -= 1
+        _ = query.countDown(.partsActive)
+        starving.removeAll { $0 === part }
+        endIfDone()
+    }
+
+    private func endIfDone() {
+        guard partsLeft == 0, held.isEmpty || query.state != .active else { return }
+        query.end(.done)
+        query.markEnded(scratch.now.monotonic)
+        if query.kind != .short { registry.finish(query, doneMax: Int(service.current.pointee.queryDoneMax)) }
+        shard.countEnd(of: query, scratch.now.monotonic)
+        for part in parts { part.home = nil }
+        partsLeft = -1
+        guard query.kind != .background else { return }
+        scratch.streams.remove(self)
+        guard query.state != .clientGone, let output = scratch.shell.output(of: connection) else { return }
+        AnswerWriter.appendLast(result: query.state.result, to: output)
+        scratch.shell.answered(connection, isCompressionAsked: false)
+    }
+}

@@ -1,0 +1,94 @@
+// The records that a part of a query looks at together. Invariants:
+// 1. 0 <= next <= started <= count <= capacity; records below `next` have been answered or left out, those from `started`
+//    on have not been looked at.
+// 2. A record is read, waiting, ready or left out; `next` stops at the first that is waiting.
+// 3. What is ready before its turn lies in `answers` until then.
+internal import Base
+internal import Index
+internal import Wire
+
+/// Entries copied out of the index in the order of the walk, and what has become of them. Not thread-safe.
+struct QueryWindow: ~Copyable {
+    /// Entries that are looked at together: one slice.
+    static let capacity = 64
+    enum State: UInt8, BitwiseCopyable {
+        /// Nothing has been done.
+        case fresh
+        /// The backend has not answered.
+        case waiting
+        /// Its answer lies in `answers`.
+        case ready
+        /// Not for the client.
+        case leftOut
+    }
+    struct Place: BitwiseCopyable {
+        var state = State.fresh
+        var offset = 0
+        var byteCount = 0
+        /// How often it was looked up.
+        var attempts: UInt8 = 0
+    }
+
+    let records: UnsafeMutableBufferPointer<IndexedRecord>
+    let places: UnsafeMutablePointer<Place>
+    let answers = OutputBuffer(capacity: 4096)
+    private(set) var count = 0
+    private(set) var next = 0
+    private var started = 0
+
+    init() {
+        records = .allocate(capacity: QueryWindow.capacity)
+        records.initialize(repeating: IndexedRecord(
+            digest: Digest(low: 0, middle: 0, high: 0), entry: IndexEntry(digest: Digest(low: 0, middle: 0, high: 0))))
+        places = .allocate(capacity: QueryWindow.capacity)
+        places.initialize(repeating: Place(), count: QueryWindow.capacity)
+    }
+
+    deinit {
+        records.deallocate()
+        places.deallocate()
+    }
+
+    /// `count` records have been copied into `records`.
+    mutating func fill(_ count: Int) {
+        precondition(next == self.count && count <= QueryWindow.capacity)
+        self.count = count
+        next = 0
+        started = 0
+        answers.truncate(to: 0)
+        places.update(repeating: Place(), count: count)
+    }
+
+    var isEmpty: Bool { next == count }
+
+    /// The record at `next` has been answered or left out.
+    mutating func advance() {
+        precondition(next < count && places[next].state != .waiting)
+        next += 1
+    }
+
+    /// Nothing that is left is for the client.
+    mutating func drop() {
+        next = count
+        started = count
+    }
+
+    /// How many records have not been looked at.
+    var freshCount: Int { count - started }
+
+    var hasFresh: Bool { started < count }
+
+    /// The next `wanted` records are looked at now.
+    mutating func takeFresh(_ wanted: Int) -> Range<Int> {
+        let rows = started..<(started + wanted)
+        precondition(rows.upperBound <= count)
+        started = rows.upperBound
+        return rows
+    }
+
+    /// A record is to be looked at again later, with all behind it that nothing has become of.
+    mutating func putBack(_ row: Int) {
+        places[row].state = .fresh
+        started = min(started, row)
+    }
+}
