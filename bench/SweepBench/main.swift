@@ -23,7 +23,9 @@ private func mixed(_ number: UInt64) -> UInt64 {
 }
 
 private func digest(_ number: UInt64) -> Digest {
-    Digest(low: mixed(3 * number + 1), middle: mixed(3 * number + 2), high: UInt32(truncatingIfNeeded: mixed(3 * number + 3)))
+    Digest(
+        low: mixed(3 * number + 1), middle: mixed(3 * number + 2),
+        high: UInt32(truncatingIfNeeded: mixed(3 * number + 3)))
 }
 
 private let seconds: UInt32 = 500_000_000

@@ -24,7 +24,8 @@ package struct EvictionFigures: Sendable, BitwiseCopyable {
         if indexLimit > 0, settings.indexesMemoryBudget > 0 {
             let percent = Double(indexBytes) * 100 / Double(settings.indexesMemoryBudget)
             if percent >= Double(indexLimit) {
-                return "the index takes \(Int(percent)) % of indexes-memory-budget, evict-indexes-memory-pct is \(indexLimit)"
+                return "the index takes \(Int(percent)) % of indexes-memory-budget, evict-indexes-memory-pct is"
+                    + " \(indexLimit)"
             }
         }
         return nil
