@@ -151,6 +151,8 @@ let package = Package(
             "ConformanceTests",
             ["Base", "Storage", "StorageConformance", "Memory", "Device", "ReferenceLog", "TestSupport"]),
         tests("ConfigurationTests", ["Base", "Storage", "Memory", "Logging", "Configuration", "TestSupport"]),
-        tests("EngineTests", ["Base", "Wire", "Record", "Expressions", "Index", "Engine", "Storage", "Memory", "TestSupport"]),
+        tests(
+            "EngineTests",
+            ["Base", "Wire", "Record", "Expressions", "Index", "Engine", "Storage", "Memory", "TestSupport"]),
     ]
 )

@@ -130,7 +130,7 @@ import Wire
         let engine = try harness()
         let elsewhere = Request.write(digest, [.init(code: 2, name: "a")], namespace: "other")
         #expect(engine.ask(elsewhere).result == .namespace)
-        #expect(engine.ask(Request.write(digest, [], info1: [.read, .batch], info2: [])).result == .unsupportedFeature)
+        #expect(engine.ask(Request.write(digest, [], info1: [.read, .batch], info2: [])).result == .parameter)
         #expect(engine.ask(Request.write(digest, [.init(code: 4, type: 4, name: "l")])).result == .unsupportedFeature)
     }
 

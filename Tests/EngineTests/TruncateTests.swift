@@ -90,7 +90,8 @@ import Wire
     @Test func writesBelowTheTimeAreForbidden() throws {
         let engine = try memory()
         let one = setID(engine, "one")
-        engine.namespace.truncation.set(one, to: engine.time.wall.milliseconds + 10_000, setCount: engine.namespace.sets.count)
+        engine.namespace.truncation.set(
+            one, to: engine.time.wall.milliseconds + 10_000, setCount: engine.namespace.sets.count)
         #expect(engine.ask(put(digests[0], 1, set: "one")).result == .forbidden)
         #expect(engine.ask(put(digests[0], 1, set: "two")).result == .ok)
         #expect(engine.ask(Request.delete(digests[1])).result == .notFound)
@@ -151,7 +152,8 @@ import Wire
                 engine.settle()
                 #expect(engine.answers[1]?.integer("v") == value)
             }
-            if isKeyed { #expect(keyed.images.count == model.count) } else { #expect(fake.images.count == engine.namespace.index.count) }
+            let images = isKeyed ? keyed.images.count : fake.images.count
+            #expect(images == (isKeyed ? model.count : engine.namespace.index.count))
         }
     }
 

@@ -215,25 +215,11 @@ def test_stored_key(raw, fresh):
     assert raw.ask(put(fresh, 1, fields=[field(2, b"\x01" + b"1234")])).result == 16
 
 
-def test_batches_and_queries_with_the_client_are_refused(client, key):
+def test_queries_with_the_client_are_refused(client, key):
     client.put(key, {"a": 1})
     with pytest.raises(e.AerospikeError) as raised:
         client.query("test", "demo").results()
     assert raised.value.code == 16
-    try:
-        code = client.batch_read([key, (*key[:2], "another")]).result
-    except e.AerospikeError as error:
-        code = error.code
-    assert code == 16
-
-
-def test_a_batch_answers_16_and_ends(raw):
-    """The golden batch of one key: its namespace is in the row, not in the message."""
-    raw.send(bytes.fromhex(
-        "02030000000000561608000000000000000000000000000003e8000100000000003c29000000010d00000000"
-        "b747f5854d0b33259928d0cfab7fad81d6abfbf60a0300000000000000020000000000050074657374000000050164656d6f"))
-    kind, body = raw.frame()
-    assert (kind, body[5], body[3] & 1) == (3, 16, 1)
 
 
 def test_bin_name_of_16_with_the_client(client, key):

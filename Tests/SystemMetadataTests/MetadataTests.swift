@@ -83,7 +83,8 @@ import Testing
     // ---- Bytes ----
 
     @Test func looksLikeThis() {
-        let text = String(decoding: MetadataFormat.encode([item("ns|a b", "5", generation: 2, at: 7), item("z", nil)]), as: UTF8.self)
+        let bytes = MetadataFormat.encode([item("ns|a b", "5", generation: 2, at: 7), item("z", nil)])
+        let text = String(decoding: bytes, as: UTF8.self)
         let lines = text.split(separator: "\n")
         #expect(lines[0] == "apus-smd 1" && lines[1] == "truncate\tns|a%20b\t2\t7\t5" && lines[2] == "truncate\tz\t1\t1\t-")
         #expect(lines.count == 4 && lines[3].hasPrefix("end 2 "))

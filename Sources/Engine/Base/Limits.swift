@@ -45,6 +45,18 @@ public enum Limits {
     @inlinable public static var queryWriteMilliseconds: UInt64 { 1000 }
     /// Bytes of one part of a streamed answer; one larger record has a part of its own.
     @inlinable public static var streamPartSizeMax: Int { 128 << 10 }
+    /// Rows of a batch that run in the turn that brought it (ours).
+    @inlinable public static var batchRowsPerTurnMax: Int { 128 }
+    /// Rows of a longer batch that run in one slice of background work (ours).
+    @inlinable public static var batchRowsPerSliceMax: Int { 64 }
+    /// Bytes of answers after which a batch leaves the turn that brought it (ours).
+    @inlinable public static var batchBytesPerTurnMax: Int { 256 << 10 }
+    /// Rows of one batch that may wait for a device, another request or a replica at a time (ours).
+    @inlinable public static var batchRowsUnderWayMax: Int { 256 }
+    /// Bytes of records that such rows may be waiting for (ours).
+    @inlinable public static var batchBytesUnderWayMax: Int { 4 << 20 }
+    /// How long in milliseconds a batch that brings no timeout may take.
+    @inlinable public static var batchTimeoutMilliseconds: UInt64 { 30_000 }
     /// Bytes that the operations of one request may answer together; above it the request is refused with 13 (ours).
     @inlinable public static var resultSizeMax: Int { 16 << 20 }
     /// Bytes of one info or security request; a larger one closes the connection (ours).

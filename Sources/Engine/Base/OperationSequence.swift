@@ -20,16 +20,22 @@ public struct OperationSequence: BitwiseCopyable {
     /// Whether `bytes` are exactly `count` operations, none of which reaches outside.
     @inlinable
     public static func fits(_ bytes: UnsafeRawBufferPointer, count: Int) -> Bool {
-        guard let base = bytes.baseAddress else { return count == 0 }
+        byteCount(bytes, count: count) == bytes.count
+    }
+
+    /// How many bytes the `count` operations at the start of `bytes` are; nil if one reaches outside.
+    @inlinable
+    public static func byteCount(_ bytes: UnsafeRawBufferPointer, count: Int) -> Int? {
+        guard let base = bytes.baseAddress else { return count == 0 ? 0 : nil }
         var offset = 0
         for _ in 0..<count {
-            guard bytes.count - offset >= headerSize else { return false }
+            guard bytes.count - offset >= headerSize else { return nil }
             let size = Int(base.bigEndian(UInt32.self, at: offset))
             guard size >= 4 + nameSize(base + offset) + lastUpdateSize(base + offset), bytes.count - offset - 4 >= size
-            else { return false }
+            else { return nil }
             offset += 4 + size
         }
-        return offset == bytes.count
+        return offset
     }
 
     @inlinable

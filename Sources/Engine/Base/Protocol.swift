@@ -63,6 +63,12 @@ public struct ResultCode: RawRepresentable, Hashable, Sendable, BitwiseCopyable 
     @inlinable public static var indexNotFound: ResultCode { ResultCode(rawValue: 201) }
     /// 52: security is not configured.
     @inlinable public static var securityNotEnabled: ResultCode { ResultCode(rawValue: 52) }
+    /// 150: batches are switched off.
+    @inlinable public static var batchDisabled: ResultCode { ResultCode(rawValue: 150) }
+    /// 151: more rows than batch-max-requests.
+    @inlinable public static var batchMaxRequests: ResultCode { ResultCode(rawValue: 151) }
+    /// 152: too many batches are under way.
+    @inlinable public static var batchQueuesFull: ResultCode { ResultCode(rawValue: 152) }
 }
 
 /// The type byte of a bin value.

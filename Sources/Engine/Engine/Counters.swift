@@ -9,6 +9,11 @@ package enum NamespaceCounter: Int, CaseIterable, Sendable {
     case clientWriteSuccess, clientWriteError, clientWriteTimeout, clientWriteFilteredOut
     case clientDeleteSuccess, clientDeleteError, clientDeleteTimeout, clientDeleteNotFound, clientDeleteFilteredOut
     case clientTsvcError, clientTsvcTimeout
+    case batchSubTsvcError, batchSubTsvcTimeout
+    case batchSubReadSuccess, batchSubReadError, batchSubReadTimeout, batchSubReadNotFound, batchSubReadFilteredOut
+    case batchSubWriteSuccess, batchSubWriteError, batchSubWriteTimeout, batchSubWriteFilteredOut
+    case batchSubDeleteSuccess, batchSubDeleteError, batchSubDeleteTimeout, batchSubDeleteNotFound
+    case batchSubDeleteFilteredOut
     case readTouchSuccess, readTouchError, readTouchSkip
     case failKeyBusy, failGeneration, failRecordTooBig, deletedLastBin
     case ttlReductionsIgnored, ttlReductionsApplied
@@ -32,10 +37,18 @@ package enum NamespaceCounter: Int, CaseIterable, Sendable {
 
 /// Which latency a histogram collects.
 package enum LatencyKind: Int, CaseIterable, Sendable {
-    case read, write, piQuery
+    case read, write, batchSubRead, batchSubWrite, piQuery
 
     /// As `latencies:` prints it.
-    package var text: String { self == .piQuery ? "pi-query" : "\(self)" }
+    package var text: String {
+        switch self {
+        case .read: "read"
+        case .write: "write"
+        case .batchSubRead: "batch-sub-read"
+        case .batchSubWrite: "batch-sub-write"
+        case .piQuery: "pi-query"
+        }
+    }
 }
 
 /// The counting memory of one namespace on one reactor. Written by that reactor, read by anyone.
@@ -83,9 +96,13 @@ package final class ShardCounters: @unchecked Sendable {
 
     /// Counts `times` requests of `nanoseconds` each. Owner's thread.
     func countLatency(_ kind: LatencyKind, nanoseconds: UInt64, times: UInt64) {
-        let microseconds = nanoseconds / 1000
-        let bucket = min(64 - microseconds.leadingZeroBitCount, ShardCounters.latencyBuckets - 1)
+        let bucket = ShardCounters.latencyBucket(nanoseconds: nanoseconds)
         add(times, to: latencies + kind.rawValue * ShardCounters.latencyBuckets + bucket)
+    }
+
+    /// The bucket of a latency.
+    static func latencyBucket(nanoseconds: UInt64) -> Int {
+        min(64 - (nanoseconds / 1000).leadingZeroBitCount, latencyBuckets - 1)
     }
 
     /// An entry has come into the index (1) or has left it (-1): changes what its set holds. Owner's thread; the sum

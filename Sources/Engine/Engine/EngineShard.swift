@@ -12,6 +12,7 @@ package final class EngineShard {
     /// The same, to be used without counting references.
     private let shards: UnsafeMutablePointer<Unmanaged<NamespaceShard>>
     private let isAlone: Bool
+    private let batches: BatchTable
     private let scratch: Scratch
     private let cluster: any ClusterEffects
     private var spare: SlotPointer
@@ -42,6 +43,7 @@ package final class EngineShard {
         answeredCounts.initialize(repeating: 0, count: Limits.namespacesMax * LatencyKind.allCases.count)
         spare = scratch.slots.take()
         isAlone = cluster.isAlone
+        batches = BatchTable(scratch: scratch, service: service, cluster: cluster, answeredCounts: answeredCounts)
         let made = zip(namespaces, backends).enumerated().map { number, pair in
             NamespaceShard(
                 namespace: pair.0, number: number, reactor: reactor, backend: pair.1, scratch: scratch,
@@ -52,6 +54,7 @@ package final class EngineShard {
         self.queries = QueryDesk(
             queries, service, shards: made, reactor: reactor, reactors: reactors, scratch: scratch)
         for (number, shard) in made.enumerated() { (shards + number).initialize(to: .passUnretained(shard)) }
+        batches.serve(shards, count: made.count)
     }
 
     deinit {
@@ -102,6 +105,10 @@ package final class EngineShard {
         _ request: RequestPointer, namespace: Int, connection: UInt64, arrived: Instant, output: OutputBuffer
     ) -> Progress {
         scratch.output = output
+        // A batch names its namespaces in its rows.
+        if request.pointee.header.info1.contains(.batch) {
+            return batches.begin(request, connection: connection, arrived: arrived)
+        }
         let isWrite = request.pointee.header.info2.contains(.write)
         if let refusal = refusal(request, namespace, isWrite: isWrite) { return refuse(request, refusal) }
         let timeout = UInt64(request.pointee.header.transactionTimeout)
@@ -140,13 +147,11 @@ package final class EngineShard {
     /// Why a request reaches no namespace; nil if it does.
     private func refusal(_ request: RequestPointer, _ namespace: Int, isWrite: Bool) -> ResultCode? {
         let info1 = request.pointee.header.info1
-        // A batch names its namespaces in its rows.
-        if info1.contains(.batch) { return .unsupportedFeature }
         guard namespace >= 0 else { return .namespace }
         if request.pointee.isDigestMalformed { return .parameter }
         guard request.pointee.has(.digest) else { return nil }
         guard isWrite || info1.contains(.read) else { return .parameter }
-        return isSupported(request) ? nil : .unsupportedFeature
+        return EngineShard.isSupported(request) ? nil : .unsupportedFeature
     }
 
     /// Everything that was executed since the last call is answered at `end`: counts the latencies.
@@ -158,6 +163,7 @@ package final class EngineShard {
                 kind, nanoseconds: end.nanoseconds(since: now.monotonic), times: UInt64(answeredCounts[number]))
             answeredCounts[number] = 0
         }
+        batches.countLatencies(end: end)
     }
 
     /// Starts fetching what the look-up of `digest` touches: stage 0 the bucket, 1 the entry, 2 the image. A hint.
@@ -172,7 +178,7 @@ package final class EngineShard {
     }
 
     /// Requests of later issues, by what they carry.
-    private func isSupported(_ request: RequestPointer) -> Bool {
+    static func isSupported(_ request: RequestPointer) -> Bool {
         request.pointee.fieldsPresent & EngineShard.laterFields == 0
             && !request.pointee.header.info1.contains(.xdr)
     }
@@ -181,8 +187,7 @@ package final class EngineShard {
     /// Answers without having reached a namespace. Streams of answers end with a message marked last.
     private func refuse(_ request: RequestPointer, _ result: ResultCode) -> Progress {
         refusedRequests += 1
-        let isStream = request.pointee.header.info1.contains(.batch)
-            || !(request.pointee.has(.digest) || request.pointee.isDigestMalformed)
+        let isStream = !(request.pointee.has(.digest) || request.pointee.isDigestMalformed)
         if isStream, result != .namespace {
             AnswerWriter.appendLast(result: result, to: scratch.output)
         } else {
@@ -264,6 +269,9 @@ package final class EngineShard {
     /// The client of a suspended connection has taken all that was streamed to it.
     package func drained(_ connection: UInt64) { scratch.streams.drained(connection) }
 
+    /// What batches have come to on this reactor. Any thread may read it.
+    package var batchCounters: BatchCounters { batches.counters }
+
     /// A connection is gone, whatever was under way for it.
     package func connectionClosed(_ connection: UInt64) { scratch.streams.connectionClosed(connection) }
 
@@ -289,8 +297,10 @@ package final class EngineShard {
     // ---- Jobs ----
 
     /// Kinds of background work, in the order in which they take turns; what has nothing to do leaves its turn.
-    private enum Turn { case upkeep, query(QueryKind) }
-    private static let turns: [Turn] = [.query(.short), .upkeep, .query(.short), .query(.long), .query(.background)]
+    private enum Turn { case batch, upkeep, query(QueryKind) }
+    private static let turns: [Turn] = [
+        .batch, .query(.short), .upkeep, .batch, .query(.short), .query(.long), .batch, .query(.background),
+    ]
 
     /// Runs one slice of background work, about 50 us (150 if it is pressing).
     package func backgroundSlice() -> BackgroundWork {
@@ -299,6 +309,8 @@ package final class EngineShard {
             nextTurn = (nextTurn + 1) % EngineShard.turns.count
             let work: BackgroundWork = switch turn {
             case .upkeep: upkeepSlice()
+            // A client waits for the rows: half of the time.
+            case .batch: batches.slice() ? .pressing : .none
             case .query(let kind): queries.slice(kind)
             }
             if case .none = work { continue }

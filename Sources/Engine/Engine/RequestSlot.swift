@@ -80,6 +80,8 @@ package struct RequestSlot: BitwiseCopyable {
     var isScan: Bool
     /// The owner's number for this request.
     var ownerRow: UInt32
+    /// Where the owner keeps what it knows about this request while it waits.
+    var ownerPlace: Int32
 
     // The request; `body` is owned memory that holds the bytes once the request of a connection has to wait.
     var connection: UInt64
@@ -131,6 +133,7 @@ package struct RequestSlot: BitwiseCopyable {
         waiterCount = 0
         isScan = false
         ownerRow = 0
+        ownerPlace = -1
         connection = 0
         isLate = false
         origin = .client

@@ -23,10 +23,17 @@ package protocol EngineShell: AnyObject {
     /// `EngineShard.execute`: answers to earlier requests may not have left yet. A client that takes nothing for
     /// `patienceMilliseconds` (0: the usual time) loses its connection.
     func stream(_ connection: UInt64, _ bytes: UnsafeRawBufferPointer, patienceMilliseconds: UInt64) -> StreamState
+    /// Replaces each frame in `output` by a compressed one, if that is smaller. For parts that go to `stream`.
+    func compress(_ output: OutputBuffer)
     /// Where the late answer of a connection goes; nil if it has closed meanwhile.
     func output(of connection: UInt64) -> OutputBuffer?
     /// The late answer is complete: send it, compressed if the client asked for that, and go on with the connection.
     func answered(_ connection: UInt64, isCompressionAsked: Bool)
+}
+
+extension EngineShell {
+    /// Compresses nothing.
+    package func compress(_ output: OutputBuffer) {}
 }
 
 /// Reusable memory of one reactor, shared by its namespaces: nothing on the data path allocates. Reactor's

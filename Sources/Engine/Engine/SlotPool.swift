@@ -50,24 +50,41 @@ final class SlotPool {
 
     /// The request has to wait: copies its bytes into memory of its own, unless an owner keeps them, and remembers it.
     func keepBody(_ slot: SlotPointer) {
-        slot.pointee.isLate = true
-        slot.pointee.suspendedAt = suspended.count
-        suspended.append(slot)
+        remember(slot)
         guard slot.pointee.owner == nil else { return }
         let bytes = slot.pointee.request.pointee.bytes
-        let wanted = SlotPool.viewRoom + bytes.count
-        if slot.pointee.bodyCapacity < wanted {
-            slot.pointee.body?.deallocate()
-            slot.pointee.body = UnsafeMutableRawPointer.allocate(byteCount: wanted, alignment: 64)
-            slot.pointee.bodyCapacity = wanted
-        }
-        guard let body = slot.pointee.body, let source = bytes.baseAddress else { return }
+        let body = room(slot, SlotPool.viewRoom + bytes.count)
+        guard let source = bytes.baseAddress else { return }
         memcpy(body + SlotPool.viewRoom, source, bytes.count)
         let copy = UnsafeRawBufferPointer(start: body + SlotPool.viewRoom, count: bytes.count)
         guard case .request(let request) = RequestView.parse(copy) else {
             preconditionFailure("a request that was parsed once parses again")
         }
         slot.pointee.request = UnsafePointer(body.initializeMemory(as: RequestView.self, to: request))
+    }
+
+    /// The same for a request whose owner keeps the bytes, but not the view of them.
+    func keepView(_ slot: SlotPointer) {
+        remember(slot)
+        let view = slot.pointee.request.pointee
+        slot.pointee.request = UnsafePointer(
+            room(slot, SlotPool.viewRoom).initializeMemory(as: RequestView.self, to: view))
+    }
+
+    private func remember(_ slot: SlotPointer) {
+        slot.pointee.isLate = true
+        slot.pointee.suspendedAt = suspended.count
+        suspended.append(slot)
+    }
+
+    /// The slot's own memory, `byteCount` bytes at least.
+    private func room(_ slot: SlotPointer, _ byteCount: Int) -> UnsafeMutableRawPointer {
+        if let body = slot.pointee.body, slot.pointee.bodyCapacity >= byteCount { return body }
+        slot.pointee.body?.deallocate()
+        let body = UnsafeMutableRawPointer.allocate(byteCount: byteCount, alignment: 64)
+        slot.pointee.body = body
+        slot.pointee.bodyCapacity = byteCount
+        return body
     }
 
     /// A suspended request has ended.

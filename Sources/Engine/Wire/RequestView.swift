@@ -15,6 +15,10 @@ package struct RequestView: BitwiseCopyable {
     package var set: UnsafeRawBufferPointer
     /// Particle type byte and key bytes.
     package var key: UnsafeRawBufferPointer
+    /// Filter expression: the request's own, or that of the batch it is a row of. Empty unless `has(.filter)`.
+    package var filter: UnsafeRawBufferPointer
+    /// Where the request's own fields begin, as on the wire.
+    var fieldStart: UnsafeRawPointer?
     /// All operations, as on the wire.
     package var operationBytes: UnsafeRawBufferPointer
     /// Zero unless `has(.digest)` and not `isDigestMalformed`.
@@ -32,6 +36,7 @@ package struct RequestView: BitwiseCopyable {
         namespace = UnsafeRawBufferPointer(start: nil, count: 0)
         set = namespace
         key = namespace
+        filter = namespace
         operationBytes = namespace
         digest = Digest(low: 0, middle: 0, high: 0)
         isDigestMalformed = false
@@ -55,13 +60,14 @@ package struct RequestView: BitwiseCopyable {
     /// The value of a field; found by walking the fields again.
     package func field(_ number: FieldNumber) -> UnsafeRawBufferPointer? {
         guard has(number) else { return nil }
-        var offset = MessageHeader.byteCount
+        if number == .filter { return filter }
+        guard var field = fieldStart else { return nil }
         for _ in 0..<header.fieldCount {
-            let size = Int(bytes.baseAddress!.bigEndian(UInt32.self, at: offset))
-            if bytes[offset + 4] == number.rawValue {
-                return UnsafeRawBufferPointer(rebasing: bytes[(offset + 5)..<(offset + 4 + size)])
+            let size = Int(field.bigEndian(UInt32.self))
+            if field.load(fromByteOffset: 4, as: UInt8.self) == number.rawValue {
+                return UnsafeRawBufferPointer(start: field + 5, count: size - 1)
             }
-            offset += 4 + size
+            field += 4 + size
         }
         return nil
     }
@@ -86,14 +92,15 @@ extension RequestView {
         guard body.count >= MessageHeader.byteCount, let base = body.baseAddress else { return false }
         request = RequestView(body)
         request.header = MessageHeader(base)
-        guard let fieldsEnd = request.parseFields(base, body.count) else { return false }
+        guard let fieldsEnd = request.parseFields(base, from: MessageHeader.byteCount, to: body.count) else { return false }
         request.operationBytes = UnsafeRawBufferPointer(start: base + fieldsEnd, count: body.count - fieldsEnd)
         return OperationSequence.fits(request.operationBytes, count: request.operationCount)
     }
 
-    /// Reads the fields; returns where they end, nil if a size does not fit.
-    private mutating func parseFields(_ base: UnsafeRawPointer, _ count: Int) -> Int? {
-        var offset = MessageHeader.byteCount
+    /// Reads as many fields as the header says; returns where they end, nil if a size does not fit.
+    mutating func parseFields(_ base: UnsafeRawPointer, from start: Int, to count: Int) -> Int? {
+        var offset = start
+        fieldStart = base + start
         for _ in 0..<header.fieldCount {
             guard count - offset >= 5 else { return nil }
             let size = Int(base.bigEndian(UInt32.self, at: offset))
@@ -112,6 +119,7 @@ extension RequestView {
         case FieldNumber.namespace.rawValue: namespace = value
         case FieldNumber.set.rawValue: set = value
         case FieldNumber.key.rawValue: key = value
+        case FieldNumber.filter.rawValue: filter = value
         case FieldNumber.digest.rawValue:
             if value.count == Digest.byteCount {
                 digest = Digest(value.baseAddress!)

@@ -3,6 +3,7 @@
 // 2. `inner` is valid until the next call.
 internal import Base
 internal import CZlib
+internal import Wire
 
 /// Inflates requests and deflates answers with streams that are made once. One thread.
 final class Compression {
@@ -47,6 +48,25 @@ final class Compression {
 
     /// The inner frame is not needed any more: a large one gives its memory back.
     func forget() { inner.truncate(to: 0) }
+
+    /// The same for each of several frames.
+    func deflateFrames(_ output: OutputBuffer, from start: Int) {
+        let all = UnsafeRawBufferPointer(rebasing: output.bytes[start...])
+        guard case .frame(let first) = FrameHeader.parse(all), FrameHeader.byteCount + first.bodySize < all.count else {
+            return deflate(output, from: start)
+        }
+        let frames = OutputBuffer(capacity: all.count)
+        frames.append(all)
+        output.truncate(to: start)
+        var offset = 0
+        while case .frame(let header) = FrameHeader.parse(UnsafeRawBufferPointer(rebasing: frames.bytes[offset...])) {
+            let end = offset + FrameHeader.byteCount + header.bodySize
+            let begin = output.count
+            output.append(UnsafeRawBufferPointer(rebasing: frames.bytes[offset..<end]))
+            deflate(output, from: begin)
+            offset = end
+        }
+    }
 
     /// Replaces the frame in `output` from `start` to the end by a compressed one, if that is smaller.
     func deflate(_ output: OutputBuffer, from start: Int) {

@@ -46,6 +46,8 @@ package final class FrameExecutor {
         var isMalformed: Bool
         /// A request for one record of a namespace that is there.
         var isPoint: Bool
+        /// A request for many records: its answer is a stream.
+        var isBatch: Bool
     }
     /// A connection's first request, looked at before its turn to have its memory fetched.
     private struct Preview: BitwiseCopyable {
@@ -107,7 +109,7 @@ package final class FrameExecutor {
                 requests += 1
                 // Read now: a compressed frame becomes the message inside it.
                 let isLong = frame.pointee.type == FrameType.info.rawValue
-                    || frame.pointee.type == FrameType.compressed.rawValue
+                    || frame.pointee.type == FrameType.compressed.rawValue || frame.pointee.isBatch
                 switch execute(frame, body, connection: connection, kind: kind, arrived: arrived, output) {
                 case .answered: if isLong { return (consumed, .more) }
                 case .suspended: return (consumed, .suspended)
@@ -152,8 +154,11 @@ package final class FrameExecutor {
         frame.pointee.isMalformed = false
         frame.pointee.namespace = -1
         frame.pointee.isPoint = false
+        frame.pointee.isBatch = false
         guard type == FrameType.message.rawValue else { return }
+        defer { frame.pointee.isBatch = frame.pointee.request.header.info1.contains(.batch) }
         guard RequestView.parse(body, into: &frame.pointee.request) else {
+            if body.count < MessageHeader.byteCount { frame.pointee.request = .empty }
             frame.pointee.isMalformed = true
             return
         }
@@ -238,7 +243,11 @@ package final class FrameExecutor {
         guard let shard, !frame.pointee.isMalformed else {
             if frame.pointee.isMalformed { malformedRequests += 1 }
             let result: ResultCode = frame.pointee.isMalformed ? .parameter : .unavailable
-            AnswerWriter.appendResult(result, to: output)
+            if frame.pointee.isBatch {
+                AnswerWriter.appendLast(result: result, to: output)
+            } else {
+                AnswerWriter.appendResult(result, to: output)
+            }
             return .answered
         }
         let start = output.count
@@ -247,15 +256,15 @@ package final class FrameExecutor {
         let progress = shard._withUnsafeGuaranteedRef {
             $0.execute(request, namespace: namespace, connection: connection, arrived: arrived, output: output)
         }
-        guard case .answered = progress else { return .suspended }
-        if frame.pointee.request.header.info1.contains(.compressResponse) {
-            compression.deflate(output, from: start)
+        // What a batch has answered so far stands in the output, too.
+        if frame.pointee.request.header.info1.contains(.compressResponse), output.count > start {
+            compression.deflateFrames(output, from: start)
         }
-        return .answered
+        return progress == .answered ? .answered : .suspended
     }
 
-    /// Compresses a late answer, alone in `output`.
-    package func compress(_ output: OutputBuffer) { compression.deflate(output, from: 0) }
+    /// Compresses the frames of a late answer, alone in `output`.
+    package func compress(_ output: OutputBuffer) { compression.deflateFrames(output, from: 0) }
 
     private func executeCompressed(
         _ frame: UnsafeMutablePointer<Parsed>, _ body: UnsafeRawBufferPointer, _ connection: UInt64,

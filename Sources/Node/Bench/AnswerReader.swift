@@ -8,6 +8,8 @@ struct AnswerReader {
     enum Framing {
         /// By its header; a result code says whether it went well.
         case frames
+        /// By the message marked last, in frames of many messages.
+        case streams
         /// Every answer has so many bytes.
         case fixed(Int)
         /// One line, and a body if the line is `$n`.
@@ -54,7 +56,34 @@ struct AnswerReader {
                 guard header.bodySize >= MessageHeader.byteCount else { return nil }
                 return bytes.count < size ? (size, 0) : (size, bytes[FrameHeader.byteCount + 5])
             }
+        case .streams: return stream(bytes)
         case .redis: return redis(bytes)
+        }
+    }
+
+    /// The frames up to the one with the last message, whose result counts.
+    private static func stream(_ bytes: UnsafeRawBufferPointer) -> (Int, UInt8)? {
+        var offset = 0
+        while true {
+            let rest = UnsafeRawBufferPointer(rebasing: bytes[offset...])
+            guard case .frame(let header) = FrameHeader.parse(rest) else {
+                if case .incomplete = FrameHeader.parse(rest) { return (0, 0) }
+                return nil
+            }
+            let end = FrameHeader.byteCount + header.bodySize
+            guard rest.count >= end else { return (0, 0) }
+            var message = FrameHeader.byteCount
+            while message < end {
+                guard end - message >= MessageHeader.byteCount else { return nil }
+                let head = MessageHeader(rest.baseAddress! + message)
+                if head.info3.contains(.last) { return (offset + end, head.resultCode) }
+                let operations = UnsafeRawBufferPointer(rebasing: rest[(message + MessageHeader.byteCount)..<end])
+                guard head.fieldCount == 0,
+                    let size = OperationSequence.byteCount(operations, count: Int(head.operationCount))
+                else { return nil }
+                message += MessageHeader.byteCount + size
+            }
+            offset += end
         }
     }
 

@@ -24,6 +24,8 @@ package struct BenchSettings: Sendable {
     package var threads = 1
     package var depth = 1
     package var readPercent = 100
+    /// Records of one request, which is a batch of reads then; 0 for single requests.
+    package var batchRows = 0
     package var isZipfian = false
     /// Operations that are due in each second, of all connections; nil for as many as are answered.
     package var rate: Double?

@@ -89,7 +89,7 @@ final class BenchWorker: @unchecked Sendable {
         epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
         let framing: AnswerReader.Framing =
             switch settings.target {
-            case .cluster: .frames
+            case .cluster: settings.batchRows > 0 ? .streams : .frames
             case .redis: .redis
             case .echo(let read, let write): .fixed(settings.readPercent > 0 ? read : write)
             }
@@ -181,7 +181,7 @@ final class BenchWorker: @unchecked Sendable {
             if isRecording { histogram.record(now - line.started[line.first]) }
             line.first = (line.first + 1) % depth
             line.outstanding -= 1
-            done += 1
+            done += UInt64(max(shared.settings.batchRows, 1))
         }
         lines[place] = line
         guard isSane, line.outstanding >= 0 else {
@@ -200,9 +200,9 @@ final class BenchWorker: @unchecked Sendable {
         var size = 0
         var count = 0
         while count < atMost, lines[place].outstanding < shared.settings.depth, let start = nextStart(now),
-            let (key, isWrite) = nextOperation(lines[place].node) {
+            let requestSize = writeRequest(lines[place].node, to: output + size) {
             count += 1
-            size += maker.write(key, isWrite: isWrite, &random, to: output + size)
+            size += requestSize
             let slot = (lines[place].first + lines[place].outstanding) % shared.settings.depth
             lines[place].started[slot] = start
             lines[place].outstanding += 1
@@ -217,6 +217,13 @@ final class BenchWorker: @unchecked Sendable {
         } else {
             lines[place].unsent += UnsafeRawBufferPointer(start: output, count: size)
         }
+    }
+
+    /// Writes the next request for a node and returns its size; nil if there is none.
+    private func writeRequest(_ node: Int, to place: UnsafeMutableRawPointer) -> Int? {
+        if shared.settings.batchRows > 0 { return maker.writeBatch(to: place) { nextOperation(node)?.key ?? 0 } }
+        guard let (key, isWrite) = nextOperation(node) else { return nil }
+        return maker.write(key, isWrite: isWrite, &random, to: place)
     }
 
     private func flush(_ place: Int) {

@@ -10,6 +10,8 @@ struct RequestMaker {
     private let readTemplate: [UInt8]
     private let writeTemplate: [UInt8]
     private let digestOffset: Int
+    private let batchTemplate: [UInt8]
+    private let batchRows: Int
     private let noise: [UInt8]
     private let valueBytes: ClosedRange<Int>
     /// The most bytes of one request.
@@ -28,7 +30,9 @@ struct RequestMaker {
         operationHeader = 8 + settings.bin.utf8.count
         binOverhead = 4 + settings.bin.utf8.count
         digestOffset = readTemplate.count - Digest.byteCount
-        sizeMax = writeTemplate.count + settings.valueBytes.upperBound + 128
+        batchRows = settings.batchRows
+        batchTemplate = batchRows > 0 ? RequestMaker.batchTemplate(settings) : []
+        sizeMax = max(writeTemplate.count + settings.valueBytes.upperBound + 128, batchTemplate.count)
     }
 
     /// A request whose last field is the digest; the write's operation follows it.
@@ -48,6 +52,42 @@ struct RequestMaker {
         }
         encoder.end()
         return Array(output.bytes)
+    }
+
+    /// A batch as clients send it: the first row says everything, the others repeat it.
+    private static func batchTemplate(_ settings: BenchSettings) -> [UInt8] {
+        var header = MessageHeader()
+        header.transactionTimeout = 1000
+        let output = OutputBuffer()
+        var encoder = BatchEncoder(output, header, flags: [.respondAllKeys, .errorRows])
+        let none = Digest(low: 0, middle: 0, high: 0)
+        for index in 0..<UInt32(settings.batchRows - 1) { encoder.repeatRow(index, none) }
+        var row = MessageHeader()
+        row.info1 = [.read, .getAllBins]
+        encoder.row(UInt32(settings.batchRows - 1), none, row, namespace: settings.namespace, set: settings.set)
+        encoder.end()
+        // Rows have one size but for the first, which was written last.
+        let rows = FrameHeader.byteCount + MessageHeader.byteCount + 10
+        let firstRow = rows + (settings.batchRows - 1) * batchRowSize
+        return Array(output.bytes[..<rows]) + Array(output.bytes[firstRow...]) + Array(output.bytes[rows..<firstRow])
+    }
+
+    /// Index, digest, flags.
+    private static let batchRowSize = 5 + Digest.byteCount
+
+    /// Writes a batch of the keys that `next` gives; returns its size.
+    func writeBatch(to place: UnsafeMutableRawPointer, _ next: () -> Int) -> Int {
+        batchTemplate.withUnsafeBytes { _ = memcpy(place, $0.baseAddress!, $0.count) }
+        var row = place + FrameHeader.byteCount + MessageHeader.byteCount + 10
+        let others = batchRows - 1
+        let firstSize = batchTemplate.count - (row - place) - others * RequestMaker.batchRowSize
+        digests[next()].store(to: row + 4)
+        row += firstSize
+        for _ in 0..<others {
+            digests[next()].store(to: row + 4)
+            row += RequestMaker.batchRowSize
+        }
+        return batchTemplate.count
     }
 
     /// Writes a request for `key` to `place`, which has room for `sizeMax` bytes; returns its size.

@@ -37,6 +37,8 @@ struct BenchCommand: ParsableCommand {
         @OptionGroup var common: BenchOptions
         @Option(help: "Share of reads.")
         var readPercent = 100
+        @Option(help: "Reads of one request: batches of so many records. 0 for single requests.")
+        var batch = 0
         @Option(help: "uniform or zipfian.")
         var distribution = "uniform"
         @Option(help: "Operations per second, of all connections; latencies count from when each was due. 0 for no limit.")
@@ -51,6 +53,9 @@ struct BenchCommand: ParsableCommand {
             guard ["uniform", "zipfian"].contains(distribution) else {
                 throw ValidationError("--distribution is uniform or zipfian")
             }
+            guard (0...10_000).contains(batch), batch == 0 || readPercent == 100 && common.target == "cluster" else {
+                throw ValidationError("--batch is 0 to 10000, and for reads of a cluster")
+            }
             guard rate >= 0, rate.isFinite else { throw ValidationError("--rate must not be below 0") }
             guard seconds > 0, warmUp >= 0 else { throw ValidationError("--seconds must be above 0") }
         }
@@ -58,6 +63,7 @@ struct BenchCommand: ParsableCommand {
         func run() throws {
             var settings = try common.settings()
             settings.readPercent = readPercent
+            settings.batchRows = batch
             settings.isZipfian = distribution == "zipfian"
             settings.rate = rate > 0 ? rate : nil
             settings.seconds = seconds

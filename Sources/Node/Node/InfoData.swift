@@ -69,9 +69,9 @@ extension InfoService {
 
     // ---- Latencies ----
 
-    /// Histograms of requests that answer 16 so far: listed, and never active.
-    private static let laterHistograms = [
-        "udf", "batch-sub-read", "batch-sub-write", "batch-sub-udf", "si-query",
+    /// In the original's order. Those of requests that answer 16 so far are listed, and never active.
+    private static let histograms = [
+        "read", "write", "udf", "batch-sub-read", "batch-sub-write", "batch-sub-udf", "pi-query", "si-query",
     ]
 
     private func latencies(_ request: InfoRequest) -> String {
@@ -80,13 +80,10 @@ extension InfoService {
             guard let interval = state.latencies.interval(name) else { return "\(name):" }
             return "\(name):" + LatencyHistory.text(interval, microseconds: isMicroseconds)
         }
-        let names = state.servingNamespaces.flatMap { namespace in
-            LatencyKind.allCases.map { LatencyHistory.name(namespace, $0) }
-                + Self.laterHistograms.map { "{\(namespace.settings.name)}-\($0)" }
+        let names = [LatencyHistory.batchIndex] + state.servingNamespaces.flatMap { namespace in
+            Self.histograms.map { "{\(namespace.settings.name)}-\($0)" }
         }
-        guard let wanted = request["hist"] else {
-            return (["batch-index:"] + names.map(entry)).joined(separator: ";")
-        }
+        guard let wanted = request["hist"] else { return names.map(entry).joined(separator: ";") }
         guard names.contains(wanted) else { return InfoError.text(4, "bad hist name") }
         return entry(wanted)
     }
@@ -119,6 +116,17 @@ extension InfoService {
             ("cluster_duplicate_nodes", "null"), ("cluster_clock_skew_outliers", "null"),
             ("objects", "\(state.servingNamespaces.reduce(0) { $0 + $1.objectCount })"),
             ("tombstones", "\(state.servingNamespaces.reduce(0) { $0 + $1.tombstoneCount })"),
-        ] + state.reactors.busyStatistics()
+        ] + batchStatistics + state.reactors.busyStatistics()
+    }
+
+    /// Each late batch has one buffer; they are made and freed with it.
+    private var batchStatistics: [(String, String)] {
+        let counters = state.reactors.batchCounters
+        return BatchCounters.Name.allCases.map { name in
+            (name.statisticName, "\(counters.reduce(0) { $0 + $1.value(of: name) })")
+        } + [
+            ("batch_index_unused_buffers", "0"),
+            ("batch_index_queue", counters.map { "\($0.underWay):\($0.underWay)" }.joined(separator: ",")),
+        ]
     }
 }

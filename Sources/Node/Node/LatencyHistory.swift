@@ -25,10 +25,15 @@ final class LatencyHistory: @unchecked Sendable {
     deinit { word.deallocate() }
 
     static func name(_ namespace: Namespace, _ kind: LatencyKind) -> String { "{\(namespace.settings.name)}-\(kind.text)" }
+    /// The histogram of whole batches.
+    static let batchIndex = "batch-index"
 
     /// Takes a sample; what came since the last one is what `interval` answers from now on.
-    func sample(_ namespaces: [Namespace], nanoseconds: UInt64) {
+    func sample(_ namespaces: [Namespace], batches: [BatchCounters], nanoseconds: UInt64) {
         var totals: [String: [UInt64]] = [:]
+        totals[LatencyHistory.batchIndex] = (0..<ShardCounters.latencyBuckets).map { bucket in
+            batches.reduce(0) { $0 + $1.latencyCount(bucket: bucket) }
+        }
         for namespace in namespaces {
             for kind in LatencyKind.allCases {
                 totals[LatencyHistory.name(namespace, kind)] = (0..<ShardCounters.latencyBuckets).map { bucket in

@@ -54,7 +54,7 @@ enum NamespaceStatistics {
         "migrate_tx_partitions_active", "migrate_rx_partitions_active", "migrate_tx_partitions_initial",
         "migrate_tx_partitions_remaining", "migrate_rx_partitions_initial", "migrate_rx_partitions_remaining",
         "client_proxy_complete", "client_proxy_error", "client_proxy_timeout", "client_udf_complete",
-        "client_udf_error", "batch_sub_read_success", "batch_sub_write_success", "si_query_short_basic_complete", "si_query_long_basic_complete",
+        "client_udf_error", "si_query_short_basic_complete", "si_query_long_basic_complete",
         "fail_xdr_forbidden", "fail_mrt_blocked",
     ]
 }

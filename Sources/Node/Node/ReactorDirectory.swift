@@ -1,5 +1,6 @@
 internal import Assembly
 internal import Base
+internal import Engine
 internal import Reactor
 
 /// The reactors of a node. Filled before they start, read by any thread afterwards.
@@ -24,6 +25,9 @@ final class ReactorDirectory: @unchecked Sendable {
 
     var all: [Reactor] { entries.map(\.reactor) }
     var shells: [ReactorShell] { entries.map(\.shell) }
+
+    /// What batches have come to, one for each reactor; none before the node serves.
+    var batchCounters: [BatchCounters] { entries.compactMap { $0.shell.batchCounters } }
 
     /// Posts a letter to the reactor of that number. Any thread.
     func post(_ number: Int, _ letter: UnsafeMutablePointer<Letter>) { entries[number].reactor.mailbox.post(letter) }

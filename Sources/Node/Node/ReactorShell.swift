@@ -156,6 +156,8 @@ final class ReactorShell: ReactorHandler, EngineShell {
         }
     }
 
+    func compress(_ output: OutputBuffer) { executor.compress(output) }
+
     func output(of connection: UInt64) -> OutputBuffer? {
         lateOutput = reactor?.output(of: ConnectionID(rawValue: connection))
         return lateOutput
@@ -166,6 +168,9 @@ final class ReactorShell: ReactorHandler, EngineShell {
         lateOutput = nil
         reactor?.resume(ConnectionID(rawValue: connection))
     }
+
+    /// What batches have come to; nil before the node serves. Any thread.
+    var batchCounters: BatchCounters? { state.phase == .starting ? nil : offered?.batchCounters }
 
     /// Requests that reached no namespace. Any thread: what was offered does not change once the node serves.
     var refusedRequests: UInt64 { state.phase == .starting ? 0 : offered?.refusedRequests ?? 0 }

@@ -50,7 +50,8 @@ struct Ticker {
         let intervalSeconds = UInt64(max(state.live.current.pointee.tickerIntervalSeconds, 1))
         guard now.nanoseconds(since: lastLine) >= intervalSeconds * 1_000_000_000 else { return fatal.first }
         lastLine = now
-        state.latencies.sample(state.servingNamespaces, nanoseconds: now.nanoseconds)
+        state.latencies.sample(
+            state.servingNamespaces, batches: state.reactors.batchCounters, nanoseconds: now.nanoseconds)
         for namespace in state.servingNamespaces { state.log.info(.info, line(namespace)) }
         let network = state.reactors.totals()
         state.log.info(.info, "node: client-connections \(network.clientConnections) opened \(network.opened)"

@@ -1,0 +1,432 @@
+import Base
+import Engine
+import Memory
+import Storage
+import TestSupport
+import Testing
+import Wire
+
+/// One message of a batch's answer.
+private struct Row: Equatable {
+    var index: UInt32
+    var result: ResultCode
+    var generation: UInt32
+    var codes: [UInt8] = []
+    var bins: [String: Int64] = [:]
+}
+
+/// What came for a batch: its rows, and the code of the last message; nil if there is none yet.
+private struct Stream {
+    var rows: [Row] = []
+    var last: ResultCode?
+    var frames = 0
+    var frameSizeMax = 0
+
+    init(_ bytes: [UInt8]) {
+        var rest = Block(bytes).view[...]
+        while !rest.isEmpty {
+            guard case .frame(let header) = FrameHeader.parse(UnsafeRawBufferPointer(rebasing: rest)) else {
+                Issue.record("no frame")
+                return
+            }
+            #expect(rest.count >= FrameHeader.byteCount + header.bodySize, "a whole frame")
+            let end = rest.startIndex + FrameHeader.byteCount + header.bodySize
+            take(UnsafeRawBufferPointer(rebasing: rest[(rest.startIndex + FrameHeader.byteCount)..<end]))
+            frames += 1
+            frameSizeMax = max(frameSizeMax, FrameHeader.byteCount + header.bodySize)
+            rest = rest[end...]
+        }
+    }
+
+    private mutating func take(_ body: UnsafeRawBufferPointer) {
+        var at = 0
+        while at < body.count {
+            #expect(last == nil, "nothing follows the last message")
+            let header = MessageHeader(body.baseAddress! + at)
+            at += MessageHeader.byteCount
+            if header.info3.contains(.last) {
+                last = ResultCode(rawValue: header.resultCode)
+                continue
+            }
+            var row = Row(
+                index: header.transactionTimeout, result: ResultCode(rawValue: header.resultCode),
+                generation: header.generation)
+            let rest = UnsafeRawBufferPointer(rebasing: body[at...])
+            var operations = OperationSequence(rest, count: Int(header.operationCount))
+            while let bin = operations.next() {
+                row.codes.append(bin.code)
+                row.bins[bin.name.text] = bin.value.reduce(0) { $0 << 8 | Int64($1) }
+            }
+            at += OperationSequence.byteCount(rest, count: Int(header.operationCount)) ?? 0
+            rows.append(row)
+        }
+    }
+}
+
+extension Harness {
+    /// Sends a batch; what is answered in its turn, and later, is in `streams`.
+    fileprivate func send(batch frame: [UInt8], _ connection: UInt64 = 1) {
+        let body = Block(Array(frame[FrameHeader.byteCount...]))
+        guard case .request(let request) = RequestView.parse(body.view) else { preconditionFailure("a whole request") }
+        let output = OutputBuffer()
+        streams[connection] = []
+        endedStreams.remove(connection)
+        let progress = withUnsafePointer(to: request) {
+            shards[0].execute($0, namespace: -1, connection: connection, arrived: time.monotonic, output: output)
+        }
+        streams[connection]! += Array(output.bytes)
+        // The bytes of a connection are not there any more when its turn is over.
+        for place in 0..<body.count { body.bytes[place] = 0xEE }
+        if progress == .answered { endedStreams.insert(connection) }
+    }
+
+    fileprivate func run(_ frame: [UInt8], _ connection: UInt64 = 1) -> Stream {
+        send(batch: frame, connection)
+        finish()
+        return Stream(streams[connection]!)
+    }
+
+    fileprivate func change(_ change: (inout LiveServiceSettings) -> Void) {
+        var settings = shards[0].service.current.pointee
+        change(&settings)
+        _ = shards[0].service.change(to: settings)
+    }
+
+    /// Turns and slices until nothing is under way.
+    fileprivate func finish() {
+        for _ in 0..<100_000 {
+            var hasWork = shards.contains(where: \.wantsTicks) || !letters.isEmpty
+            for shard in shards {
+                if case .none = shard.backgroundSlice() { continue }
+                hasWork = true
+            }
+            guard hasWork else { return }
+            turn()
+        }
+        Issue.record("it does not end")
+    }
+}
+
+private func batch(
+    _ flags: BatchFlags = .respondAllKeys, timeout: UInt32 = 0, _ make: (inout BatchEncoder) -> Void
+) -> [UInt8] {
+    let output = OutputBuffer()
+    var header = MessageHeader()
+    header.transactionTimeout = timeout
+    var encoder = BatchEncoder(output, header, flags: flags)
+    make(&encoder)
+    encoder.end()
+    return Array(output.bytes)
+}
+
+private let read: MessageHeader = {
+    var header = MessageHeader()
+    header.info1 = [.read, .getAllBins]
+    return header
+}()
+private let write: MessageHeader = {
+    var header = MessageHeader()
+    header.info2 = .write
+    return header
+}()
+private let countHeader: MessageHeader = {
+    var header = MessageHeader()
+    header.info1 = .read
+    header.info2 = [.write, .respondAllOperations]
+    return header
+}()
+
+extension BatchEncoder {
+    fileprivate mutating func get(_ index: UInt32, _ digest: Digest) { row(index, digest, read, namespace: "test") }
+    fileprivate mutating func put(_ index: UInt32, _ digest: Digest, _ value: Int64) {
+        row(index, digest, write, namespace: "test")
+        operation(OperationCode.write, ParticleType.integer, "n", Block(Request.integer(value)).view)
+    }
+    fileprivate mutating func count(_ index: UInt32, _ digest: Digest) {
+        row(index, digest, countHeader, namespace: "test")
+        operation(OperationCode.increment, ParticleType.integer, "n", Block(Request.integer(1)).view)
+        operation(OperationCode.read, 0, "n", Block([]).view)
+    }
+    fileprivate mutating func delete(_ index: UInt32, _ digest: Digest) {
+        var header = write
+        header.info2 = [.write, .delete]
+        row(index, digest, header, namespace: "test")
+    }
+}
+
+@Suite struct BatchTests {
+    private func memory() throws -> Harness {
+        let agreement = Agreement(backend: "memory", format: 1, capabilities: .volatile)
+        let backend = try Memory.descriptor.open(OpenRequest(
+            namespace: "test", settings: BackendSettings([("data-size", "\(256 << 20)")]), agreement: agreement,
+            log: { _ in }))
+        return try Harness(backend, capabilities: .volatile)
+    }
+
+    private func late(_ seed: UInt64, percent: Int, isAlone: Bool = true) throws -> (Harness, FakeBackend) {
+        let backend = FakeBackend(seed: seed)
+        backend.latePercent = percent
+        return (try Harness(backend, capabilities: [], isAlone: isAlone, seed: seed), backend)
+    }
+
+    private func digests(_ count: Int) -> [Digest] {
+        (0..<count).map { Digest(low: UInt64($0) &* 0x9E37_79B9_7F4A_7C15, middle: UInt64($0), high: 1) }
+    }
+
+    @Test func mixedRowsInTheirTurn() throws {
+        let harness = try memory()
+        let keys = digests(4)
+        harness.send(batch: batch {
+            $0.put(10, keys[0], 5)
+            $0.get(11, keys[0])
+            $0.get(12, keys[1])
+            $0.count(13, keys[0])
+            $0.delete(14, keys[0])
+            $0.get(15, keys[0])
+        })
+        #expect(harness.endedStreams.contains(1), "memory answers at once")
+        let answer = Stream(harness.streams[1]!)
+        #expect(answer.last == .ok && answer.frames == 1)
+        #expect(answer.rows == [
+            Row(index: 10, result: .ok, generation: 1),
+            Row(index: 11, result: .ok, generation: 1, codes: [1], bins: ["n": 5]),
+            Row(index: 12, result: .notFound, generation: 0),
+            Row(index: 13, result: .ok, generation: 2, codes: [1, 1], bins: ["n": 6]),
+            Row(index: 14, result: .ok, generation: 0), Row(index: 15, result: .notFound, generation: 0),
+        ])
+        let expected: [(NamespaceCounter, UInt64)] = [
+            (.batchSubReadSuccess, 1), (.batchSubReadNotFound, 2), (.batchSubWriteSuccess, 2), (.batchSubDeleteSuccess, 1),
+            (.clientReadSuccess, 0), (.clientWriteSuccess, 0),
+        ]
+        for (counter, value) in expected { #expect(harness.namespace.total(counter) == value, "\(counter)") }
+        #expect(harness.shards[0].batchCounters.value(of: .complete) == 1)
+        harness.shards[0].countLatencies(end: harness.time.monotonic.advanced(byMilliseconds: 1))
+        let counted = (0..<ShardCounters.latencyBuckets).reduce(UInt64(0)) {
+            $0 + harness.shards[0].batchCounters.latencyCount(bucket: $1)
+        }
+        #expect(counted == 1)
+    }
+
+    @Test func errorsStopUnlessAllRowsAreAsked() throws {
+        let harness = try memory()
+        let keys = digests(3)
+        func rows(_ batch: inout BatchEncoder) {
+            batch.put(0, keys[0], 1)
+            batch.get(1, keys[2])
+            batch.row(2, keys[0], write, namespace: "test")
+            batch.get(3, keys[0])
+        }
+        let plain = harness.run(batch([]) { rows(&$0) })
+        #expect(plain.rows.map(\.index) == [0, 1] && plain.last == .parameter, "not found is no error")
+        let withRow = harness.run(batch(.errorRows) { rows(&$0) })
+        #expect(withRow.rows.map(\.index) == [0, 1, 2] && withRow.rows[2].result == .parameter && withRow.last == .parameter)
+        let all = harness.run(batch(.respondAllKeys) { rows(&$0) })
+        #expect(all.rows.map(\.result) == [.ok, .notFound, .parameter, .ok] && all.last == .ok)
+    }
+
+    @Test func rowsThatAreNotSupported() throws {
+        let harness = try memory()
+        let key = digests(1)[0]
+        let answer = harness.run(batch {
+            $0.row(0, key, write, namespace: "test")
+            $0.field(.udfPackage, "m")
+            $0.row(1, key, read, namespace: "test")
+            $0.field(.transactionID, Block([1, 0, 0, 0, 0, 0, 0, 0]).view)
+            $0.row(2, key, MessageHeader(), namespace: "test")
+        })
+        #expect(answer.rows.map(\.result) == [.unsupportedFeature, .unsupportedFeature, .parameter] && answer.last == .ok)
+        #expect(harness.namespace.total(.batchSubTsvcError) == 3)
+    }
+
+    @Test func anUnknownNamespaceEndsTheBatch() throws {
+        let harness = try memory()
+        let keys = digests(3)
+        let answer = harness.run(batch {
+            $0.put(0, keys[0], 1)
+            $0.row(1, keys[1], read, namespace: "nonsense")
+            $0.get(2, keys[0])
+        })
+        #expect(answer.rows.map(\.index) == [0] && answer.last == .parameter)
+    }
+
+    @Test func limits() throws {
+        let harness = try memory()
+        let keys = digests(3)
+        #expect(harness.run(batch { _ in }).last == .parameter, "no rows")
+        harness.change { $0.batchRequestsMax = 2 }
+        #expect(harness.run(batch { for key in keys { $0.get(0, key) } }).last == .batchMaxRequests)
+        #expect(harness.run(batch { for key in keys[..<2] { $0.get(0, key) } }).last == .ok)
+        harness.change { $0.batchIndexThreads = 0 }
+        #expect(harness.run(batch { $0.get(0, keys[0]) }).last == .batchDisabled)
+        #expect(harness.shards[0].batchCounters.value(of: .error) == 3)
+    }
+
+    @Test func tooManyBatchesUnderWay() throws {
+        let (harness, _) = try late(1, percent: 100)
+        harness.change { $0.batchBuffersPerQueueMax = 3 }
+        let keys = digests(5)
+        for (number, key) in keys.enumerated() { harness.send(batch: batch { $0.put(0, key, 1) }, UInt64(number)) }
+        #expect(harness.endedStreams == [3, 4] && Stream(harness.streams[4]!).last == .batchQueuesFull)
+        harness.finish()
+        for number in 0..<3 { #expect(Stream(harness.streams[UInt64(number)]!).last == .ok) }
+        #expect(harness.shards[0].batchCounters.underWay == 0)
+    }
+
+    /// More rows than a turn has room for: parts of at most 128 KiB, every row once.
+    @Test func aLongBatchGoesOnInSlices() throws {
+        let harness = try memory()
+        let keys = digests(5000)
+        let puts = harness.run(batch {
+            for (number, key) in keys.enumerated() { $0.put(UInt32(number), key, Int64(number)) }
+        })
+        #expect(puts.last == .ok && puts.rows.map(\.index) == (0..<5000).map { UInt32($0) })
+        let gets = harness.run(batch { encoder in
+            for round in 0..<4 {
+                for (number, key) in keys.enumerated() {
+                    let index = UInt32(round * 5000 + number)
+                    if index == 0 { encoder.get(0, key) } else { encoder.repeatRow(index, key) }
+                }
+            }
+        })
+        #expect(gets.last == .ok && gets.rows.count == 20_000 && gets.frames > 5)
+        #expect(gets.frameSizeMax <= Limits.streamPartSizeMax + MessageHeader.byteCount + FrameHeader.byteCount)
+        for (number, row) in gets.rows.enumerated() {
+            #expect(row.index == UInt32(number) && row.bins["n"] == Int64(number % 5000))
+        }
+    }
+
+    /// Over a backend and a cluster that answer whenever they like: every row is answered once, rows of one record take
+    /// effect in order, no image leaks.
+    @Test func randomBatches() throws {
+        let seed = runSeed("BatchTests")
+        var random = SeededRandom(seed: seed)
+        try forAWhile(2) {
+            let (harness, backend) = try late(
+                random.next(), percent: [0, 30, 100].randomElement(using: &random)!,
+                isAlone: Bool.random(using: &random))
+            harness.cluster.latePercent = [0, 40].randomElement(using: &random)!
+            let keys = digests(40)
+            var model: [Int: Int64] = [:]
+            for _ in 0..<3 {
+                var expected: [UInt32: (result: ResultCode, value: Int64?)] = [:]
+                let count = Int.random(in: 1...700, using: &random)
+                let hot = Int.random(in: 1...keys.count, using: &random)
+                let frame = batch { encoder in
+                    for index in 0..<UInt32(count) {
+                        let key = Int.random(in: 0..<hot, using: &random)
+                        switch Int.random(in: 0..<10, using: &random) {
+                        case 0:
+                            encoder.delete(index, keys[key])
+                            expected[index] = (model[key] == nil ? .notFound : .ok, nil)
+                            model[key] = nil
+                        case 1...3:
+                            encoder.count(index, keys[key])
+                            model[key, default: 0] += 1
+                            expected[index] = (.ok, model[key])
+                        default:
+                            encoder.get(index, keys[key])
+                            expected[index] = (model[key] == nil ? .notFound : .ok, model[key])
+                        }
+                    }
+                }
+                let answer = harness.run(frame)
+                #expect(answer.last == .ok && answer.rows.count == count)
+                #expect(Set(answer.rows.map(\.index)).count == count)
+                for row in answer.rows {
+                    #expect(row.result == expected[row.index]?.result && row.bins["n"] == expected[row.index]?.value)
+                }
+            }
+            #expect(backend.images.count == harness.namespace.objectCount && harness.namespace.objectCount == model.count)
+            #expect(harness.shards[0].batchCounters.underWay == 0)
+        }
+    }
+
+    @Test func aClientThatDoesNotReadParksItsBatch() throws {
+        let harness = try memory()
+        let keys = digests(1000)
+        _ = harness.run(batch { for (number, key) in keys.enumerated() { $0.put(UInt32(number), key, 1) } })
+        harness.crowdedConnections = [1]
+        harness.send(batch: batch { encoder in
+            for index in 0..<UInt32(50_000) {
+                if index == 0 { encoder.get(index, keys[0]) } else { encoder.repeatRow(index, keys[Int(index) % 1000]) }
+            }
+        })
+        harness.finish()
+        let parked = harness.streams[1]!.count
+        #expect(parked < 3 * Limits.streamPartSizeMax && !harness.endedStreams.contains(1))
+        #expect(harness.shards[0].batchCounters.value(of: .delay) == 1)
+        #expect(harness.run(batch { $0.get(0, keys[0]) }, 2).last == .ok, "others are served")
+        while !harness.endedStreams.contains(1) {
+            let before = harness.streams[1]!.count
+            harness.shards[0].drained(1)
+            harness.finish()
+            #expect(harness.streams[1]!.count > before, "it goes on")
+            if harness.streams[1]!.count == before { break }
+        }
+        let answer = Stream(harness.streams[1]!)
+        #expect(answer.last == .ok && answer.rows.count == 50_000)
+    }
+
+    @Test func aClosedConnectionEndsItsBatch() throws {
+        let (harness, backend) = try late(3, percent: 100)
+        let keys = digests(400)
+        harness.send(batch: batch { for (number, key) in keys.enumerated() { $0.put(UInt32(number), key, 1) } })
+        harness.goneConnections = [1]
+        harness.shards[0].connectionClosed(1)
+        harness.finish()
+        #expect(harness.shards[0].batchCounters.underWay == 0 && !harness.endedStreams.contains(1))
+        #expect((1..<400).contains(harness.namespace.objectCount), "what was under way has ended, nothing else has begun")
+        #expect(backend.images.count == harness.namespace.objectCount)
+        // Closed while it streams.
+        let all = try memory()
+        _ = all.run(batch { for (number, key) in keys.enumerated() { $0.put(UInt32(number), key, 1) } })
+        all.send(batch: batch { for index in 0..<UInt32(30_000) { $0.get(index, keys[Int(index) % 400]) } })
+        all.goneConnections = [1]
+        all.finish()
+        #expect(all.shards[0].batchCounters.underWay == 0 && !all.endedStreams.contains(1))
+    }
+
+    @Test func rowsAfterTheDeadlineAnswer9() throws {
+        let (harness, backend) = try late(4, percent: 0)
+        let keys = digests(600)
+        backend.latePercent = 100
+        harness.send(batch: batch(timeout: 50) { for (number, key) in keys.enumerated() { $0.put(UInt32(number), key, 1) } })
+        backend.latePercent = 0
+        harness.turn(advancing: 51)
+        harness.finish()
+        let answer = Stream(harness.streams[1]!)
+        #expect(answer.rows.count == 600 && answer.last == .ok)
+        #expect(answer.rows.filter { $0.result == .timeout }.count == 600 - Limits.batchRowsPerTurnMax)
+        let expired = UInt64(600 - Limits.batchRowsPerTurnMax)
+        #expect(harness.namespace.total(.batchSubTsvcTimeout) == expired)
+    }
+
+    /// Damaged by chance: an answer that ends, or a request that does not parse.
+    @Test func damagedBatchesEnd() throws {
+        let seed = runSeed("BatchTests.damaged")
+        var random = SeededRandom(seed: seed)
+        let keys = digests(20)
+        let (harness, _) = try late(random.next(), percent: 50)
+        let whole = batch { encoder in
+            for index in 0..<UInt32(20) {
+                switch index % 4 {
+                case 0: encoder.put(index, keys[Int(index)], 1)
+                case 1: encoder.count(index, keys[Int(index)])
+                case 2: encoder.get(index, keys[Int(index)])
+                default: encoder.repeatRow(index, keys[Int(index)])
+                }
+            }
+        }
+        forAWhile(1) {
+            var frame = whole
+            for _ in 0..<Int.random(in: 1...4, using: &random) {
+                frame[Int.random(in: (FrameHeader.byteCount + 6)..<frame.count, using: &random)] =
+                    UInt8.random(in: 0...255, using: &random)
+            }
+            let body = Block(Array(frame[FrameHeader.byteCount...]))
+            guard case .request = RequestView.parse(body.view) else { return }
+            let answer = harness.run(frame)
+            #expect(answer.last != nil && harness.endedStreams.contains(1))
+        }
+    }
+}
