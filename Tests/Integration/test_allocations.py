@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 from conftest import delete, digest, get, message, operation
+from test_batch import again, batch, row
 
 pytestmark = pytest.mark.memory_only
 
@@ -87,3 +88,15 @@ def test_inserts_overwrites_reads_and_deletes(counted):
         taken["read"] += allocations(counted, [get(digest(n)) for n in numbers], 0)
         taken["delete"] += allocations(counted, [delete(digest(n)) for n in numbers], 0)
     assert taken == {"insert": 0, "overwrite": 0, "read": 0, "delete": 0}
+
+
+def test_batches_that_end_in_their_turn(counted):
+    numbers = range(1, KEYS + 1)
+    allocations(counted, [write(n, 100) for n in numbers], 0)
+
+    def reads(first):
+        return batch([row(0, digest(first))] + [again(index, digest(first + index)) for index in range(1, 100)])
+
+    batches = [reads(first) for first in range(1, KEYS - 100, 100)]
+    allocations(counted, batches, 0)
+    assert sum(allocations(counted, batches, 0) for _ in range(ROUNDS)) == 0
