@@ -107,6 +107,9 @@ let package = Package(
             name: "IndexBench", dependencies: ["Base", "Index", "CReactor"], path: "bench/IndexBench",
             swiftSettings: settings),
         .executableTarget(
+            name: "SweepBench", dependencies: ["Base", "Index", "Engine", "Storage", "Memory", "CReactor"],
+            path: "bench/SweepBench", swiftSettings: settings),
+        .executableTarget(
             name: "HopBench", dependencies: ["Base", "CBase", "Storage", "Mount", "CReactor"], path: "bench/HopBench",
             swiftSettings: settings),
         .executableTarget(
@@ -140,7 +143,7 @@ let package = Package(
             ["Base", "Wire", "Record", "Index", "Engine", "Storage", "Device", "DeviceLog", "TestSupport"]),
         tests("BenchTests", ["Bench", "TestSupport"]),
         tests("SystemDeviceTests", ["Base", "CBase", "CReactor", "Device", "SystemDevice", "TestSupport"]),
-        tests("SystemMetadataTests", ["SystemMetadata", "TestSupport"]),
+        tests("SystemMetadataTests", ["Base", "SystemMetadata", "TestSupport"]),
         tests("SystemSegmentTests", ["Base", "PMEM", "Storage", "SystemSegment", "TestSupport"]),
         tests("MountTests", ["Base", "Storage", "Mount", "TestSupport"]),
         tests("ForeignTests", ["Base", "Storage", "CBackend", "Foreign", "TestSupport"]),
@@ -148,6 +151,8 @@ let package = Package(
             "ConformanceTests",
             ["Base", "Storage", "StorageConformance", "Memory", "Device", "ReferenceLog", "TestSupport"]),
         tests("ConfigurationTests", ["Base", "Storage", "Memory", "Logging", "Configuration", "TestSupport"]),
-        tests("EngineTests", ["Base", "Wire", "Record", "Expressions", "Index", "Engine", "Storage", "Memory", "TestSupport"]),
+        tests(
+            "EngineTests",
+            ["Base", "Wire", "Record", "Expressions", "Index", "Engine", "Storage", "Memory", "TestSupport"]),
     ]
 )

@@ -138,8 +138,8 @@ import Testing
     }
 
     @Test func noticesWithoutEffect() throws {
-        let configuration = try parse(small + "service {\n batch-index-threads 4\n}\nsecurity {\n}\n")
-        #expect(configuration.notes.contains("a.conf:5: 'batch-index-threads' is known but has no effect yet"))
+        let configuration = try parse(small + "service {\n info-threads 4\n}\nsecurity {\n}\n")
+        #expect(configuration.notes.contains("a.conf:5: 'info-threads' is known but has no effect yet"))
         #expect(configuration.notes.contains { $0.contains("EVERY CLIENT MAY DO EVERYTHING") })
     }
 

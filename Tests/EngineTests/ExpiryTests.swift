@@ -234,7 +234,7 @@ import Wire
             spared.append(Digest.random(&random))
             world.put(spared.last!, timeToLive: 500, set: "spared")
         }
-        namespace.upkeep.isEvictionDisabled = { $0 == 2 }
+        namespace.setValues.set(2, .disablesEviction, to: 1)
         world.figures.usedPercent = 59
         world.pass()
         #expect(namespace.total(.evictedObjects) == 0 && !namespace.upkeep.report.isHighWaterBreached)

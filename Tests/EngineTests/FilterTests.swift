@@ -36,7 +36,9 @@ import Wire
             generation: generation, set: "birds", filter: filter)
     }
 
-    private func get(_ filter: [UInt8], info1: Info1 = [.read, .getAllBins], set: String = "", key: [UInt8] = []) -> [UInt8] {
+    private func get(
+        _ filter: [UInt8], info1: Info1 = [.read, .getAllBins], set: String = "", key: [UInt8] = []
+    ) -> [UInt8] {
         Request.write(digest, [], info1: info1, info2: [], set: set, key: key, filter: filter)
     }
 
@@ -98,8 +100,8 @@ import Wire
         let engine = try harness()
         func replace(_ filter: [UInt8]) -> ResultCode {
             engine.ask(Request.write(
-                digest, [Operation(code: OperationCode.write, name: "b", value: Request.integer(1))], info3: .createOrReplace,
-                set: "birds", filter: filter)).result
+                digest, [Operation(code: OperationCode.write, name: "b", value: Request.integer(1))],
+                info3: .createOrReplace, set: "birds", filter: filter)).result
         }
         #expect(engine.ask(put(5)).result == .ok)
         #expect(replace(isSix) == .filteredOut)
@@ -135,25 +137,37 @@ import Wire
         #expect(engine.answers[3]?.integer("a") == 5)
     }
 
-    /// Many requests with filters over a backend that answers late, or never well: every one is answered, none twice.
-    @Test func filtersUnderChance() throws {
+    /// Many requests of two reactors for one record, over backends that answer late or fail: every one is answered, and what
+    /// was not filtered out is what the filter let through.
+    @Test(arguments: [false, true]) func filtersUnderChance(isKeyed: Bool) throws {
         let seed = runSeed("FilterTests.chance")
-        let backend = FakeBackend(seed: seed)
         var random = SeededRandom(seed: seed)
-        let engine = try Harness(backend, capabilities: [], seed: seed)
-        engine.send(put(5))
-        engine.settle()
-        backend.failPercent = 10
-        for round in 0..<300 {
-            for connection in 0..<8 as Range<UInt64> {
-                let filter = [isFive, isSix, isInBirds, isInFish, matches].randomElement(using: &random)!
+        let addressed = FakeBackend(seed: seed)
+        let backend: any Backend = isKeyed ? FakeKeyedBackend(seed: seed) : addressed
+        addressed.failPercent = 10
+        let engine = try Harness(
+            backend, capabilities: isKeyed ? [.keyed, .durableAtCommit, .deletesLast] : [], reactors: 2, seed: seed)
+        var passed = 0
+        var stopped = 0
+        for round in 0..<500 {
+            var isRead = [Bool](repeating: false, count: 8)
+            for connection in 0..<8 {
+                let filter = [isFive, isInBirds, isInFish, matches].randomElement(using: &random)!
                 let value = Int64.random(in: 5...6, using: &random)
-                let frames = [get(filter), put(value, filter: filter), delete(filter), put(value)]
-                engine.send(frames.randomElement(using: &random)!, connection)
+                isRead[connection] = filter == isFive && Bool.random(using: &random)
+                let frames = [put(value, filter: filter), delete(filter), put(value)]
+                engine.send(isRead[connection] ? get(isFive) : frames.randomElement(using: &random)!, UInt64(connection))
+                if Bool.random(using: &random) { engine.turn() }
             }
             engine.settle()
-            for connection in 0..<8 as Range<UInt64> { #expect(engine.answers[connection] != nil, "round \(round)") }
+            for connection in 0..<8 {
+                let answer = try #require(engine.answers[UInt64(connection)], "round \(round)")
+                passed += answer.result == .ok ? 1 : 0
+                stopped += answer.result == .filteredOut ? 1 : 0
+                if isRead[connection], answer.result == .ok { #expect(answer.integer("a") == 5) }
+            }
         }
+        #expect(passed > 500 && stopped > 500, "\(passed) passed, \(stopped) filtered out")
     }
 
     // ---- Operations ----
@@ -186,7 +200,8 @@ import Wire
         wrongType.type = ParticleType.string
         #expect(read([wrongType]).result == .parameter)
         let typed: [(String, UInt8, [UInt8])] = [
-            ("c3", 17, [1]), ("cb4004000000000000", 2, bytes(hex: "4004000000000000")), ("a20378", 3, [0x78]), ("a20478", 4, [0x78]),
+            ("c3", 17, [1]), ("cb4004000000000000", 2, bytes(hex: "4004000000000000")),
+            ("a20378", 3, [0x78]), ("a20478", 4, [0x78]),
             ("927e920102", 20, [0x92, 1, 2]), ("810102", 19, [0x81, 1, 2]), ("c0", 0, []), ("9146", 3, Array("birds".utf8)),
         ]
         for (packed, type, value) in typed {
@@ -205,12 +220,14 @@ import Wire
         let engine = try harness()
         let (read7, modify) = (OperationCode.expressionRead, OperationCode.expressionModify)
         func write(_ operations: [Operation], info1: Info1 = [], info2: Info2 = [], info3: Info3 = []) -> Answer {
-            engine.ask(Request.write(digest, operations, info1: info1, info2: info2.union(.write), info3: info3, set: "birds"))
+            engine.ask(Request.write(
+                digest, operations, info1: info1, info2: info2.union(.write), info3: info3, set: "birds"))
         }
         // A new record: its bins are those that the operations before have made.
         #expect(write([expression(modify, "b", sum)]).result == .notApplicable)
         let made = write(
-            [Operation(code: 2, name: "a", value: Request.integer(5)), expression(modify, "b", sum), expression(read7, "r", "9314935102a16201")],
+            [Operation(code: 2, name: "a", value: Request.integer(5)), expression(modify, "b", sum),
+                expression(read7, "r", "9314935102a16201")],
             info1: .read, info2: .respondAllOperations)
         #expect(made.bins.map(\.name) == ["a", "b", "r"] && made.integer("r") == 7)
         #expect(engine.ask(Request.get(digest)).integer("b") == 6)
@@ -238,8 +255,8 @@ import Wire
         #expect(engine.ask(Request.get(digest)).bins.last?.value == Array("birds".utf8))
         #expect(write([expression(modify, "a", sum)], info3: .createOrReplace).result == .parameter)
         #expect(write([expression(read7, "a", sum)]).result == .parameter, "a read without the flag")
-        #expect(write([expression(read7, "r", sum), Operation(code: 1, type: 0, name: "")], info1: [.read, .getAllBins]).result
-            == .parameter)
+        let all = Operation(code: OperationCode.read, type: 0, name: "")
+        #expect(write([expression(read7, "r", sum), all], info1: [.read, .getAllBins]).result == .parameter)
         // Metadata of the record before the write: its last update is the one of the write before.
         let since = write([expression(modify, "t", "9143"), expression(read7, "r", "9143")], info1: .read)
         #expect(since.integer("r") == 0)

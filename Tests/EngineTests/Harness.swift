@@ -96,6 +96,7 @@ final class Harness {
     let queries = QueryRegistry()
     let cluster: FakeCluster
     let backend: any Backend
+    private var retired: [RetiredSettings] = []
     private let output = OutputBuffer()
 
     init(
@@ -120,6 +121,13 @@ final class Harness {
                 shell: shell, cluster: cluster, queries: queries, log: { _ in }))
         }
         for shard in shards { shard.turnBegan(time) }
+    }
+
+    /// Changes settings of the first reactor's engine.
+    func change(_ change: (inout LiveServiceSettings) -> Void) {
+        var values = shards[0].service.current.pointee
+        change(&values)
+        retired.append(shards[0].service.change(to: values))
     }
 
     func receive(_ connection: UInt64, _ bytes: UnsafeRawBufferPointer) { answers[connection] = Answer(bytes) }

@@ -33,7 +33,8 @@ import Testing
             ("93019252a16103", .false),  // bin a is a string
             ("93019146a20373", .true),  // set == "s"
             ("930192400301", .true),  // digest modulo 3 == 1
-            ("9303914101", .true), ("9303914201", .true), ("9303914301", .true), ("9303914401", .true), ("9303914501", .true),
+            ("9303914101", .true), ("9303914201", .true), ("9303914301", .true), ("9303914401", .true),
+            ("9303914501", .true),
             ("9148", .false), ("9303914901", .true), ("9303914a01", .true),
             ("9301967b9301935102a161010a9301935102a1610291001e1e", .true),  // cond(a == 1, 10, a == 2, unknown, 30) == 30
             ("947da1789314935102a161019301927ca17802", .false),  // let x = a + 1: x == 2
@@ -61,11 +62,14 @@ import Testing
         let refused: [Packed] = [
             .list([]), .list([.text("a")]), .bytes([]), .bytes([0xC1]), .bytes([0x93, 1, 1]), .bytes([1, 1]), .call(10, one),
             .call(200), .call(-1), .call(0, one), .call(1, one), .call(1, one, one, one), .call(1, one, .float(1)),
-            .call(1, .text("a"), .blob([1])), .call(1, .bool(true), one), .call(16), .call(16, one), .call(17, .bool(true), one),
-            .call(18), .call(18, one), .call(19), .call(20), .call(20, one, .float(1)), .call(20, .text("a")), .call(24, one, one),
+            .call(1, .text("a"), .blob([1])), .call(1, .bool(true), one), .call(16), .call(16, one),
+            .call(17, .bool(true), one),
+            .call(18), .call(18, one), .call(19), .call(20), .call(20, one, .float(1)), .call(20, .text("a")),
+            .call(24, one, one),
             .call(26, .float(1), .float(1)), .call(28, one), .call(30, one), .call(31, .float(1)), .call(32, .float(1)),
             .call(35, one, one), .call(40, one, one), .call(50), .call(64), .call(64, .integer(0)), .call(64, .integer(-3)),
-            .call(64, .call(20, one)), .call(66, one), .call(80), .call(80, .integer(4)), .call(80, .integer(77)), .call(81, one),
+            .call(64, .call(20, one)), .call(66, one), .call(80), .call(80, .integer(4)), .call(80, .integer(77)),
+            .call(81, one),
             .call(81, .integer(0), .name("a")), .call(81, .integer(10), .name("a")), .call(81, .integer(2), .name("")),
             .call(81, .integer(2), .name("sixteenletters__")), .call(81, .integer(2), one), .call(82), .call(82, one),
             .call(123), .call(123, .bool(true), one), .call(123, .bool(true), one, .float(1)), .call(123, one, one, one),
@@ -75,7 +79,9 @@ import Testing
             .bytes([0xDD, 0xFF, 0xFF, 0xFF, 0xFF, 16]), .bytes([0x81, 1]), .call(126, .bytes([0xDC, 0xFF, 0xFF])),
         ]
         for packed in refused { #expect(refusal(packed) == .malformed, "\(hex(packed.packed))") }
-        for operation in [8, 100, 101, 102, 122, 127] as [Int64] { #expect(refusal(.call(operation, one, one)) == .unsupported) }
+        for operation in [8, 100, 101, 102, 122, 127] as [Int64] {
+            #expect(refusal(.call(operation, one, one)) == .unsupported)
+        }
         #expect(refusal(.call(1, .bin(.hyperLogLog, "h"), .bin(.hyperLogLog, "h"))) == .unsupported)
     }
 

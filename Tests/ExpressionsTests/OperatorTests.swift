@@ -34,8 +34,10 @@ import Testing
         ]
         for (operation, less, equal, greater) in wanted {
             let pairs: [(Packed, Packed)] = [
-                (three, five), (.integer(-1), three), (.float(-1.5), .float(0)), (.text("a"), .text("aa")), (.text(""), .text("a")),
-                (.text("ab"), .text("b")), (.blob([1]), .blob([1, 0])), (.blob([0x7F]), .blob([0x80])), (.bool(false), .bool(true)),
+                (three, five), (.integer(-1), three), (.float(-1.5), .float(0)), (.text("a"), .text("aa")),
+                (.text(""), .text("a")),
+                (.text("ab"), .text("b")), (.blob([1]), .blob([1, 0])), (.blob([0x7F]), .blob([0x80])),
+                (.bool(false), .bool(true)),
             ]
             for (left, right) in pairs {
                 try expect(.call(operation, left, right), .bool(less))
@@ -77,8 +79,10 @@ import Testing
     }
 
     @Test func damagedListsAreUnknown() throws {
-        for bytes in [[0x92, 1], [0xDD, 0xFF, 0xFF, 0xFF, 0xFF], [0xDF, 0xFF, 0xFF, 0xFF, 0xFF, 1], [], [0xC1], [0x91, 0xA5, 3]]
-            as [[UInt8]] {
+        let damaged: [[UInt8]] = [
+            [0x92, 1], [0xDD, 0xFF, 0xFF, 0xFF, 0xFF], [0xDF, 0xFF, 0xFF, 0xFF, 0xFF, 1], [], [0xC1], [0x91, 0xA5, 3],
+        ]
+        for bytes in damaged {
             var record = TestRecord()
             record.bins.append(("l", ParticleType.list, bytes))
             #expect(try outcome(.call(1, .bin(.list, "l"), .quote(.integer(1), .integer(2))), record) != .true)
@@ -92,11 +96,18 @@ import Testing
     }
 
     @Test func membership() throws {
-        let all = Packed.quote(.integer(7), .float(2.5), .text("swift"), .blob([1, 2, 3]), .bool(true), .none, .list([.integer(1)]))
-        for value: Packed in [.bin(.integer, "i"), .bin(.float, "f"), .bin(.string, "s"), .bin(.blob, "b"), .bin(.bool, "yes"),
-            .none, .quote(.integer(1))] { try expect(.call(9, value, all), .true) }
-        for value: Packed in [.integer(8), .float(7), .text("swif"), .blob([1, 2]), .bool(false), .quote(.integer(2)),
-            .text("\u{1}\u{2}\u{3}")] { try expect(.call(9, value, all), .false) }
+        let all = Packed.quote(
+            .integer(7), .float(2.5), .text("swift"), .blob([1, 2, 3]), .bool(true), .none, .list([.integer(1)]))
+        let present: [Packed] = [
+            .bin(.integer, "i"), .bin(.float, "f"), .bin(.string, "s"), .bin(.blob, "b"), .bin(.bool, "yes"), .none,
+            .quote(.integer(1)),
+        ]
+        for value in present { try expect(.call(9, value, all), .true) }
+        let absent: [Packed] = [
+            .integer(8), .float(7), .text("swif"), .blob([1, 2]), .bool(false), .quote(.integer(2)),
+            .text("\u{1}\u{2}\u{3}"),
+        ]
+        for value in absent { try expect(.call(9, value, all), .false) }
         try expect(.call(9, .integer(1), .bin(.list, "list")), .true)
         try expect(.call(9, .integer(1), .bin(.list, "none")), .unknown)
         try expect(.call(9, .integer(1), .quote()), .false)
@@ -203,7 +214,8 @@ import Testing
         try regex(1, "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
             .text("123e4567-e89b-12d3-a456-426614174000"), .true)
         let refused = ["(", "[", "a{2,1}", "(a)\\1", "((a{100}){100}){100}", "[(]{32767}", "([)]a){20000}",
-            String(repeating: "(", count: 100) + String(repeating: ")", count: 100), String(repeating: "a", count: 5000), "a\u{0}b"]
+            String(repeating: "(", count: 100) + String(repeating: ")", count: 100),
+            String(repeating: "a", count: 5000), "a\u{0}b"]
         for pattern in refused {
             #expect(refusal(.call(7, .integer(1), .name(pattern), .text("a"))) == .malformed, "\(pattern)")
         }

@@ -87,7 +87,9 @@ struct TestRecord {
     mutating func add(_ name: String, _ value: Int64) {
         bins.append((name, ParticleType.integer, bigEndian(UInt64(bitPattern: value))))
     }
-    mutating func add(_ name: String, float value: Double) { bins.append((name, ParticleType.float, bigEndian(value.bitPattern))) }
+    mutating func add(_ name: String, float value: Double) {
+        bins.append((name, ParticleType.float, bigEndian(value.bitPattern)))
+    }
     mutating func add(_ name: String, _ value: String) { bins.append((name, ParticleType.string, Array(value.utf8))) }
     mutating func add(_ name: String, _ value: Bool) { bins.append((name, ParticleType.bool, [value ? 1 : 0])) }
     mutating func add(_ name: String, blob: [UInt8]) { bins.append((name, ParticleType.blob, blob)) }

@@ -254,7 +254,9 @@ private struct Generator {
             }
         case .integer:
             switch Int.random(in: 0..<4, using: &random) {
-            case 0: return .call([20, 21, 22, 23, 32, 33, 34, 50, 51].randomElement(using: &random)!, some(.integer, 1...3, &random))
+            case 0:
+                let operations: [Int64] = [20, 21, 22, 23, 32, 33, 34, 50, 51]
+                return .call(operations.randomElement(using: &random)!, some(.integer, 1...3, &random))
             case 1: return .call([26, 36, 37, 38].randomElement(using: &random)!, some(.integer, 2...2, &random))
             case 2: return .call([27, 35, 39].randomElement(using: &random)!, some(.integer, 1...1, &random))
             default: return .call(30, some(.float, 1...1, &random))

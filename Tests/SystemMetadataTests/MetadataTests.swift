@@ -1,1 +1,175 @@
+import Base
+import Glibc
+import SystemMetadata
+import TestSupport
 import Testing
+
+/// Items, their bytes, their files.
+@Suite struct MetadataTests {
+    private func item(
+        _ key: String, _ value: String?, generation: UInt32 = 1, at time: UInt64 = 1, module: String = "truncate"
+    ) -> MetadataItem {
+        MetadataItem(module: module, key: key, value: value, generation: generation, timestamp: time)
+    }
+
+    private func randomItem(_ random: inout SeededRandom) -> MetadataItem {
+        let keys = ["a", "a|s", "a|s 1", "b|%\t\n", "b|é|x", ""]
+        let values = [nil, "", "-", "5", "x y", "%41"]
+        return item(
+            keys.randomElement(using: &random)!, values.randomElement(using: &random)!,
+            generation: UInt32.random(in: 1...3, using: &random), at: UInt64.random(in: 1...3, using: &random),
+            module: ["truncate", "sets", "later"].randomElement(using: &random)!)
+    }
+
+    private final class Directory {
+        let path: String
+        init() {
+            var template = Array("/tmp/apus-smd-XXXXXX".utf8CString)
+            path = String(cString: mkdtemp(&template)!)
+        }
+        deinit { _ = system("rm -rf '\(path)'") }
+        func write(_ name: String, _ bytes: [UInt8]) {
+            let file = fopen("\(path)/\(name)", "w")!
+            fwrite(bytes, 1, bytes.count, file)
+            fclose(file)
+        }
+        func read(_ name: String) -> [UInt8] {
+            let file = fopen("\(path)/\(name)", "r")!
+            defer { fclose(file) }
+            var bytes = [UInt8](repeating: 0, count: 1 << 20)
+            bytes.removeLast(bytes.count - fread(&bytes, 1, bytes.count, file))
+            return bytes
+        }
+    }
+
+    // ---- Versions ----
+
+    @Test func theNewerWins() {
+        var items = MetadataItems()
+        func takes(_ value: String?, generation: UInt32, at time: UInt64) -> Bool {
+            items.merge(item("a", value, generation: generation, at: time))
+        }
+        #expect(takes("1", generation: 9, at: 5))
+        #expect(!takes("2", generation: 10, at: 4), "time comes first")
+        #expect(!takes("2", generation: 8, at: 5) && items["truncate", "a"]?.value == "1")
+        #expect(takes(nil, generation: 10, at: 5) && items["truncate", "a"]?.value == nil)
+        #expect(!takes(nil, generation: 10, at: 5), "the same again")
+        #expect(takes("1", generation: 10, at: 5), "a value before none")
+        items.set(.truncate, "a", to: "7", at: 2)
+        #expect(items["truncate", "a"] == item("a", "7", generation: 11, at: 5), "newer although the clock went back")
+    }
+
+    /// Whatever the order, and however often: the same items.
+    @Test func mergeHasNoOrder() {
+        let seed = runSeed("MetadataTests")
+        var random = SeededRandom(seed: seed)
+        for _ in 0..<200 {
+            let all = (0..<20).map { _ in randomItem(&random) }
+            var (one, two) = (MetadataItems(), MetadataItems())
+            for item in all { one.merge(item) }
+            for item in all.shuffled(using: &random) + all.prefix(5) { two.merge(item) }
+            #expect(one == two)
+            let bytes = MetadataFormat.encode(one.all)
+            #expect((try? MetadataFormat.decode(bytes)) == one.all)
+        }
+    }
+
+    @Test func whatBelongsToANamespace() {
+        #expect(item("ns", "1").belongs(to: "ns") && item("ns|set", "1").belongs(to: "ns"))
+        #expect(!item("ns2|set", "1").belongs(to: "ns") && !item("n", "1").belongs(to: "ns"))
+        #expect(!item("ns", "1", module: "udf").belongs(to: "ns"))
+    }
+
+    // ---- Bytes ----
+
+    @Test func looksLikeThis() {
+        let bytes = MetadataFormat.encode([item("ns|a b", "5", generation: 2, at: 7), item("z", nil)])
+        let text = String(decoding: bytes, as: UTF8.self)
+        let lines = text.split(separator: "\n")
+        #expect(lines[0] == "apus-smd 1" && lines[1] == "truncate\tns|a%20b\t2\t7\t5" && lines[2] == "truncate\tz\t1\t1\t-")
+        #expect(lines.count == 4 && lines[3].hasPrefix("end 2 "))
+    }
+
+    /// Every prefix and every changed byte is noticed.
+    @Test func tornAndDamaged() {
+        let bytes = MetadataFormat.encode([item("ns|a", "5"), item("ns|b", nil)])
+        for count in 0..<bytes.count {
+            #expect(throws: MetadataFormatError.self) { try MetadataFormat.decode(Array(bytes[..<count])) }
+        }
+        for place in 0..<bytes.count {
+            var damaged = bytes
+            damaged[place] ^= 1
+            #expect(throws: MetadataFormatError.self) { try MetadataFormat.decode(damaged) }
+        }
+        #expect(throws: MetadataFormatError.self) { try MetadataFormat.decode(bytes + [10]) }
+        #expect(throws: MetadataFormatError.newer(format: 2)) {
+            try MetadataFormat.decode(Array("apus-smd 2\nwhatever".utf8))
+        }
+    }
+
+    // ---- Files ----
+
+    @Test func filesOutliveTheStore() throws {
+        let directory = Directory()
+        do {
+            let store = try MetadataStore(path: directory.path + "/smd")
+            try store.set(.truncate, [("ns|a", "5"), ("ns", "6")], at: 10)
+            try store.set(.sets, [("ns|a|default-ttl", "60")], at: 10)
+            try store.set(.truncate, [("ns|a", nil)], at: 11)
+        }
+        let again = try MetadataStore(path: directory.path + "/smd")
+        #expect(again.items.all.count == 3 && again.items["truncate", "ns|a"] == item("ns|a", nil, generation: 2, at: 11))
+        #expect(again.items.items(of: "truncate").map(\.key) == ["ns", "ns|a"])
+        #expect(again.items.items(ofNamespace: "ns").count == 3 && again.items.items(ofNamespace: "n").isEmpty)
+    }
+
+    @Test func newerCopiesAreTakenOver() throws {
+        let directory = Directory()
+        let store = try MetadataStore(path: directory.path)
+        try store.set(.truncate, [("ns|a", "5"), ("ns|b", "5")], at: 10)
+        #expect(try store.merge([item("ns|a", "4", at: 9), item("ns|b", "9", at: 12), item("k", "v", module: "later")]))
+        #expect(try !store.merge([item("ns|b", "9", at: 12)]))
+        let again = try MetadataStore(path: directory.path)
+        #expect(again.items == store.items && again.items["truncate", "ns|a"]?.value == "5")
+        #expect(again.items["truncate", "ns|b"]?.value == "9" && again.items["later", "k"]?.value == "v")
+    }
+
+    /// A write that was cut off leaves a file beside the old one, which is what counts.
+    @Test func tornWrite() throws {
+        let directory = Directory()
+        try MetadataStore(path: directory.path).set(.truncate, [("ns", "5")], at: 1)
+        directory.write("truncate.smd.new", Array("apus-s".utf8))
+        let store = try MetadataStore(path: directory.path)
+        #expect(store.items["truncate", "ns"]?.value == "5")
+        try store.set(.truncate, [("ns", "6")], at: 2)
+        #expect(try MetadataStore(path: directory.path).items["truncate", "ns"]?.value == "6")
+    }
+
+    @Test func damagedFilesAreRefusedAndLeftAlone() throws {
+        let directory = Directory()
+        try MetadataStore(path: directory.path).set(.truncate, [("ns", "5")], at: 1)
+        let whole = directory.read("truncate.smd")
+        for bytes in [[], Array(whole.dropLast(3)), Array("apus-smd 2\n".utf8)] {
+            directory.write("truncate.smd", bytes)
+            do {
+                _ = try MetadataStore(path: directory.path)
+                Issue.record("a damaged file was read")
+            } catch {
+                #expect(error.message.contains(directory.path + "/truncate.smd"))
+                #expect(error.message.contains(bytes.count == 11 ? "start the newer version" : "move it away"))
+            }
+            #expect(directory.read("truncate.smd") == bytes)
+        }
+    }
+
+    @Test func nothingChangesIfNothingCanBeWritten() throws {
+        let directory = Directory()
+        let store = try MetadataStore(path: directory.path)
+        try store.set(.truncate, [("ns", "5")], at: 1)
+        // A directory where the new file is to be: the tests may run as root, whom no mode stops.
+        mkdir(directory.path + "/truncate.smd.new", 0o755)
+        #expect(throws: MetadataError.self) { try store.set(.truncate, [("ns", "6")], at: 2) }
+        #expect(store.items["truncate", "ns"]?.value == "5")
+        #expect(try MetadataStore(path: directory.path).items["truncate", "ns"]?.value == "5")
+    }
+}

@@ -35,7 +35,7 @@ package struct BlockShape: Sendable {
 }
 
 /// See the invariants above. Any thread.
-package final class BlockCore: Compacting, @unchecked Sendable {
+package final class BlockCore: Compacting, Adjusting, @unchecked Sendable {
     /// Bytes of garbage, in percent of what lives, that compaction leaves alone at least.
     private static let slackPercentMin = 10
     /// Bytes that one slice looks at when there is little to do: about 25 us.
@@ -47,9 +47,8 @@ package final class BlockCore: Compacting, @unchecked Sendable {
     /// Nil without headers.
     package let orders: ImageOrders?
     private let name: String
-    private let slackPercent: Int
     private let lockWord: UnsafeMutablePointer<UInt32>
-    /// Scans under way.
+    /// Word 0: scans under way; word 1: the percentage of which `BlockShape.livePercent` is the first.
     private let scanCount: UnsafeMutablePointer<UInt64>
     private var shards: [ShardFigures] = []
     private(set) var reserveBlocks = 0
@@ -65,18 +64,26 @@ package final class BlockCore: Compacting, @unchecked Sendable {
         space = table.space
         self.shape = shape
         self.orders = orders
-        // Blocks above the threshold keep their garbage: wanting that back would be wanting it for ever.
-        slackPercent = max(BlockCore.slackPercentMin, (100 - shape.livePercent) * 100 / shape.livePercent)
         lockWord = .allocate(capacity: 1)
         lockWord.initialize(to: 0)
         scanCount = .allocate(capacity: 8)
         scanCount.initialize(repeating: 0, count: 8)
+        scanCount[1] = UInt64(shape.livePercent)
     }
 
     deinit {
         lockWord.deallocate()
         scanCount.deallocate()
     }
+
+    /// Blocks are compacted if at most this percentage of them is live. One thread changes it.
+    package var livePercent: Int {
+        get { Int(apus_load_relaxed_u64(scanCount + 1)) }
+        set { apus_store_relaxed_u64(scanCount + 1, UInt64(newValue)) }
+    }
+
+    /// Blocks above the threshold keep their garbage: wanting that back would be wanting it for ever.
+    private var slackPercent: Int { max(BlockCore.slackPercentMin, (100 - livePercent) * 100 / livePercent) }
 
     // ---- Shards ----
 
@@ -98,6 +105,11 @@ package final class BlockCore: Compacting, @unchecked Sendable {
         let number = moves.join()
         apus_unlock(lockWord)
         return BlockShard(self, figures, number: number, member: member, reserveBlocks: reserveBlocks)
+    }
+
+    /// Takes what may change while the namespace serves.
+    package func adjust(_ settings: BackendSettings) {
+        if let percent = settings.number("defrag-lwm-pct"), percent > 0 { livePercent = Int(percent) }
     }
 
     /// Has at least as many blocks backed as so many shards need to work; false if the medium has no room.

@@ -218,7 +218,7 @@ package final class BlockShard: BackendShard {
     /// Looks at about `byteBudget` bytes of the emptiest block; returns how many it was.
     func compact(byteBudget: Int, arbiter: any LivenessArbiter) throws(StorageError) -> Int {
         if victim < 0 {
-            guard let block = table.claimEmptiest(livePercent: core.shape.livePercent) else { return 0 }
+            guard let block = table.claimEmptiest(livePercent: core.livePercent) else { return 0 }
             victim = block
             victimLocation = space.location(ofBlock: block)
             walker = BlockWalker(core, block: block, end: table.filled(block))

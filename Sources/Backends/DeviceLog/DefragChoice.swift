@@ -214,7 +214,7 @@ extension LogDevice {
     /// `defrag-lwm-pct`; more when half of what should be free is not: rather many bytes moved than writes refused.
     private var eligiblePercent: Int {
         let isShort = freeSoonCount <= reserveBlocks + (freeTargetBlocks - reserveBlocks) / 2
-        return isShort ? max(core.settings.defragLivePercent, LogDevice.pressedPercent) : core.settings.defragLivePercent
+        return isShort ? max(core.defragLivePercent, LogDevice.pressedPercent) : core.defragLivePercent
     }
     private static let pressedPercent = 95
 

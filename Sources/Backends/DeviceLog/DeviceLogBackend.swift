@@ -235,6 +235,7 @@ final class DeviceLogBackend: Backend, @unchecked Sendable {
 
     var locating: (any Locating)? { self }
     var resizing: (any Resizing)? { self }
+    var adjusting: (any Adjusting)? { core }
 
     // ---- The end ----
 

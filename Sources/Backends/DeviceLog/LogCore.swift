@@ -28,6 +28,8 @@ final class LogCore: @unchecked Sendable {
     // Line 0: sequence of the next block; line 1: bytes sealed and not written; line 2: scans under way; line 3: 1
     // when closed; line 4: batches of images that are being moved; line 5: 1 if there are `leftWrites`.
     private let words: UnsafeMutablePointer<UInt64>
+    /// What may change while the log is in use: `defrag-lwm-pct`, `flush-max-ms`.
+    private let adjusted: UnsafeMutablePointer<UInt64>
     private let mails = Mutex<[ShardMail]>([])
     private let failure = Mutex<String?>(nil)
     private let damageLines = Mutex(0)
@@ -55,6 +57,9 @@ final class LogCore: @unchecked Sendable {
         self.warn = warn
         words = .allocate(capacity: 48)
         words.initialize(repeating: 0, count: 48)
+        adjusted = .allocate(capacity: 2)
+        adjusted[0] = UInt64(settings.defragLivePercent)
+        adjusted[1] = settings.flushMaxMilliseconds
         buffers = try LogCore.makeBuffers(settings, blockCounts, memory, epochs)
         let kept = buffers.memory
         isResident = settings.isResident
@@ -66,7 +71,22 @@ final class LogCore: @unchecked Sendable {
         ).imageSizeMax
     }
 
-    deinit { words.deallocate() }
+    deinit {
+        words.deallocate()
+        adjusted.deallocate()
+    }
+
+    /// Other settings from now on. One thread at a time.
+    func put(defragLivePercent: Int, flushMaxMilliseconds: UInt64) {
+        apus_store_relaxed_u64(adjusted, UInt64(defragLivePercent))
+        apus_store_relaxed_u64(adjusted + 1, flushMaxMilliseconds)
+    }
+
+    /// `defrag-lwm-pct` in force. Any thread.
+    var defragLivePercent: Int { Int(apus_load_relaxed_u64(adjusted)) }
+
+    /// `flush-max-ms` in force. Any thread.
+    var flushMaxMilliseconds: UInt64 { apus_load_relaxed_u64(adjusted + 1) }
 
     /// Of a log in memory there is one for each block, and some for those that are on their way out.
     /// - Throws: `settings` if there are too many, or there is not even memory for what appending needs.

@@ -79,7 +79,7 @@ struct LogSettings {
             help: "bytes of each file; it is made in full; a larger value makes existing files grow"),
         SettingSchema("flush-size", .size(4096...8 << 20), default: "1M",
             help: "bytes that are gathered before they are written, unless flush-max-ms or a commit comes first"),
-        SettingSchema("flush-max-ms", .milliseconds(1...1000), default: "1000",
+        SettingSchema("flush-max-ms", .milliseconds(1...1000), default: "1000", isDynamic: true,
             help: "milliseconds that a record waits in memory at most before it is written"),
         SettingSchema("max-write-cache", .size(8 << 20...1 << 40), default: "64M",
             help: "bytes waiting to be written; writes wait above half of it, then answer 18"),
@@ -89,7 +89,7 @@ struct LogSettings {
             help: "read through the system's page cache, past post-write-cache: for data that is read again soon"),
         SettingSchema("disable-odsync", .boolean, default: "false",
             help: "writes are made durable by a flush where needed, not each by itself"),
-        SettingSchema("defrag-lwm-pct", .integer(1...99), default: "50",
+        SettingSchema("defrag-lwm-pct", .integer(1...99), default: "50", isDynamic: true,
             help: "a write block is defragmented only if less than this percentage of it is live;"
                 + " up to 95 when blocks run short"),
         SettingSchema("defrag-free-target-pct", .integer(1...90), default: "10",

@@ -176,7 +176,7 @@ final class LogShard: BackendShard {
 
     private func noteBorn(_ stream: LogStream) {
         apus_store_release_u64(stream.born, nowMilliseconds)
-        flushDue = min(flushDue, nowMilliseconds + core.settings.flushMaxMilliseconds)
+        flushDue = min(flushDue, nowMilliseconds + core.flushMaxMilliseconds)
     }
 
     // ---- Reads ----

@@ -18,10 +18,10 @@ extension LogShard {
             for stream in device.streams {
                 let born = apus_load_acquire_u64(stream.born)
                 guard born != .max else { continue }
-                if nowMilliseconds >= born + core.settings.flushMaxMilliseconds {
+                if nowMilliseconds >= born + core.flushMaxMilliseconds {
                     if let group = device.locked({ device.seal(stream) }) { submit(group) }
                 } else {
-                    flushDue = min(flushDue, born + core.settings.flushMaxMilliseconds)
+                    flushDue = min(flushDue, born + core.flushMaxMilliseconds)
                 }
             }
         }

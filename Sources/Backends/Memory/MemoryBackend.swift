@@ -56,6 +56,8 @@ final class MemoryBackend: Backend, @unchecked Sendable {
     /// Finds nothing: what was in memory is gone with the process that wrote it, or gone on from by `warmStart`.
     func scan(segment: Int, of count: Int, _ visit: (ScannedImage) -> ScanDecision) throws(StorageError) {}
 
+    var adjusting: (any Adjusting)? { core }
+
     func loadNamespaceBlob() throws(StorageError) -> [UInt8] {
         kept?.load(.namespaceBlob) ?? values.withLock { $0.namespaceBlob }
     }
@@ -107,7 +109,7 @@ public enum Memory {
         SettingSchema("data-size", .size(16 << 20...1 << 47), default: "4G",
             help: "limit of the data in bytes; memory is taken as it is needed, and given back but with index-type shmem or"
                 + " pmem"),
-        SettingSchema("defrag-lwm-pct", .integer(1...99), default: "95",
+        SettingSchema("defrag-lwm-pct", .integer(1...99), default: "95", isDynamic: true,
             help: "a block is compacted only if less than this percentage of it is live"),
         SettingSchema("commit-to-device", .boolean, default: "false", hasEffect: false, help: "no backing device yet"),
         SettingSchema("defrag-queue-min", .integer(0...4_294_967_295), default: "0", hasEffect: false,

@@ -118,6 +118,8 @@ final class PmemBackend: Backend, @unchecked Sendable {
 
     // ---- Metadata ----
 
+    var adjusting: (any Adjusting)? { core }
+
     func loadNamespaceBlob() throws(StorageError) -> [UInt8] {
         try checkOpen()
         return values.load(.namespaceBlob)

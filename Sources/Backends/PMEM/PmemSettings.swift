@@ -39,7 +39,7 @@ struct PmemSettings {
             help: "path of a file on a file system in persistent memory (mounted with dax); up to 128, once for each"),
         SettingSchema("filesize", .size(0...1 << 41), default: "0",
             help: "bytes of each file; one that is not there is made in full"),
-        SettingSchema("defrag-lwm-pct", .integer(1...99), default: "50",
+        SettingSchema("defrag-lwm-pct", .integer(1...99), default: "50", isDynamic: true,
             help: "a block is compacted only if less than this percentage of it is live"),
         SettingSchema("cold-start-empty", .boolean, default: "false",
             help: "forget all records at the start; there is no way back"),

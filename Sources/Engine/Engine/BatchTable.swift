@@ -13,7 +13,7 @@ final class BatchTable {
     let isAlone: Bool
     let counters = BatchCounters()
     private let service: LiveSettings<LiveServiceSettings>
-    var now = TurnTime(monotonic: Instant(nanoseconds: 0), wall: RecordTime(milliseconds: 0))
+    var now: TurnTime { scratch.now }
     /// The slot for the next row.
     private var row: SlotPointer
     private(set) var shards: UnsafeMutablePointer<Unmanaged<NamespaceShard>>?

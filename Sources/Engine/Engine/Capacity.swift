@@ -2,6 +2,7 @@
 // 1. Every threshold is a number that rises to a limit: what is available is looked at as what is not.
 // 2. A threshold that has struck holds until its number is clearly below the limit again: answers do not flap.
 // 3. The first step stops the creation of records, the second every write; deletes, expiry and eviction go on.
+internal import Synchronization
 
 /// What a namespace refuses because it runs full.
 package enum Overflow: UInt64, Sendable, BitwiseCopyable, Comparable {
@@ -169,6 +170,19 @@ package struct CapacityWatch: Sendable {
         case .none: return Message(isWarning: false, text: "stop-writes is over")
         }
     }
+}
+
+/// Which thresholds have struck, in words with their values. Any thread.
+package final class OverflowReasons: Sendable {
+    private let texts = Mutex((writes: "", updates: ""))
+
+    init() {}
+
+    /// Empty for a step that is not taken.
+    package func set(writes: String, updates: String) { texts.withLock { $0 = (writes, updates) } }
+
+    /// As they were set last.
+    package var all: (writes: String, updates: String) { texts.withLock { $0 } }
 }
 
 /// How one number has gone over the last minutes, and what was said about it.

@@ -75,7 +75,6 @@ package final class EngineShard {
     /// A turn begins: the clocks are read, what the backends have finished goes on.
     package func turnBegan(_ time: TurnTime) {
         now = time
-        batches.now = time
         scratch.now = time
         for shard in namespaces {
             shard.backend.poll { completion in complete(completion, shard) }

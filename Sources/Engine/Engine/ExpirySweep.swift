@@ -45,6 +45,7 @@ final class DeleteTemplate {
 /// See the invariants above. Reactor's thread only.
 final class ExpirySweep: SweepTask {
     private let upkeep: Upkeep
+    private let setValues: SetValues
     private let template = DeleteTemplate()
     private var plan = UpkeepPlan()
     private var nowSeconds: UInt32 = 0
@@ -56,7 +57,10 @@ final class ExpirySweep: SweepTask {
     /// How long such a delete waits for a write of the same record.
     private static let waitMilliseconds: UInt64 = 1000
 
-    init(_ upkeep: Upkeep) { self.upkeep = upkeep }
+    init(_ namespace: Namespace) {
+        upkeep = namespace.upkeep
+        setValues = namespace.setValues
+    }
 
     func begin(_ shard: NamespaceShard, _ now: TurnTime) {
         plan = upkeep.plan
@@ -79,7 +83,7 @@ final class ExpirySweep: SweepTask {
         if findings.lowestVoidTime == 0 || voidTime < findings.lowestVoidTime { findings.lowestVoidTime = voidTime }
         if voidTime > findings.highestVoidTime { findings.highestVoidTime = voidTime }
         histograms?.add(entry)
-        guard plan.evictBelow > 0 || counts != nil, !upkeep.isEvictionDisabled(entry.pointee.setID) else { return false }
+        guard plan.evictBelow > 0 || counts != nil, !setValues.disablesEviction(entry.pointee.setID) else { return false }
         if voidTime < plan.evictBelow { return true }
         counts?.add(voidTime)
         return false

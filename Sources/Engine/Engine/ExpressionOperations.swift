@@ -27,12 +27,12 @@ extension NamespaceShard {
             }
             // A literal's bytes are the expression's own, and the cache need not hold it.
             return withExtendedLifetime(expression) {
-                read(operation, carried.flags, expression.evaluate(facts, bins), respondsAll: respondsAll)
+                answer(operation, carried.flags, expression.evaluate(facts, bins), respondsAll: respondsAll)
             }
         } catch { return error.resultCode }
     }
 
-    private func read(
+    private func answer(
         _ operation: OperationView, _ flags: ExpressionOperation.Flags, _ value: ExpressionValue, respondsAll: Bool
     ) -> ResultCode {
         var room: UInt64 = 0

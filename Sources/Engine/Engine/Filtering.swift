@@ -11,8 +11,8 @@ extension NamespaceShard {
     /// The filter of a request in its compiled form; nil if the request has none.
     /// - Throws: the error to answer, before anything else is looked at.
     func filter(of request: RequestPointer) throws(ExpressionError) -> Expression? {
-        guard let bytes = request.pointee.field(.filter) else { return nil }
-        let filter = try scratch.expressions.expression(bytes)
+        guard request.pointee.has(.filter) else { return nil }
+        let filter = try scratch.expressions.expression(request.pointee.filter)
         guard filter.isFilter else { throw .malformed }
         return filter
     }

@@ -43,6 +43,8 @@ package final class Namespace: @unchecked Sendable {
     let needlessTombstones = NeedlessTombstones()
     /// Expiry and eviction.
     package let upkeep: Upkeep
+    /// Why writes are refused.
+    package let overflowReasons = OverflowReasons()
     /// Nil where no older version can come back.
     let longerLives: LongerLives?
     /// The record clock, on a line of its own; in memory that outlives the process if there is some.
@@ -73,7 +75,6 @@ package final class Namespace: @unchecked Sendable {
             throw .settings("the medium of the index has no room for its clock")
         }
         upkeep = Upkeep(reactorCount: reactors)
-        upkeep.isEvictionDisabled = { [setValues] in setValues.disablesEviction($0) }
         if agreement.keepsTombstones {
             let lives = try memory?.region("lives", capacity: LongerLives.byteCount)
             longerLives = try lives.map { (region) throws(StorageError) in try LongerLives(region) } ?? LongerLives()

@@ -1,5 +1,6 @@
 // What a query answers of a record: which fields, which bins, and their bytes.
 internal import Base
+internal import Expressions
 internal import Index
 internal import Record
 internal import Wire
@@ -21,16 +22,32 @@ struct QueryAnswerFields {
     }
 
     /// The bins that are asked for, lent until the scratch results are reset; nil if the record has none of them.
-    func operations(_ view: ImageView, _ shard: NamespaceShard) -> AnswerOperations? {
+    func operations(_ view: ImageView, _ record: IndexedRecord, _ shard: NamespaceShard) -> AnswerOperations? {
         guard selectionCount > 0 else { return AnswerOperations(bytes: view.binBytes, count: view.binCount) }
         let scratch = shard.scratch
         var operations = selection
         while let operation = operations.next() {
+            if operation.code == OperationCode.expressionRead {
+                evaluate(operation, view, record, shard)
+                continue
+            }
             guard let bin = view.bin(named: operation.name) else { continue }
             shard.addResult(OperationCode.read, bin.name, bin.particleType, bin.value)
         }
         guard scratch.resultCount > 0 else { return nil }
         return AnswerOperations(bytes: scratch.results.bytes, count: scratch.resultCount)
+    }
+
+    /// Adds the value of an expression; one that cannot be evaluated is left out, as a bin that is not there.
+    private func evaluate(
+        _ operation: OperationView, _ view: ImageView, _ record: IndexedRecord, _ shard: NamespaceShard
+    ) {
+        let start = shard.scratch.results.count
+        let facts = shard.facts(record.entry, record.digest, shard.scratch.now)
+        _ = shard.applyExpression(operation, facts, BinSource(view), respondsAll: false)
+        guard shard.scratch.results.count > start else { return }
+        // Queries answer READs.
+        shard.scratch.results.mutableBytes[start + 4] = OperationCode.read
     }
 
     /// Bytes of a record's answer.

@@ -3,7 +3,8 @@
 // 1. Every part that has come is in `parts` until it has ended.
 // 2. Parts of one kind take turns; kinds take turns in the order of `EngineShard.turns`.
 internal import Base
-internal import Index
+internal import Expressions
+internal import Record
 internal import Wire
 
 /// Reactor's thread only.
@@ -76,6 +77,7 @@ final class QueryDesk {
         if request.pointee.fieldsPresent & QueryDesk.laterFields != 0 { return .unsupportedFeature }
         if request.pointee.has(.indexRange) || request.pointee.has(.indexName) { return .indexNotFound }
         if request.pointee.set.count > Limits.setNameSizeMax { return .parameter }
+        do throws(ExpressionError) { _ = try shard.filter(of: request) } catch { return error.resultCode }
         if isBackground { return shard.checkOperations(request) }
         guard header.info1.contains(.read) else { return .parameter }
         guard header.info3.contains(.partitionDone) else { return .unsupportedFeature }
@@ -86,7 +88,7 @@ final class QueryDesk {
         }
         return .ok
     }
-    private static let laterFields: UInt64 = RequestView.fieldMask([.udfPackage, .udfOperation, .transactionID, .filter])
+    private static let laterFields: UInt64 = RequestView.fieldMask([.udfPackage, .udfOperation, .transactionID])
 
     /// Which partitions are walked; nil if one is named twice, or none has the number.
     private func partitions(
@@ -162,7 +164,12 @@ final class QueryDesk {
 extension NamespaceShard {
     /// Whether a query may ask for the result of `operation`.
     func checkSelection(_ operation: OperationView) -> ResultCode {
-        operation.code == OperationCode.read ? .ok : .unsupportedFeature
+        switch operation.code {
+        case OperationCode.read: OperationRules.checkRead(operation)
+        case OperationCode.expressionRead: checkExpression(operation)
+        case OperationCode.collectionRead, OperationCode.bitsRead, OperationCode.hyperLogLogRead: .unsupportedFeature
+        default: .parameter
+        }
     }
 
     /// Counts the end of a query. Home reactor's thread.

@@ -4,6 +4,7 @@
 // 2. Nothing is looked at while the lock of a partition is held; a slice holds it once, for at most 64 entries.
 // 3. `underWay` slots belong to this part; it ends only when there is none.
 internal import Base
+internal import Expressions
 internal import Index
 internal import Record
 internal import Storage
@@ -41,7 +42,9 @@ final class QueryPart: SlotOwner {
     private let letter: UnsafeMutablePointer<Letter>
     /// One request for each place of the window, if the query writes.
     private let writes: UnsafeMutablePointer<RequestView>?
-    let fields: QueryAnswerFields
+    private let fields: QueryAnswerFields
+    /// Compiled by this reactor.
+    private var filter: Expression?
     /// Where it runs, from `begin` on; outlives every query.
     private unowned(unsafe) var shard: NamespaceShard
 
@@ -79,6 +82,7 @@ final class QueryPart: SlotOwner {
     /// It has come to its reactor.
     func begin(_ shard: NamespaceShard) {
         self.shard = shard
+        do throws(ExpressionError) { filter = try shard.filter(of: query.request) } catch { query.end(.failed) }
         idleSlot = shard.scratch.slots.take()
     }
 
@@ -136,11 +140,15 @@ final class QueryPart: SlotOwner {
         shard.partitions.unlock(partition)
         cursor = walk
         var kept = 0
-        for number in 0..<seen where isWanted(window.records[number]) {
+        var undecided: UInt64 = 0
+        for number in 0..<seen {
+            let wish = wish(window.records[number])
+            guard wish != .unwanted else { continue }
+            if wish == .undecided { undecided |= 1 << UInt64(kept) }
             window.records[kept] = window.records[number]
             kept += 1
         }
-        window.fill(kept)
+        window.fill(kept, undecided: undecided)
         if walk.isDone { leavePartition() }
         _ = start(isLater: false)
     }
@@ -151,9 +159,32 @@ final class QueryPart: SlotOwner {
         query.count(.partitionsDone)
     }
 
-    private func isWanted(_ record: IndexedRecord) -> Bool {
-        guard shard.isVisible(record.entry, now: shard.scratch.now.wall) else { return false }
-        if let set = query.setID, set != record.entry.setID { return false }
+    private enum Wish { case wanted, unwanted, undecided }
+
+    /// What the entry of a record says: whether it is asked for, or its bins decide.
+    private func wish(_ record: IndexedRecord) -> Wish {
+        guard shard.isVisible(record.entry, now: shard.scratch.now.wall) else { return .unwanted }
+        if let set = query.setID, set != record.entry.setID { return .unwanted }
+        guard let filter else { return .wanted }
+        switch shard.verdict(filter, record.entry, record.digest, shard.scratch.now) {
+        case .isTrue: return .wanted
+        case .needsRecord: return .undecided
+        case .isFalse, .unknown:
+            query.count(.filteredMetadata)
+            return .unwanted
+        }
+    }
+
+    /// Takes over the entry that a record has now; false if it is not asked for any more.
+    private func renew(_ row: Int, _ entry: IndexEntry?) -> Bool {
+        window.places[row].state = .leftOut
+        guard let entry else { return false }
+        let record = IndexedRecord(digest: window.records[row].digest, entry: entry)
+        let wish = wish(record)
+        guard wish != .unwanted else { return false }
+        window.records[row] = record
+        window.places[row].state = .fresh
+        window.places[row].isUndecided = wish == .undecided
         return true
     }
 
@@ -173,7 +204,7 @@ final class QueryPart: SlotOwner {
             for row in rows where window.places[row].state == .fresh { write(row) }
             return true
         }
-        for row in rows where window.places[row].state == .fresh && needsImage(window.records[row].entry) {
+        for row in rows where window.places[row].state == .fresh && needsImage(row) {
             let entry = window.records[row].entry
             shard.backend.prefetch(at: Location(rawValue: entry.location), byteCount: entry.byteCount)
         }
@@ -187,14 +218,12 @@ final class QueryPart: SlotOwner {
         shard.partitions.lock(digest.partition)
         let entry = shard.index.find(digest).map { shard.index.entry($0) }
         shard.partitions.unlock(digest.partition)
-        if let entry, isWanted(IndexedRecord(digest: digest, entry: entry)) {
-            window.records[row] = IndexedRecord(digest: digest, entry: entry)
-        } else {
-            window.places[row].state = .leftOut
-        }
+        _ = renew(row, entry)
     }
 
-    private func needsImage(_ entry: IndexEntry) -> Bool { !fields.isMetadataOnly || entry.isKeyStored }
+    private func needsImage(_ row: Int) -> Bool {
+        !fields.isMetadataOnly || window.places[row].isUndecided || window.records[row].entry.isKeyStored
+    }
 
     /// The query is over here. `waiting` if something is still under way.
     private func end() -> SliceOutcome {
@@ -218,7 +247,7 @@ final class QueryPart: SlotOwner {
 
     private func look(_ row: Int) {
         let record = window.records[row]
-        guard needsImage(record.entry) else { return answer(row, nil) }
+        guard needsImage(row) else { return answer(row, nil) }
         let slot = idleSlot ?? shard.scratch.slots.take()
         idleSlot = nil
         slot.pointee.beginScan(record.digest, namespace: query.namespace, owner: self, row: row)
@@ -280,16 +309,14 @@ final class QueryPart: SlotOwner {
         let isClaimed = shard.partitions.owner(of: record.digest) != nil
         shard.partitions.unlock(record.digest.partition)
         window.places[row].attempts += 1
-        window.places[row].state = .leftOut
-        guard let entry, isWanted(IndexedRecord(digest: record.digest, entry: entry)) else { return }
-        if entry.location == record.entry.location {
-            if isClaimed, shard.isKeyed { return }
-            _ = shard.damaged(entry, record.digest)
+        guard renew(row, entry) else { return }
+        let isSame = window.records[row].entry.location == record.entry.location
+        guard !isSame, window.places[row].attempts < Limits.readAttemptsMax else {
+            window.places[row].state = .leftOut
+            if isSame, isClaimed, shard.isKeyed { return }
+            if isSame { _ = shard.damaged(record.entry, record.digest) }
             return query.count(.failed)
         }
-        guard window.places[row].attempts < Limits.readAttemptsMax else { return query.count(.failed) }
-        window.records[row] = IndexedRecord(digest: record.digest, entry: entry)
-        window.places[row].state = .fresh
         look(row)
     }
 
@@ -302,15 +329,21 @@ final class QueryPart: SlotOwner {
 
     private func answer(_ row: Int, _ view: ImageView?) {
         let record = window.records[row]
+        if window.places[row].isUndecided, let filter,
+            !shard.passes(filter, record.entry, record.digest, view, shard.scratch.now) {
+            query.count(.filteredBins)
+            window.places[row].state = .leftOut
+            return
+        }
         var operations = AnswerOperations()
+        defer { shard.scratch.resetResults() }
         if let view, !fields.isMetadataOnly {
-            guard let found = fields.operations(view, shard) else {
+            guard let found = fields.operations(view, record, shard) else {
                 window.places[row].state = .leftOut
                 return
             }
             operations = found
         }
-        defer { shard.scratch.resetResults() }
         let setName = shard.namespace.sets.name(of: record.entry.setID)
         let byteCount = fields.byteCount(setName, view, operations)
         if window.next == row, hasRoom(byteCount), let output = chunk?.output {
@@ -328,12 +361,12 @@ final class QueryPart: SlotOwner {
 
     private func unavailable(_ partition: PartitionID) {
         guard hasRoom(MessageHeader.byteCount), let output = chunk?.output else { return }
-        var header = MessageHeader()
-        header.info3 = .partitionDone
-        header.resultCode = ResultCode.unavailable.rawValue
-        header.generation = UInt32(partition.number)
-        header.write(to: output.reserve(MessageHeader.byteCount))
-        output.commit(MessageHeader.byteCount)
+        var head = RecordHead()
+        head.info3 = .partitionDone
+        head.result = .unavailable
+        head.generation = partition.number
+        let nothing = UnsafeRawBufferPointer(start: nil, count: 0)
+        RecordWriter.append(head, fields: nothing, fieldCount: 0, operations: nothing, operationCount: 0, to: output)
         leavePartition()
     }
 
@@ -347,16 +380,13 @@ final class QueryPart: SlotOwner {
         if chunk != nil { return true }
         guard let empty = spare.popLast() else { return false }
         empty.part = self
-        _ = empty.output.reserve(FrameHeader.byteCount)
-        empty.output.commit(FrameHeader.byteCount)
+        _ = RecordWriter.beginFrame(empty.output)
         chunk = empty
         return true
     }
 
     private func postFilled(_ chunk: QueryChunk) {
-        let output = chunk.output
-        FrameHeader.write(
-            type: .message, bodySize: output.count - FrameHeader.byteCount, to: output.mutableBytes.baseAddress!)
+        RecordWriter.endFrame(chunk.output, from: 0)
         chunk.post(LetterKind.queryFilled, to: query.home, shard.scratch.shell)
     }
 
@@ -374,6 +404,7 @@ final class QueryPart: SlotOwner {
             UnsafePointer(request), namespace: query.namespace, connection: 0, now: shard.scratch.now.monotonic)
         slot.pointee.owner = .passUnretained(self)
         slot.pointee.ownerRow = UInt32(row)
+        if let filter { slot.pointee.setFilter(filter) }
         slot.pointee.deadline = shard.scratch.now.monotonic.advanced(byMilliseconds: Limits.queryWriteMilliseconds)
         shard.scratch.discardOutput()
         if shard.startWrite(slot, now: shard.scratch.now) == .answered {

@@ -25,6 +25,8 @@ struct QueryWindow: ~Copyable {
         var state = State.fresh
         var offset = 0
         var byteCount = 0
+        /// Its entry does not decide the filter.
+        var isUndecided = false
         /// How often it was looked up.
         var attempts: UInt8 = 0
     }
@@ -49,14 +51,15 @@ struct QueryWindow: ~Copyable {
         places.deallocate()
     }
 
-    /// `count` records have been copied into `records`.
-    mutating func fill(_ count: Int) {
+    /// `count` records have been copied into `records`; bit n of `undecided` is set if the filter needs the bins of n.
+    mutating func fill(_ count: Int, undecided: UInt64) {
         precondition(next == self.count && count <= QueryWindow.capacity)
         self.count = count
         next = 0
         started = 0
         answers.truncate(to: 0)
         places.update(repeating: Place(), count: count)
+        for row in 0..<count where undecided >> UInt64(row) & 1 == 1 { places[row].isUndecided = true }
     }
 
     var isEmpty: Bool { next == count }

@@ -74,7 +74,7 @@ final class Sweep<Task: SweepTask> {
         guard !task.isUnderWay else { return .none }
         task.end(shard, now)
         isRunning = false
-        board.end(reactor, pass: pass)
+        board.end(reactor, pass: pass, at: now)
         return .some
     }
 

@@ -2,6 +2,7 @@
 // 1. A pass is asked for by raising `ordered`; each reactor begins it once, and ends it after its last partition and the last
 //    change that it has made. What is ordered while a pass runs is one more pass, however often it was ordered.
 // 2. Each reactor writes to its own line only; nobody waits for anybody.
+package import Base
 internal import CBase
 
 /// What a pass has come to, on one reactor or on all.
@@ -21,7 +22,7 @@ package final class SweepBoard: @unchecked Sendable {
     /// Reactors that take part.
     package let reactorCount: Int
     private static let lineWords = 8
-    private enum Word: Int { case begun, ended, seen, matched, changed }
+    private enum Word: Int { case begun, ended, endedAt, seen, matched, changed }
     // Line 0: ordered; then a line for each reactor.
     private let words: UnsafeMutablePointer<UInt64>
 
@@ -72,7 +73,15 @@ package final class SweepBoard: @unchecked Sendable {
         apus_store_release_u64(word(reactor, .begun), pass)
     }
 
-    func end(_ reactor: Int, pass: UInt64) { apus_store_release_u64(word(reactor, .ended), pass) }
+    func end(_ reactor: Int, pass: UInt64, at now: TurnTime) {
+        apus_store_relaxed_u64(word(reactor, .endedAt), now.monotonic.nanoseconds)
+        apus_store_release_u64(word(reactor, .ended), pass)
+    }
+
+    /// When the last reactor has ended the pass that has ended last.
+    package var endedAt: Instant {
+        Instant(nanoseconds: (0..<reactorCount).reduce(0) { max($0, apus_load_relaxed_u64(word($1, .endedAt))) })
+    }
 
     func show(_ reactor: Int, _ figures: SweepFigures) {
         apus_store_relaxed_u64(word(reactor, .seen), figures.seen)

@@ -1,4 +1,5 @@
-// Removing what a truncate has covered, on one reactor. Nobody can see it any more, so nothing but space hangs on it. Invariants:
+// Removing what a truncate has covered, on one reactor. Nobody can see it any more, so nothing but space hangs on it.
+// Invariants:
 // 1. At most `underWayMax` deletes by the write machine are under way; each ends in `ended`, once.
 internal import Base
 internal import Index
@@ -34,8 +35,8 @@ final class TruncateSweep: SweepTask {
         return true
     }
 
-    /// An addressed backend only has to be told: what its medium still holds a cold start finds again, older than the time of
-    /// the truncate as before.
+    /// An addressed backend only has to be told: what its medium still holds a cold start finds again, older than the time
+    /// of the truncate as before.
     private func remove(_ record: IndexedRecord, _ shard: NamespaceShard) -> Bool {
         let partition = record.digest.partition
         shard.partitions.lock(partition)

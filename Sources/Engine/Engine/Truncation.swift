@@ -20,7 +20,9 @@ package final class Truncation: @unchecked Sendable {
 
     deinit { apus_pages_release(words, Truncation.byteCount) }
 
-    private func word(_ set: UInt16) -> UnsafeMutableRawPointer { words + (set == 0 ? 8 : Truncation.setsOffset + 8 * Int(set)) }
+    private func word(_ set: UInt16) -> UnsafeMutableRawPointer {
+        words + (set == 0 ? 8 : Truncation.setsOffset + 8 * Int(set))
+    }
 
     /// Whether anything was truncated. Any thread.
     package var isEmpty: Bool { apus_load_relaxed_u64(words) == 0 }
@@ -57,8 +59,8 @@ extension Namespace {
         return time
     }
 
-    /// Puts a truncation time in force, 0 for none: it has been made durable. `set` 0 is the whole namespace. One thread at a
-    /// time. What it covers is removed in the background.
+    /// Puts a truncation time in force, 0 for none: it has been made durable. `set` 0 is the whole namespace. One thread at
+    /// a time. What it covers is removed in the background.
     package func truncate(set: UInt16, to time: UInt64) {
         precondition(Int(set) <= sets.count)
         raiseClock(to: time)

@@ -76,10 +76,6 @@ package final class Upkeep: @unchecked Sendable {
     private let found = Mutex(UpkeepFindings())
     private let reported = Mutex(UpkeepReport())
     private let evictVoidTimeWord: UnsafeMutablePointer<UInt64>
-    /// Whether records of a set are never evicted, by its number. Called under partition locks: nothing slow. Set before the
-    /// namespace serves.
-    nonisolated(unsafe) package var isEvictionDisabled: @Sendable (UInt16) -> Bool = { _ in false }
-
     init(reactorCount: Int) {
         board = SweepBoard(reactorCount: reactorCount)
         evictVoidTimeWord = .allocate(capacity: 1)

@@ -49,7 +49,7 @@ package final class UpkeepControl {
     private struct Pass {
         let number: UInt64
         let plan: UpkeepPlan
-        let begunMilliseconds: UInt64
+        let begun: Instant
     }
 
     /// `now` is the time of the start: the first period begins there.
@@ -63,8 +63,15 @@ package final class UpkeepControl {
         lastPeriodSeconds = now.monotonic.nanoseconds / 1_000_000_000
     }
 
-    /// Ends the pass that is over, and begins the one that is due.
-    package func tick(_ now: TurnTime, _ figures: EvictionFigures) {
+    /// Ends the pass that is over, and begins the one that is due. True: a pass was asked for, wake the reactors.
+    @discardableResult
+    package func tick(_ now: TurnTime, _ figures: EvictionFigures) -> Bool {
+        let ordered = namespace.upkeep.board.ordered
+        look(now, figures)
+        return namespace.upkeep.board.ordered != ordered
+    }
+
+    private func look(_ now: TurnTime, _ figures: EvictionFigures) {
         let settings = namespace.live.current.pointee
         let breach = settings.nsupPeriodSeconds > 0 ? figures.breach(settings) : nil
         namespace.upkeep.report.isHighWaterBreached = breach != nil
@@ -113,7 +120,7 @@ package final class UpkeepControl {
 
     private func begin(_ plan: UpkeepPlan, _ now: TurnTime) {
         pass = Pass(
-            number: namespace.upkeep.order(plan), plan: plan, begunMilliseconds: now.monotonic.nanoseconds / 1_000_000)
+            number: namespace.upkeep.order(plan), plan: plan, begun: now.monotonic)
     }
 
     // ---- The end of a pass ----
@@ -160,7 +167,8 @@ package final class UpkeepControl {
     }
 
     private func report(_ pass: Pass, _ findings: UpkeepFindings, _ now: TurnTime) {
-        let milliseconds = now.monotonic.nanoseconds / 1_000_000 - pass.begunMilliseconds
+        // A reactor reads the clock once a turn: its last turn may have begun before the order.
+        let milliseconds = namespace.upkeep.board.endedAt.nanoseconds(since: pass.begun) / 1_000_000
         let deleted = findings.expired + findings.evicted
         var report = namespace.upkeep.report
         report.nonExpirable = findings.nonExpirable
@@ -173,6 +181,6 @@ package final class UpkeepControl {
         if let histograms = findings.histograms { report.histograms = histograms }
         namespace.upkeep.report = report
         log("nsup: deleted \(findings.expired) expired and \(findings.evicted) evicted of \(findings.records) records,"
-            + " \(findings.nonExpirable) never expire, in \(milliseconds / 1000) s")
+            + " \(findings.nonExpirable) never expire, in \(milliseconds / 1000).\(milliseconds % 1000 / 100) s")
     }
 }

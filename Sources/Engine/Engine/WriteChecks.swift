@@ -132,7 +132,8 @@ extension NamespaceShard {
         let previous = slot.pointee.previous
         let life = TimeToLive.voidTime(
             requested: request.pointee.header.timeToLive, existing: exists ? previous.voidTime : nil,
-            settings: timeToLiveRules(set: namespace.setValues.isAnySet ? setID(slot, exists: exists) : 0), now: now.wall.seconds)
+            settings: timeToLiveRules(set: namespace.setValues.isAnySet ? setID(slot, exists: exists) : 0),
+            now: now.wall.seconds)
         guard life.result == .ok else { return life.result }
         if life.reduction == .ignored { counters.count(.ttlReductionsIgnored) }
         if life.reduction == .applied { counters.count(.ttlReductionsApplied) }

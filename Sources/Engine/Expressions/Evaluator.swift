@@ -172,8 +172,8 @@ extension Expression {
         }
     }
 
-    /// Byte by byte, the shorter of two with the same beginning first. Blobs of different particle types are not equal; their
-    /// types order them.
+    /// Byte by byte, the shorter of two with the same beginning first. Blobs of different particle types are not equal;
+    /// their types order them.
     private func compareBytes(_ left: ExpressionValue, _ right: ExpressionValue, _ operation: UInt8) -> Bool {
         if left.particleType != right.particleType { return compare(left.particleType, right.particleType, operation) }
         return compare(order(left.bytes, right.bytes), 0, operation)

@@ -109,7 +109,8 @@ extension Settings {
             "seconds that records live whose write says default; 0 as the namespace says"),
         .live("disable-eviction", .boolean, "false", "records of this set are not evicted"),
         .idle("enable-index", .boolean, "false"),
-        .live("stop-writes-count", .integer(0...UInt64.max), "0", "new records answer 22 when there are so many; 0 for never"),
+        .live("stop-writes-count", .integer(0...UInt64.max), "0",
+            "new records answer 22 when there are so many; 0 for never"),
         .live("stop-writes-size", .size(0...UInt64.max), "0", "new records answer 22 above so many bytes; 0 for never"),
     ]
 }

@@ -31,7 +31,8 @@ extension InfoService {
         guard let namespace else { return problem }
         let set = request["set"] ?? ""
         guard isOfSet == !set.isEmpty else {
-            return InfoError.text(4, isOfSet ? "missing 'set'" : "'set' does not belong here; use \(isUndo ? "truncate-undo" : "truncate")")
+            let other = isUndo ? "truncate-undo" : "truncate"
+            return InfoError.text(4, isOfSet ? "missing 'set'" : "'set' does not belong here; use \(other)")
         }
         guard let id = isOfSet ? namespace.setID(set) : 0 else {
             return InfoError.text(4, "'set' value too long, or too many sets")

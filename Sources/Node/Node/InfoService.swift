@@ -26,6 +26,7 @@ final class InfoService: InfoResponder {
     init(state: NodeState, reactor: Int, adminKind: UInt8, mayBlock: Bool = false) {
         self.mayBlock = mayBlock
         blockingCommands = InfoService.truncateCommands.merging(InfoService.settingCommands) { first, _ in first }
+            .merging(InfoService.evictionCommands) { first, _ in first }
         self.reactor = reactor
         self.state = state
         self.adminKind = adminKind
@@ -36,6 +37,7 @@ final class InfoService: InfoResponder {
             .merging(InfoService.queryCommands) { first, _ in first }
             .merging(InfoService.storageCommands) { first, _ in first }
             .merging(InfoService.metadataCommands) { first, _ in first }
+            .merging(InfoService.upkeepCommands) { first, _ in first }
     }
 
     func answer(

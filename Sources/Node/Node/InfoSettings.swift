@@ -1,5 +1,5 @@
-// set-config: settings that change while the node serves. Runs on the control thread: a set's settings are durable before the
-// answer.
+// set-config: settings that change while the node serves. Runs on the control thread: a set's settings are durable before
+// the answer.
 internal import Configuration
 internal import Engine
 internal import Logging

@@ -100,7 +100,8 @@ extension NodeState {
                     + " configuration file says \(written)")
             }
             namespace.putSetValue(set, name, value)
-        case .evict, nil: return
+        case .evict: namespace.upkeep.evictVoidTime = item.value.flatMap { UInt32($0) } ?? 0
+        case nil: return
         }
     }
 }

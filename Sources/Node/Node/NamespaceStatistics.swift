@@ -8,7 +8,7 @@ internal import Storage
 /// features of later issues is a true zero.
 enum NamespaceStatistics {
     static func values(_ namespace: Namespace, _ state: NodeState) -> [(String, String)] {
-        head(namespace) + storage(namespace) + counters(namespace) + quiet.map { ($0, "0") }
+        head(namespace) + upkeep(namespace) + storage(namespace) + counters(namespace) + quiet.map { ($0, "0") }
     }
 
     private static func head(_ namespace: Namespace) -> [(String, String)] {
@@ -20,7 +20,6 @@ enum NamespaceStatistics {
             ("tombstones", tombstones), ("master_objects", objects), ("master_tombstones", tombstones),
             ("prole_objects", "0"), ("prole_tombstones", "0"), ("non_replica_objects", "0"),
             ("non_replica_tombstones", "0"), ("clock_skew_stop_writes", "false"),
-            ("stop_writes", "\(namespace.stopWrites)"), ("hwm_breached", "false"),
             ("current_time", "\(now.seconds)"), ("truncating", "\(namespace.isTruncating(set: 0))"),
             ("truncate_lut", "\(namespace.truncation.time(of: 0))"), ("pending_quiesce", "false"),
             ("effective_is_quiesced", "false"), ("nodes_quiesced", "0"),
@@ -48,11 +47,9 @@ enum NamespaceStatistics {
         NamespaceCounter.allCases.map { ($0.statisticName, "\(namespace.total($0))") }
     }
 
-    /// Names tools read whose value is 0 as long as there is no cluster, query, batch, UDF, index, expiry or
-    /// XDR.
+    /// Names tools read whose value is 0 as long as there is no cluster, query, batch, UDF, index or XDR.
     private static let quiet = [
         "xdr_tombstones", "unreplicated_records", "dead_partitions", "unavailable_partitions",
-        "expired_objects", "evicted_objects", "evict_ttl", "evict_void_time",
         "cache_read_pct",
         "migrate_tx_partitions_active", "migrate_rx_partitions_active", "migrate_tx_partitions_initial",
         "migrate_tx_partitions_remaining", "migrate_rx_partitions_initial", "migrate_rx_partitions_remaining",

@@ -11,14 +11,14 @@ internal import Storage
 struct Ticker {
     private let state: NodeState
     private var lastLine: Instant
-    private var stopped: [Bool]
+    private let watches: [NamespaceWatch]
     /// Wall clock less monotonic clock at the last tick, in milliseconds.
     private var clockDistance: Int64
 
     init(state: NodeState) {
         self.state = state
         lastLine = SystemClock.now().monotonic
-        stopped = state.servingNamespaces.map { _ in false }
+        watches = state.servingNamespaces.map { NamespaceWatch($0, state, now: SystemClock.now()) }
         clockDistance = Ticker.distance(SystemClock.now())
     }
 
@@ -43,9 +43,7 @@ struct Ticker {
         watchClock(time)
         let now = time.monotonic
         let memory = SystemMemory.now()
-        for (number, namespace) in state.servingNamespaces.enumerated() {
-            watch(number, namespace, memory)
-        }
+        for watch in watches { watch.tick(time, memory) }
         let fatal = state.servingNamespaces.compactMap { namespace in
             namespace.statistics.fatal.map { "namespace \(namespace.settings.name): \($0)" }
         }
@@ -62,22 +60,6 @@ struct Ticker {
         return fatal.first
     }
 
-    /// Raises or lowers stop-writes and says which threshold it was.
-    private mutating func watch(_ number: Int, _ namespace: Namespace, _ memory: SystemMemory) {
-        let name = namespace.settings.name
-        let reason = StopWrites.reason(
-            namespace.live.current.pointee, namespace.statistics, indexBytes: namespace.index.usedBytes,
-            indexHasRoom: namespace.index.growAhead(), memory)
-        namespace.overflow = reason != nil ? .creates : .none
-        guard stopped[number] != (reason != nil) else { return }
-        stopped[number] = reason != nil
-        if let reason {
-            state.log.warning(.namespace, "{\(name)} stop-writes: \(reason); writes answer 8, deletes go on")
-        } else {
-            state.log.info(.namespace, "{\(name)} stop-writes is over")
-        }
-    }
-
     private func line(_ namespace: Namespace) -> String {
         let figures = namespace.statistics
         return "{\(namespace.settings.name)} objects \(namespace.objectCount)"
@@ -86,38 +68,5 @@ struct Ticker {
             + " reads \(namespace.total(.clientReadSuccess)) writes \(namespace.total(.clientWriteSuccess))"
             + " deletes \(namespace.total(.clientDeleteSuccess)) not-found \(namespace.total(.clientReadNotFound))"
             + " errors \(namespace.total(.clientReadError) + namespace.total(.clientWriteError))"
-    }
-}
-
-/// The thresholds behind `stop_writes`.
-enum StopWrites {
-    /// Which threshold is passed, in words with its value; nil if none is.
-    static func reason(
-        _ settings: LiveNamespaceSettings, _ figures: BackendStatistics, indexBytes: UInt64, indexHasRoom: Bool,
-        _ memory: SystemMemory
-    ) -> String? {
-        guard indexHasRoom else { return "the mount of the index is full; make it larger, or delete records" }
-        let usedPercent = UInt64(settings.stopWritesUsedPercent)
-        let availablePercent = UInt64(settings.stopWritesAvailablePercent)
-        if figures.totalBytes > 0, usedPercent > 0 {
-            let used = figures.usedBytes * 100 / figures.totalBytes
-            if used >= usedPercent { return "data used is \(used) %, stop-writes-used-pct is \(usedPercent)" }
-            let available = figures.availableBytes * 100 / figures.totalBytes
-            if available < availablePercent {
-                return "data available is \(available) %, stop-writes-avail-pct is \(availablePercent)"
-            }
-        }
-        if settings.indexesMemoryBudget > 0, indexBytes > settings.indexesMemoryBudget {
-            return "the index takes \(indexBytes) bytes, indexes-memory-budget is \(settings.indexesMemoryBudget)"
-        }
-        if settings.indexMountsBudget > 0, indexBytes > settings.indexMountsBudget {
-            return "the index takes \(indexBytes) bytes, mounts-budget is \(settings.indexMountsBudget)"
-        }
-        let systemPercent = UInt64(settings.stopWritesSystemMemoryPercent)
-        if systemPercent > 0, memory.totalKilobytes > 0, 100 - memory.freePercent > systemPercent {
-            return "the machine's memory is \(100 - memory.freePercent) % used, stop-writes-sys-memory-pct is"
-                + " \(systemPercent)"
-        }
-        return nil
     }
 }

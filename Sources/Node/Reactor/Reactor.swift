@@ -209,7 +209,7 @@ package final class Reactor: @unchecked Sendable {
     package func wantsBackground() {
         guard !hasBackground else { return }
         hasBackground = true
-        nextBackground = now.monotonic
+        nextBackground = min(nextBackground, now.monotonic)
     }
 
     /// A slice of background work: back to back while nothing else is to do, else for its share of the time.

@@ -1,6 +1,6 @@
 // The files of system metadata: one for each module in a directory of the node's. Invariants:
-// 1. A file is replaced whole: the new one is written beside it, made durable, renamed, and the directory made durable, before
-//    `write` returns. Whenever the machine stops, the old or the new one is there.
+// 1. A file is replaced whole: the new one is written beside it, made durable, renamed, and the directory made durable,
+//    before `write` returns. Whenever the machine stops, the old or the new one is there.
 // 2. A file that cannot be understood is never written over.
 internal import Glibc
 
@@ -51,7 +51,8 @@ package struct MetadataFiles: Sendable {
     private static func sentence(_ file: String, _ error: MetadataFormatError) -> String {
         switch error {
         case .newer(let format):
-            "\(file) has format \(format), this version of Apus reads up to \(MetadataFormat.current): start the newer version"
+            "\(file) has format \(format), this version of Apus reads up to \(MetadataFormat.current): start the newer"
+                + " version"
         case .damaged(let what):
             "\(file) is damaged: \(what). Put a copy of it in its place, or move it away: then the copies that the storage"
                 + " of each namespace keeps are used, and what is in none of them (what was truncated in a namespace whose"

@@ -3,6 +3,9 @@ import Expressions
 import FuzzDriver
 import Record
 
+/// One for all inputs: its memory is large. The driver calls from one thread.
+nonisolated(unsafe) private let editor = RecordEditor()
+
 /// The input: one byte with the number of bytes of a record's list bin, that bin, then an expression.
 private func fuzzExpression(_ data: UnsafePointer<UInt8>, _ count: Int) -> CInt {
     guard count > 0 else { return 0 }
@@ -12,7 +15,6 @@ private func fuzzExpression(_ data: UnsafePointer<UInt8>, _ count: Int) -> CInt 
     let source = UnsafeRawBufferPointer(rebasing: bytes[(1 + listCount)...])
     let expression: Expression
     do throws(ExpressionError) { expression = try Expression(source) } catch { return 0 }
-    let editor = RecordEditor()
     editor.begin(nil)
     let integer: [UInt8] = [0, 0, 0, 0, 0, 0, 0, 5]
     let text = Array("axb".utf8)

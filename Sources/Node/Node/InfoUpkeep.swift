@@ -1,0 +1,76 @@
+// Info commands and statistics about expiry, eviction and overflow.
+internal import Base
+internal import Engine
+internal import Index
+internal import Logging
+internal import Reactor
+internal import Wire
+
+extension InfoService {
+    static let upkeepCommands: [String: Command] = [
+        "histogram": { service, request in service.histogram(request) }
+    ]
+
+    /// These change system metadata: the control thread answers them.
+    static let evictionCommands: [String: Command] = [
+        "eviction-reset": { service, request in service.resetEviction(request) }
+    ]
+
+    /// `histogram:namespace=NS;type=ttl|object-size|object-size-linear[;set=SET]`, as the last pass has counted.
+    private func histogram(_ request: InfoRequest) -> String {
+        let (namespace, problem) = namespace(request)
+        guard let namespace else { return problem }
+        guard let kind = request["type"].flatMap({ HistogramKind(rawValue: $0) }) else {
+            return InfoError.text(4, "unknown hist name")
+        }
+        var set: UInt16?
+        if var name = request["set"] {
+            let id = name.withUTF8 { namespace.sets.id(of: UnsafeRawBufferPointer($0)) }
+            guard let id, id > 0 else { return "hist-unavailable" }
+            set = id
+        }
+        guard let histograms = namespace.upkeep.report.histograms else { return "hist-unavailable" }
+        return histograms.text(kind, set: set)
+    }
+
+    /// `eviction-reset:namespace=NS[;ttl=SECONDS]`: the threshold of eviction is taken back, or becomes that many seconds from
+    /// now. What has been evicted does not come back.
+    private func resetEviction(_ request: InfoRequest) -> String {
+        let (namespace, problem) = namespace(request)
+        guard let namespace else { return problem }
+        var voidTime: UInt32 = 0
+        if let text = request["ttl"] {
+            guard let seconds = UInt32(text), seconds <= Limits.timeToLiveSecondsMax else {
+                return InfoError.text(4, "bad 'ttl': seconds, at most \(Limits.timeToLiveSecondsMax)")
+            }
+            voidTime = SystemClock.now().wall.seconds + seconds
+        }
+        guard state.keepEvictVoidTime(voidTime, of: namespace) else {
+            return InfoError.text(1, "not durable, nothing has changed; the log says why")
+        }
+        namespace.upkeep.evictVoidTime = voidTime
+        state.log.info(.nsup, "{\(namespace.settings.name)} eviction-reset: the threshold of eviction is"
+            + (voidTime == 0 ? " gone" : " \(voidTime) s since 2010"))
+        return "ok"
+    }
+}
+
+extension NamespaceStatistics {
+    /// Expiry, eviction and overflow.
+    static func upkeep(_ namespace: Namespace) -> [(String, String)] {
+        let report = namespace.upkeep.report
+        let reasons = namespace.overflowReasons.all
+        let budget = namespace.live.current.pointee.indexesMemoryBudget
+        let hundredths = report.cycleDeletedHundredths
+        return [
+            ("stop_writes", "\(namespace.overflow >= .creates)"), ("stop_writes_reason", reasons.writes),
+            ("stop_updates", "\(namespace.overflow >= .updates)"), ("stop_updates_reason", reasons.updates),
+            ("hwm_breached", "\(report.isHighWaterBreached)"), ("non_expirable_objects", "\(report.nonExpirable)"),
+            ("nsup_cycle_duration", "\(report.cycleSeconds)"),
+            ("nsup_cycle_deleted_pct", "\(hundredths / 100).\(hundredths % 100 / 10)\(hundredths % 10)"),
+            ("evict_void_time", "\(report.evictVoidTime)"), ("evict_ttl", "\(report.evictTimeToLive)"),
+            ("smd_evict_void_time", "\(namespace.upkeep.evictVoidTime)"),
+            ("indexes_memory_used_pct", "\(budget > 0 ? namespace.index.usedBytes * 100 / budget : 0)"),
+        ]
+    }
+}

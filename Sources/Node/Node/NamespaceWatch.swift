@@ -1,0 +1,70 @@
+// What is watched about a namespace once a second on the control thread: how full it is, and passes of expiry and eviction.
+internal import Base
+internal import Configuration
+internal import Engine
+internal import Index
+internal import Logging
+internal import Reactor
+internal import Storage
+internal import SystemMetadata
+
+/// The watch over one namespace. Control thread.
+final class NamespaceWatch {
+    private let namespace: Namespace
+    private let state: NodeState
+    private let upkeep: UpkeepControl
+    private var capacity = CapacityWatch()
+
+    init(_ namespace: Namespace, _ state: NodeState, now: TurnTime) {
+        self.namespace = namespace
+        self.state = state
+        let name = namespace.settings.name
+        upkeep = UpkeepControl(
+            namespace, now: now,
+            storesEvictVoidTime: { voidTime in state.keepEvictVoidTime(voidTime, of: namespace) },
+            log: { state.log.info(.nsup, "{\(name)} \($0)") })
+    }
+
+    /// Raises or lowers what is refused, and says why; ends and begins passes.
+    func tick(_ now: TurnTime, _ memory: SystemMemory) {
+        let statistics = namespace.statistics
+        var figures = CapacityFigures()
+        figures.usedPercent = NamespaceWatch.percent(statistics.usedBytes, of: statistics.totalBytes)
+        figures.availablePercent = NamespaceWatch.percent(statistics.availableBytes, of: statistics.totalBytes)
+        if memory.totalKilobytes > 0 {
+            figures.systemMemoryPercent = NamespaceWatch.percent(memory.availableKilobytes, of: memory.totalKilobytes)
+                .map { 100 - $0 }
+        }
+        figures.indexBytes = namespace.index.usedBytes
+        figures.indexHasRoom = namespace.index.growAhead()
+        let messages = capacity.tick(
+            seconds: now.monotonic.nanoseconds / 1_000_000_000, figures, namespace.live.current.pointee)
+        namespace.overflow = capacity.overflow
+        namespace.overflowReasons.set(writes: capacity.stopWritesReason, updates: capacity.stopUpdatesReason)
+        for message in messages {
+            let text = "{\(namespace.settings.name)} \(message.text)"
+            if message.isWarning { state.log.warning(.namespace, text) } else { state.log.info(.namespace, text) }
+        }
+        var eviction = EvictionFigures()
+        eviction.usedPercent = figures.usedPercent ?? 0
+        eviction.indexBytes = figures.indexBytes
+        if upkeep.tick(now, eviction) { state.wakeReactors() }
+    }
+
+    private static func percent(_ part: UInt64, of whole: UInt64) -> Double? {
+        whole > 0 ? Double(part) * 100 / Double(whole) : nil
+    }
+}
+
+extension NodeState {
+    /// Makes a threshold of eviction durable, 0 for none. False: it could not be; the log says why. Control thread.
+    func keepEvictVoidTime(_ voidTime: UInt32, of namespace: Namespace) -> Bool {
+        do throws(SettingRefusal) {
+            try keep(
+                .evict, [(key: namespace.settings.name, value: voidTime > 0 ? "\(voidTime)" : nil)], of: namespace)
+            return true
+        } catch {
+            return false
+        }
+    }
+}
