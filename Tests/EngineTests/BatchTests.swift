@@ -108,12 +108,13 @@ extension Harness {
 }
 
 private func batch(
-    _ flags: BatchFlags = .respondAllKeys, timeout: UInt32 = 0, _ make: (inout BatchEncoder) -> Void
+    _ flags: BatchFlags = .respondAllKeys, timeout: UInt32 = 0, filter: [UInt8] = [],
+    _ make: (inout BatchEncoder) -> Void
 ) -> [UInt8] {
     let output = OutputBuffer()
     var header = MessageHeader()
     header.transactionTimeout = timeout
-    var encoder = BatchEncoder(output, header, flags: flags)
+    var encoder = BatchEncoder(output, header, flags: flags, filter: Block(filter).view)
     make(&encoder)
     encoder.end()
     return Array(output.bytes)
@@ -236,6 +237,34 @@ extension BatchEncoder {
         })
         #expect(answer.rows.map(\.result) == [.unsupportedFeature, .unsupportedFeature, .parameter] && answer.last == .ok)
         #expect(harness.namespace.total(.batchSubTsvcError) == 3)
+    }
+
+    /// The batch's filter is for all rows, a row's own wins; a malformed one is an error of its row. The same when every
+    /// row has to wait.
+    @Test(arguments: [0, 100]) func filters(latePercent: Int) throws {
+        let (harness, _) = try late(9, percent: latePercent)
+        let keys = digests(3)
+        _ = harness.run(batch { for (number, key) in keys.enumerated() { $0.put(0, key, Int64(4 + number)) } })
+        func isEqual(to value: UInt8) -> [UInt8] { [0x93, 1, 0x93, 0x51, 2, 0xA1, 0x6E, value] }
+        let answer = harness.run(batch([], filter: isEqual(to: 5)) {
+            $0.get(0, keys[0])
+            $0.get(1, keys[1])
+            $0.repeatRow(2, keys[2])
+            $0.row(3, keys[2], read, namespace: "test")
+            $0.field(.filter, Block(isEqual(to: 6)).view)
+            $0.repeatRow(4, keys[0])
+            $0.count(5, keys[2])
+            $0.delete(6, keys[1])
+            $0.row(7, keys[0], read, namespace: "test")
+            $0.field(.filter, Block([0xC1]).view)
+        })
+        let results = Dictionary(uniqueKeysWithValues: answer.rows.map { ($0.index, $0.result) })
+        #expect(results == [
+            0: .filteredOut, 1: .ok, 2: .filteredOut, 3: .ok, 4: .filteredOut, 5: .filteredOut, 6: .ok,
+        ])
+        #expect(answer.last == .parameter, "what is filtered out stops nothing, a malformed filter does")
+        #expect(harness.namespace.total(.batchSubReadFilteredOut) == 3)
+        #expect(harness.namespace.total(.batchSubWriteFilteredOut) == 1)
     }
 
     @Test func anUnknownNamespaceEndsTheBatch() throws {

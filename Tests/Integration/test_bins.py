@@ -215,13 +215,6 @@ def test_stored_key(raw, fresh):
     assert raw.ask(put(fresh, 1, fields=[field(2, b"\x01" + b"1234")])).result == 16
 
 
-def test_queries_with_the_client_are_refused(client, key):
-    client.put(key, {"a": 1})
-    with pytest.raises(e.AerospikeError) as raised:
-        client.query("test", "demo").results()
-    assert raised.value.code == 16
-
-
 def test_bin_name_of_16_with_the_client(client, key):
     with pytest.raises(e.AerospikeError) as raised:
         client.put(key, {"n" * 16: 1})

@@ -105,12 +105,9 @@ def test_security_answers_52(server):
 def test_later_features_answer_16(server):
     d = digest(6)
     later = [
-        message(d, info1=3 | 8, fields=[field(41, b"\x00\x00\x00\x01\x0d" + bytes(30))]),
-        message(d, info1=3, fields=[field(43, bytes.fromhex("9301935102a16105"))]),
         message(d, info2=1, fields=[field(30, b"pkg"), field(31, b"f"), field(32, b"\x90")]),
         message(d, [operation(4, 4, b"l", bytes.fromhex("9401070000"))], info2=1),
         message(d, [operation(3, 4, b"l", b"\x91\x10")], info1=1),
-        message(d, [operation(7, 4, b"l", b"\x91\x10")], info1=1),
         message(d, [operation(13, 4, b"l", b"\x91\x10")], info2=1),
     ]
     with server.raw() as raw:

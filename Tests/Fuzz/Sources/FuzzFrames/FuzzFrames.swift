@@ -75,6 +75,9 @@ private final class World {
             guard case .more = verdict, consumed > 0 else { break }
         }
         _ = engine.backgroundSlice()
+        // Batches that have outlived their turn end before the next input.
+        for _ in 0..<100_000 where engine.batchCounters.underWay > 0 { _ = engine.backgroundSlice() }
+        precondition(engine.batchCounters.underWay == 0, "a batch does not end")
         engine.turnEnded(sleeping: false)
     }
 
