@@ -25,8 +25,9 @@ def wait_for(node, name, value, seconds=3):
 
 def check_stopped(node):
     with node.raw() as raw:
-        assert raw.ask(put(digest(1), 2)).result == 8
-        assert raw.ask(put(digest(1), 2, namespace=b"other")).result == 0, "the other namespace goes on"
+        assert raw.ask(put(digest(9_999_999), 2)).result == 8, "nothing new"
+        assert raw.ask(put(digest(1), 2)).result == 0, "what is there may change"
+        assert raw.ask(put(digest(9_999_999), 2, namespace=b"other")).result == 0, "the other namespace goes on"
         assert raw.ask(get(digest(0))).result == 0, "reads go on"
         assert raw.ask(delete(digest(0))).result == 0, "deletes go on"
 
