@@ -25,7 +25,7 @@ def wait_for(node, name, value, seconds=3):
 
 def check_stopped(node):
     with node.raw() as raw:
-        assert raw.ask(put(digest(1), 2)).result == 8
+        assert raw.ask(put(digest(987654), 2)).result == 8
         assert raw.ask(put(digest(1), 2, namespace=b"other")).result == 0, "the other namespace goes on"
         assert raw.ask(get(digest(0))).result == 0, "reads go on"
         assert raw.ask(delete(digest(0))).result == 0, "deletes go on"
