@@ -38,6 +38,7 @@ def values(node, context="namespace;namespace=test"):
     ("namespace;namespace=test", "default-ttl=315360001", "out of bounds"),
     ("namespace;namespace=test", "max-record-size=9M", "out of bounds"),
     ("namespace;namespace=test", "rack-id=3", "no effect yet"),
+    ("namespace;namespace=test", "truncate-threads=3", "no effect yet"),
     ("namespace;namespace=test", "data-size=64M", "cannot change while the node runs"),
     ("namespace;namespace=test", "nonsense=1", "there is no setting 'nonsense'"),
     ("namespace;namespace=none", "default-ttl=1", "no such namespace"),
@@ -85,7 +86,7 @@ def test_values_in_force_and_the_log():
         assert values(node)[f"storage-engine.{name}"] == "33"
         assert change(node, f"storage-engine.{name}=34") == "ok"
         assert values(node)[f"storage-engine.{name}"] == "34"
-    for name in ("batch-max-requests", "batch-index-threads", "query-max-done", "query-threads-limit", "ticker-interval",
+    for name in ("batch-max-requests", "batch-index-threads", "query-max-done", "ticker-interval",
                  "transaction-max-ms", "batch-max-buffers-per-queue"):
         assert change(node, f"{name}=77", "service") == "ok"
         assert values(node, "service")[name] == "77"
