@@ -272,6 +272,28 @@ import Wire
         #expect(world.harness.namespace.objectCount == 1)
     }
 
+    /// Without a period nothing is deleted, although a pass counts for the histograms.
+    @Test func nothingGoesWithoutAPeriod() throws {
+        let backend = FakeBackend(seed: 10)
+        backend.latePercent = 0
+        let world = try World(backend, .volatile) {
+            $0.numbers.nsupPeriodSeconds = 0
+            $0.numbers.allowTimeToLiveWithoutNsup = true
+            $0.numbers.nsupHistogramPeriodSeconds = 60
+            $0.numbers.evictUsedPercent = 10
+        }
+        world.figures.usedPercent = 90
+        for number in 0..<20 {
+            world.put(Digest(low: UInt64(number), middle: 5, high: 5), timeToLive: number < 10 ? 5 : 50_000)
+        }
+        world.harness.namespace.upkeep.evictVoidTime = world.harness.time.wall.seconds + 60_000
+        for _ in 0..<5 { world.pass(after: 100) }
+        #expect(world.harness.namespace.index.count == 20)
+        #expect(world.harness.namespace.total(.expiredObjects) + world.harness.namespace.total(.evictedObjects) == 0)
+        let histograms = try #require(world.harness.namespace.upkeep.report.histograms)
+        #expect(histograms.counts(.timeToLive, set: nil).reduce(0, +) == 10)
+    }
+
     @Test func histogramsCountEverything() throws {
         var random = SeededRandom(seed: runSeed("ExpiryTests"))
         let backend = FakeBackend(seed: 9)

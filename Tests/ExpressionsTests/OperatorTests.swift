@@ -213,13 +213,24 @@ import Testing
         try regex(1, "b", .text("a\u{0}b"), .true)
         try regex(1, "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
             .text("123e4567-e89b-12d3-a456-426614174000"), .true)
-        let refused = ["(", "[", "a{2,1}", "(a)\\1", "((a{100}){100}){100}", "[(]{32767}", "([)]a){20000}",
-            String(repeating: "(", count: 100) + String(repeating: ")", count: 100),
-            String(repeating: "a", count: 5000), "a\u{0}b"]
+        let refused = [
+            "(", "[", "a{2,1}", "(a)\\1", "((a{100}){100}){100}", "[(]{32767}", "([)]a){20000}", "a{90}{90}{90}",
+            "a++++++++++++++++++++++++++++++++", "+++++++++++++++++++++++++++++", "(a+)+b(c+(d+(e{10}+)+)+){99}+{9}",
+            "((a?){20}+){20}", "((a?){200})+", "a?+?+?+", "(a?){500}", "a{3000}",
+            String(repeating: "(", count: 100) + String(repeating: ")", count: 100), String(repeating: "a", count: 5000),
+            "a\u{0}b",
+        ]
         for pattern in refused {
             #expect(refusal(.call(7, .integer(1), .name(pattern), .text("a"))) == .malformed, "\(pattern)")
         }
         #expect(refusal(.call(7, .integer(0), .name("\\(\\(a\\{100\\}\\)\\{100\\}\\)\\{100\\}"), .text("a"))) == .malformed)
+        let many = "a" + String(repeating: "\\+", count: 20)
+        #expect(refusal(.call(7, .integer(0), .name(many), .text("a"))) == .malformed)
+        try regex(1, "^([a-z]+[0-9]*)+\\+(x|y+)?$", .text("abc12d+yy"), .true)
+        try regex(1, "^([0-9]{1,3}\\.){3}[0-9]{1,3}$", .text("127.0.0.1"), .true)
+        try regex(1, "^[^@]+@([a-z0-9-]+\\.)+[a-z]{2,}$", .text("apus@example.org"), .true)
+        try regex(1, "^\\+\\+\\+\\+\\+\\+\\*\\*\\?\\(\\{[[:alpha:]{]{1000}$", .text("+"), .false)
+        try regex(0, "^a+++++(((((\\(b\\)*$", .text("a+++++(((((bb"), .true)
         #expect(refusal(.call(7, .integer(1 << 40), .name("a"), .text("a"))) == .malformed)
     }
 

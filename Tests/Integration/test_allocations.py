@@ -6,7 +6,7 @@ import struct
 import subprocess
 
 import pytest
-from conftest import delete, digest, get, message, operation
+from conftest import delete, digest, field, get, message, operation
 from test_batch import again, batch, row
 
 pytestmark = pytest.mark.memory_only
@@ -106,3 +106,22 @@ def test_batches_that_end_in_their_turn(counted):
                 raw.send(reads(first))
                 assert len(raw.frame()[1]) > 100 * 100
     assert count() - before == 0
+
+
+def test_filters_and_expression_operations(counted):
+    """Expressions are compiled once: what a request with one takes is in the cache and in the reactor's own memory."""
+    numbers = range(1, KEYS + 1)
+    allocations(counted, [message(digest(n), [operation(2, 1, b"a", struct.pack(">q", n))], info2=1) for n in numbers], 0)
+    between = field(43, bytes.fromhex("93109303935102a161009305935102a161cd4000"))  # a > 0 and a < 16384
+    add = bytes.fromhex("929314935102a1610100")  # a + 1
+    requests = {
+        "read": lambda n: message(digest(n), info1=3, fields=[between]),
+        "write": lambda n: message(digest(n), [operation(2, 1, b"b", struct.pack(">q", n))], info2=1, fields=[between]),
+        "expression read": lambda n: message(digest(n), [operation(7, 4, b"r", add)], info1=1),
+        "expression write": lambda n: message(digest(n), [operation(8, 4, b"c", add)], info2=1),
+    }
+    for request in requests.values():
+        allocations(counted, [request(n) for n in numbers], 0)
+    taken = {kind: sum(allocations(counted, [request(n) for n in numbers], 0) for _ in range(ROUNDS))
+             for kind, request in requests.items()}
+    assert taken == {kind: 0 for kind in requests}

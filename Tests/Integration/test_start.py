@@ -147,8 +147,8 @@ def test_log_file_that_cannot_be_opened(own_server):
 
 
 def test_notes_about_settings_without_effect(own_server):
-    node = own_server(service="batch-index-threads 4")
-    assert re.search(r"WARNING \(config\): .*'batch-index-threads' is known but has no effect yet", node.log)
+    node = own_server(service="info-threads 4")
+    assert re.search(r"WARNING \(config\): .*'info-threads' is known but has no effect yet", node.log)
 
 
 def test_ipv6_and_several_addresses(own_server):

@@ -10,7 +10,9 @@ import Storage
 
 /// Nobody is answered here.
 private final class NoShell: EngineShell {
-    func post(_ slot: SlotPointer) { fatalError("one reactor has no letters") }
+    func post(_ letter: UnsafeMutablePointer<Letter>, to reactor: Int) { fatalError("one reactor has no letters") }
+    func wantsSlices() {}
+    func stream(_ connection: UInt64, _ bytes: UnsafeRawBufferPointer, patienceMilliseconds: UInt64) -> StreamState { .closed }
     func output(of connection: UInt64) -> OutputBuffer? { nil }
     func answered(_ connection: UInt64, isCompressionAsked: Bool) {}
 }
@@ -23,7 +25,9 @@ private func mixed(_ number: UInt64) -> UInt64 {
 }
 
 private func digest(_ number: UInt64) -> Digest {
-    Digest(low: mixed(3 * number + 1), middle: mixed(3 * number + 2), high: UInt32(truncatingIfNeeded: mixed(3 * number + 3)))
+    Digest(
+        low: mixed(3 * number + 1), middle: mixed(3 * number + 2),
+        high: UInt32(truncatingIfNeeded: mixed(3 * number + 3)))
 }
 
 private let seconds: UInt32 = 500_000_000
@@ -47,7 +51,7 @@ private final class World {
             settings: settings, agreement: agreement, backend: backend, index: try PrimaryIndex(heapFor: count + count / 4),
             epoch: Epoch(regime: 1, viewKey: 2), reactors: 1)
         shard = EngineShard(
-            reactor: 0, namespaces: [namespace],
+            reactor: 0, of: 1, namespaces: [namespace],
             backends: [try backend.makeShard(ShardRequest(index: 0, count: 1, wake: {}))], shell: shell,
             cluster: LoneNode(), log: { _ in })
         shard.turnBegan(now)

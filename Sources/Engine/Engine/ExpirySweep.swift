@@ -79,7 +79,7 @@ final class ExpirySweep: SweepTask {
             histograms?.add(entry)
             return false
         }
-        if voidTime < nowSeconds { return true }
+        if voidTime < nowSeconds { return plan.deletesExpired }
         if findings.lowestVoidTime == 0 || voidTime < findings.lowestVoidTime { findings.lowestVoidTime = voidTime }
         if voidTime > findings.highestVoidTime { findings.highestVoidTime = voidTime }
         histograms?.add(entry)

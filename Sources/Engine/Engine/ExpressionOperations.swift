@@ -13,14 +13,17 @@ extension NamespaceShard {
         } catch { return error.resultCode }
     }
 
-    /// Evaluates one; its result goes to the answer, or into its bin.
+    /// Evaluates one; its result goes to the answer, as the result of an operation `code`, or into its bin.
     func applyExpression(
-        _ operation: OperationView, _ facts: RecordFacts, _ bins: BinSource, respondsAll: Bool
+        _ operation: OperationView, _ facts: RecordFacts, _ bins: BinSource, respondsAll: Bool, code: UInt8
     ) -> ResultCode {
         guard let carried = ExpressionOperation(operation) else { return .parameter }
+        var operation = operation
+        let isRead = operation.code == OperationCode.expressionRead
+        operation.code = code
         do throws(ExpressionError) {
             let expression = try scratch.expressions.expression(carried.expression)
-            guard operation.code == OperationCode.expressionRead else {
+            guard isRead else {
                 let result = modify(operation, carried.flags, expression, facts, bins)
                 if result == .ok, respondsAll { addNull(operation) }
                 return result

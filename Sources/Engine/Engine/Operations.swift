@@ -19,7 +19,7 @@ extension NamespaceShard {
             if operation.code == OperationCode.expressionRead || operation.code == OperationCode.expressionModify {
                 let result = applyExpression(
                     operation, editedFacts(slot, exists: exists, now), BinSource(scratch.editor, key: key(slot, view)),
-                    respondsAll: respondsAll)
+                    respondsAll: respondsAll, code: resultCode(slot, operation))
                 guard result == .ok else { return result }
                 continue
             }
@@ -28,6 +28,11 @@ extension NamespaceShard {
             if respondsAll { addNull(operation) }
         }
         return .ok
+    }
+
+    /// The code that an expression's result has: rows of batches and records of queries say `read`.
+    func resultCode(_ slot: SlotPointer, _ operation: OperationView) -> UInt8 {
+        slot.pointee.owner == nil ? operation.code : OperationCode.read
     }
 
     /// Metadata are those of the record before the write; a new one has none yet.

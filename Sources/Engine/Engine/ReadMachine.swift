@@ -118,7 +118,8 @@ extension NamespaceShard {
             guard refusal == .ok else { return refusal }
             if operation.code == OperationCode.expressionRead {
                 let facts = facts(slot.pointee.previous, slot.pointee.digest, now)
-                let result = applyExpression(operation, facts, BinSource(view), respondsAll: respondsAll)
+                let result = applyExpression(
+                    operation, facts, BinSource(view), respondsAll: respondsAll, code: resultCode(slot, operation))
                 guard result == .ok else { return result }
                 continue
             }

@@ -1,6 +1,6 @@
 // What the reactors and everybody else share about the passes of one kind over a namespace. Invariants:
-// 1. A pass is asked for by raising `ordered`; each reactor begins it once, and ends it after its last partition and the last
-//    change that it has made. What is ordered while a pass runs is one more pass, however often it was ordered.
+// 1. A pass is asked for by raising `ordered`; each reactor begins it once, and ends it after its last partition and the
+//    last change that it has made. What is ordered while a pass runs is one more pass, however often it was ordered.
 // 2. Each reactor writes to its own line only; nobody waits for anybody.
 package import Base
 internal import CBase

@@ -6,8 +6,10 @@ internal import Base
 internal import CBase
 internal import Synchronization
 
-/// What one pass is to do, beside deleting what has expired.
+/// What one pass is to do.
 package struct UpkeepPlan: Sendable {
+    /// Deletes what has expired; otherwise the pass only looks.
+    package var deletesExpired = true
     /// Records with a lower void-time are evicted, 0 for none.
     package var evictBelow: UInt32 = 0
     /// Counts void-times to choose a threshold of eviction.

@@ -24,7 +24,8 @@ package struct EvictionFigures: Sendable, BitwiseCopyable {
         if indexLimit > 0, settings.indexesMemoryBudget > 0 {
             let percent = Double(indexBytes) * 100 / Double(settings.indexesMemoryBudget)
             if percent >= Double(indexLimit) {
-                return "the index takes \(Int(percent)) % of indexes-memory-budget, evict-indexes-memory-pct is \(indexLimit)"
+                return "the index takes \(Int(percent)) % of indexes-memory-budget, evict-indexes-memory-pct is"
+                    + " \(indexLimit)"
             }
         }
         return nil
@@ -42,6 +43,9 @@ package final class UpkeepControl {
     private var lastHistogramSeconds: UInt64?
     /// Of the records that the last pass has seen.
     private var voidTimes: (low: UInt32, high: UInt32)?
+    private var voidTimesSeconds: UInt64 = 0
+    /// What is older than this is looked at again before histograms are scaled by it.
+    private static let voidTimesFreshSeconds: UInt64 = 60
     /// Looks closer at the bucket of those that die first: so often in a row.
     private var refinements = 0
     private static let refinementsMax = 8
@@ -92,13 +96,14 @@ package final class UpkeepControl {
         guard isDue || isHistogramDue else { return }
         if isDue { lastPeriodSeconds = seconds }
         var plan = UpkeepPlan()
+        plan.deletesExpired = period > 0
         if let breach {
             refinements = 0
             plan.evictionScale = evictionScale(voidTimes, settings, now)
             if voidTimes == nil { log("eviction is due: \(breach); looking at void-times first") }
         }
-        // The first pass ever only learns how long records live, and then the histograms follow at once.
-        if isHistogramDue, let voidTimes {
+        // A pass that only learns how long records live comes first; the histograms follow at once.
+        if isHistogramDue, let voidTimes, seconds <= voidTimesSeconds + UpkeepControl.voidTimesFreshSeconds {
             lastHistogramSeconds = seconds
             plan.histogramScale = HistogramScale(
                 now: now.wall.seconds, highestVoidTime: voidTimes.high, recordSizeMax: settings.recordSizeMax,
@@ -106,7 +111,7 @@ package final class UpkeepControl {
         }
         // What another node, or an earlier process, has decided about eviction.
         let wanted = namespace.upkeep.evictVoidTime
-        if wanted > namespace.upkeep.report.evictVoidTime, wanted > now.wall.seconds { plan.evictBelow = wanted }
+        if period > 0, wanted > namespace.upkeep.report.evictVoidTime, wanted > now.wall.seconds { plan.evictBelow = wanted }
         begin(plan, now)
     }
 
@@ -128,12 +133,13 @@ package final class UpkeepControl {
     private func end(_ pass: Pass, _ now: TurnTime, _ settings: LiveNamespaceSettings, _ breach: String?) {
         let findings = namespace.upkeep.findings
         voidTimes = (findings.lowestVoidTime, findings.highestVoidTime)
+        voidTimesSeconds = now.monotonic.nanoseconds / 1_000_000_000
         report(pass, findings, now)
         guard let breach, pass.plan.evictBelow == 0 else { return }
         guard let scale = pass.plan.evictionScale else {
             // The next pass of this period can count, for now it is known what.
-            if let scale = evictionScale(voidTimes, settings, now) { count(scale, now) }
-            return
+            if let scale = evictionScale(voidTimes, settings, now) { return count(scale, now) }
+            return log("eviction: \(breach), but no record can expire")
         }
         switch EvictionChoice.choose(findings.evictionCounts, scale, tenthsPercent: settings.evictTenthsPercent) {
         case .below(let voidTime, let count): evict(voidTime, count, breach, now)

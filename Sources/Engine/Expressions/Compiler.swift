@@ -9,7 +9,7 @@ struct Compiler {
     /// Most variables that are visible at a time.
     private static let variablesMax = 128
     /// Most regular expressions.
-    private static let patternsMax = 64
+    private static let patternsMax = 16
     private(set) var code: [Instruction] = []
     private(set) var patterns: [Pattern] = []
     private(set) var heightMax = 1

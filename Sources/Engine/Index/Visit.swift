@@ -59,8 +59,8 @@ extension PrimaryIndex {
     /// Lines of buckets that are fetched for the next hold.
     private static let linesAhead = 9
 
-    /// Shows the next entries of a partition to `body` and moves the cursor behind them. Under the partition's lock; `body` does
-    /// not change the partition.
+    /// Shows the next entries of a partition to `body` and moves the cursor behind them. Under the partition's lock; `body`
+    /// does not change the partition.
     /// - Returns: how many; 0 does not mean the end, `cursor.isDone` does.
     @inlinable
     @discardableResult

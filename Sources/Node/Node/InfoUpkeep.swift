@@ -33,8 +33,8 @@ extension InfoService {
         return histograms.text(kind, set: set)
     }
 
-    /// `eviction-reset:namespace=NS[;ttl=SECONDS]`: the threshold of eviction is taken back, or becomes that many seconds from
-    /// now. What has been evicted does not come back.
+    /// `eviction-reset:namespace=NS[;ttl=SECONDS]`: the threshold of eviction is taken back, or becomes that many seconds
+    /// from now. What has been evicted does not come back.
     private func resetEviction(_ request: InfoRequest) -> String {
         let (namespace, problem) = namespace(request)
         guard let namespace else { return problem }
