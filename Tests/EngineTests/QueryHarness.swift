@@ -41,7 +41,8 @@ struct QueryAnswer {
             let base = body.baseAddress! + offset
             let header = MessageHeader(base)
             if header.info3.contains(.last) { result = ResultCode(rawValue: header.resultCode) }
-            var record = Record(digest: Digest(low: 0, middle: 0, high: 0), set: "", generation: header.generation, bins: [:])
+            let none = Digest(low: 0, middle: 0, high: 0)
+            var record = Record(digest: none, set: "", generation: header.generation, bins: [:])
             var place = MessageHeader.byteCount
             for _ in 0..<header.fieldCount {
                 let size = Int(base.bigEndian(UInt32.self, at: place))

@@ -111,7 +111,8 @@ import Wire
             harness.begin(scan)
             let answer = harness.finish {
                 for _ in 0..<20 {
-                    harness.send(Request.put(Digest.random(&random, in: UInt16.random(in: 0...1, using: &random)), "n", 2), 2)
+                    let fresh = Digest.random(&random, in: UInt16.random(in: 0...1, using: &random))
+                    harness.send(Request.put(fresh, "n", 2), 2)
                     harness.settle()
                 }
                 if let gone = passing.popLast() {

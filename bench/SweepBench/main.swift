@@ -12,7 +12,9 @@ import Storage
 private final class NoShell: EngineShell {
     func post(_ letter: UnsafeMutablePointer<Letter>, to reactor: Int) { fatalError("one reactor has no letters") }
     func wantsSlices() {}
-    func stream(_ connection: UInt64, _ bytes: UnsafeRawBufferPointer, patienceMilliseconds: UInt64) -> StreamState { .closed }
+    func stream(
+        _ connection: UInt64, _ bytes: UnsafeRawBufferPointer, patienceMilliseconds: UInt64
+    ) -> StreamState { .closed }
     func output(of connection: UInt64) -> OutputBuffer? { nil }
     func answered(_ connection: UInt64, isCompressionAsked: Bool) {}
 }

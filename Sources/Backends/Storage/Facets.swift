@@ -47,8 +47,8 @@ public protocol Locating: AnyObject, Sendable {
     func place(of location: Location) -> [(name: String, value: String)]
 }
 
-/// Facet: a backend of whose settings some may change while it serves (`SettingSchema.isDynamic`). One thread at a time, not a
-/// reactor's; may block.
+/// Facet: a backend of whose settings some may change while it serves (`SettingSchema.isDynamic`). One thread at a time,
+/// not a reactor's; may block.
 public protocol Adjusting: AnyObject, Sendable {
     /// Takes what has changed. `settings` are all of the backend's, as `OpenRequest.settings`.
     /// - Throws: `settings` with the reason; nothing has changed then.

@@ -112,7 +112,8 @@ package final class EngineShard {
         let isWrite = request.pointee.header.info2.contains(.write)
         if let refusal = refusal(request, namespace, isWrite: isWrite) { return refuse(request, refusal) }
         let timeout = UInt64(request.pointee.header.transactionTimeout)
-        let deadline = arrived.advanced(byMilliseconds: timeout > 0 ? timeout : service.current.pointee.transactionMaxMilliseconds)
+        let deadline = arrived.advanced(
+            byMilliseconds: timeout > 0 ? timeout : service.current.pointee.transactionMaxMilliseconds)
         guard request.pointee.has(.digest) else {
             return queries.execute(request, namespace: namespace, connection: connection, deadline: deadline)
         }

@@ -42,12 +42,9 @@ struct QueryAnswerFields {
     private func evaluate(
         _ operation: OperationView, _ view: ImageView, _ record: IndexedRecord, _ shard: NamespaceShard
     ) {
-        let start = shard.scratch.results.count
         let facts = shard.facts(record.entry, record.digest, shard.scratch.now)
-        _ = shard.applyExpression(operation, facts, BinSource(view), respondsAll: false)
-        guard shard.scratch.results.count > start else { return }
         // Queries answer READs.
-        shard.scratch.results.mutableBytes[start + 4] = OperationCode.read
+        _ = shard.applyExpression(operation, facts, BinSource(view), respondsAll: false, code: OperationCode.read)
     }
 
     /// Bytes of a record's answer.

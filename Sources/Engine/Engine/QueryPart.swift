@@ -116,8 +116,8 @@ final class QueryPart: SlotOwner {
                     window.drop()
                     return true
                 }
-                let bytes = window.answers.bytes
-                chunk?.output.append(UnsafeRawBufferPointer(rebasing: bytes[place.offset..<(place.offset + place.byteCount)]))
+                let bytes = window.answers.bytes[place.offset..<(place.offset + place.byteCount)]
+                chunk?.output.append(UnsafeRawBufferPointer(rebasing: bytes))
                 query.count(.succeeded)
                 window.advance()
             }

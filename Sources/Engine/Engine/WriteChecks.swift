@@ -99,7 +99,9 @@ extension NamespaceShard {
         if exists, !request.pointee.set.isEmpty, namespace.sets.id(of: request.pointee.set) != previous.setID {
             return .parameter
         }
-        if !exists, namespace.setValues.isAnySet, !slot.pointee.isDelete, isFull(set: setID(slot, exists: exists)) { return .forbidden }
+        if !exists, namespace.setValues.isAnySet, !slot.pointee.isDelete, isFull(set: setID(slot, exists: exists)) {
+            return .forbidden
+        }
         return .ok
     }
 

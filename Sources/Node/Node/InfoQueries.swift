@@ -29,7 +29,9 @@ extension InfoService {
     }
 
     private func abortQuery(_ request: InfoRequest) -> String {
-        guard let id = queryID(request) else { return InfoError.text(4, "missing 'id' of the query; they are in 'query-show'") }
+        guard let id = queryID(request) else {
+            return InfoError.text(4, "missing 'id' of the query; they are in 'query-show'")
+        }
         guard state.queries.abort(id) else { return InfoError.text(2, "id not active") }
         state.log.info(.query, "query \(id) was aborted by query-abort")
         return "ok"
