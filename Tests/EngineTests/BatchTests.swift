@@ -86,12 +86,6 @@ extension Harness {
         return Stream(streams[connection]!)
     }
 
-    fileprivate func change(_ change: (inout LiveServiceSettings) -> Void) {
-        var settings = shards[0].service.current.pointee
-        change(&settings)
-        _ = shards[0].service.change(to: settings)
-    }
-
     /// Turns and slices until nothing is under way.
     fileprivate func finish() {
         for _ in 0..<100_000 {
