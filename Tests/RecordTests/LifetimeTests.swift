@@ -101,8 +101,13 @@ import Testing
     }
 
     @Test func laterFeaturesAndNonsense() {
-        for code: UInt8 in [3, 4, 7, 8, 12, 13, 15, 16] { #expect(check(code, plain) == .unsupportedFeature) }
+        for code: UInt8 in [3, 4, 12, 13, 15, 16] { #expect(check(code, plain) == .unsupportedFeature) }
         for code: UInt8 in [0, 6, 20, 128, 255] { #expect(check(code, plain) == .parameter) }
+    }
+
+    @Test func expressionsAreJudgedByTheirReader() {
+        for code: UInt8 in [7, 8] { #expect(check(code, plain) == .ok) }
+        #expect(check(8, replace) == .parameter, "an expression may look at what a replace drops")
     }
 
     @Test func readsNeedTheReadFlag() {

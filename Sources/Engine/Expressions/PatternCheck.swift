@@ -1,6 +1,6 @@
 // What a regular expression would cost the C library, before it sees it. The library writes repetitions out, `a+` as `aa*`,
-// so that repetitions of repetitions multiply; and where parts of them may be empty, the time to compile grows with the third
-// power of the atoms in them, and by a factor with each level. Matching a back-reference can take time exponential in
+// so that repetitions of repetitions multiply; and where parts of them may be empty, the time to compile grows with the
+// third power of the atoms in them, and by a factor with each level. Matching a back-reference can take time exponential in
 // the text. Invariant: `groups` has the pattern as a whole, then one group for each that is open.
 internal import Base
 
