@@ -69,7 +69,7 @@ def all_of(raw, requests, code):
     (0, lambda n: put(digest(n), 1), {"client_write_success": 5, "objects": 5, "master_objects": 5}),
     (0, lambda n: delete(digest(n)), {"client_delete_success": 5, "objects": -5, "master_objects": -5}),
     (2, lambda n: delete(digest(n)), {"client_delete_not_found": 5}),
-], ids=str)
+], ids=lambda value: "make" if callable(value) else str(value))
 def test_exactly_these_counters_change(node, raw, code, make, counters):
     assert change(node, "namespace/test", lambda: all_of(raw, map(make, range(5)), code)) == counters
 
