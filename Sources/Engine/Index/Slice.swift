@@ -22,7 +22,8 @@ package struct IndexCursor: BitwiseCopyable, Sendable {
     }
 }
 
-/// Room for the records of one bucket while they are sorted; kept by whoever walks, so that nothing is allocated under a lock.
+/// Room for the records of one bucket while they are sorted; kept by whoever walks, so that nothing is allocated under a
+/// lock.
 package struct SliceRoom {
     fileprivate var candidates: [IndexedRecord] = []
 
