@@ -1,5 +1,5 @@
 import Base
-import Engine
+@testable import Engine
 import Index
 import Record
 import Storage
@@ -20,7 +20,7 @@ import Wire
         var stored: [UInt32] = []
 
         init(
-            _ backend: FakeBackend, _ capabilities: Capabilities, reactors: Int = 1,
+            _ backend: any Backend, _ capabilities: Capabilities, reactors: Int = 1,
             _ change: (inout NamespaceSettings) -> Void = { _ in }
         ) throws {
             harness = try Harness(backend, capabilities: capabilities, reactors: reactors) {
@@ -51,8 +51,9 @@ import Wire
             Issue.record("passes without an end: \(lines)")
         }
 
-        func slices() {
-            let board = harness.namespace.upkeep.board
+        func slices() { slices(harness.namespace.upkeep.board) }
+
+        func slices(_ board: SweepBoard) {
             for _ in 0..<100_000 where !board.isEnded(board.ordered) {
                 for shard in harness.shards { _ = shard.backgroundSlice() }
                 harness.turn()
@@ -266,10 +267,149 @@ import Wire
         let world = try World(backend, [])
         world.put(digest, timeToLive: 1000)
         world.put(Digest(low: 1, middle: 1, high: 1), timeToLive: 5000)
-        world.harness.namespace.upkeep.evictVoidTime = world.harness.time.wall.seconds + 2000
+        threshold(world, 2000)
         world.pass()
         #expect(world.harness.namespace.total(.evictedObjects) == 1 && kind(world) == nil)
         #expect(world.harness.namespace.objectCount == 1)
+    }
+
+    private func threshold(_ world: World, _ seconds: UInt32, isPending: Bool = true) {
+        let now = world.harness.time.wall
+        world.harness.namespace.upkeep.setThreshold(
+            seconds > 0 ? now.seconds + seconds : 0, at: now.milliseconds, isPending: isPending)
+    }
+
+    /// One that was stored by an earlier process strikes only what is as old, only after a cold start, and never where
+    /// eviction is disabled.
+    @Test(arguments: [false, true], [false, true])
+    func whatIsNewerThanAThresholdStays(isCold: Bool, isDisabled: Bool) throws {
+        let backend = FakeBackend(seed: 11)
+        backend.latePercent = 0
+        let world = try World(backend, []) { $0.numbers.disablesEviction = isDisabled }
+        world.put(digest, timeToLive: 1000)
+        threshold(world, 2000, isPending: false)
+        world.harness.turn(advancing: 1)
+        let fresh = Digest(low: 1, middle: 1, high: 1)
+        world.put(fresh, timeToLive: 1000)
+        let namespace = world.harness.namespace
+        if isCold { _ = try ColdStart(namespace, recordsMax: 1 << 16, now: world.harness.time.wall, log: { _ in }) }
+        for _ in 0..<3 { world.pass() }
+        let isEvicted = isCold && !isDisabled
+        #expect((kind(world) == nil) == isEvicted && namespace.total(.evictedObjects) == (isEvicted ? 1 : 0))
+        #expect(namespace.index.find(fresh) != nil)
+        #expect(namespace.upkeep.threshold.isPending == (isCold && isDisabled))
+    }
+
+    /// Each threshold that a command sets takes effect, also one below the last; 0 takes it back.
+    @Test func aLowerThresholdTakesEffect() throws {
+        let backend = FakeBackend(seed: 12)
+        backend.latePercent = 0
+        let world = try World(backend, [])
+        let upkeep = world.harness.namespace.upkeep
+        threshold(world, 50_000)
+        world.pass()
+        #expect(upkeep.report.evictVoidTime == upkeep.evictVoidTime)
+        world.put(digest, timeToLive: 1000)
+        world.pass()
+        #expect(kind(world) == .live)
+        threshold(world, 2000)
+        world.pass()
+        #expect(kind(world) == nil && upkeep.report.evictVoidTime == upkeep.evictVoidTime)
+        threshold(world, 0)
+        #expect(upkeep.report.evictVoidTime == 0 && upkeep.report.evictTimeToLive == 0)
+        world.put(digest, timeToLive: 1000)
+        world.pass()
+        #expect(kind(world) == .live && upkeep.report.evictVoidTime == 0)
+    }
+
+    /// What a delete has failed for goes in the next pass.
+    @Test func aThresholdStaysPendingWhileDeletesFail() throws {
+        let backend = FakeKeyedBackend(seed: 13)
+        backend.latePercent = 0
+        let world = try World(backend, [.keyed, .durableAtCommit, .deletesLast])
+        world.put(digest, timeToLive: 1000)
+        threshold(world, 2000)
+        backend.failPercent = 100
+        world.pass()
+        #expect(kind(world) == .live && world.harness.namespace.upkeep.threshold.isPending)
+        backend.failPercent = 0
+        world.pass()
+        #expect(kind(world) == nil && !world.harness.namespace.upkeep.threshold.isPending)
+    }
+
+    /// A keyed backend refuses to remove what a truncate has covered: the walk is done again.
+    @Test func truncatesAreTriedAgain() throws {
+        let backend = FakeKeyedBackend(seed: 14)
+        backend.latePercent = 0
+        let world = try World(backend, [.keyed, .durableAtCommit, .deletesLast], reactors: 2)
+        let namespace = world.harness.namespace
+        for number in 0..<50 { world.put(Digest(low: UInt64(number), middle: 3, high: 3), timeToLive: .max) }
+        namespace.truncate(set: 0, to: namespace.reserveTruncationTime(wall: world.harness.time.wall))
+        backend.failPercent = 100
+        world.slices(namespace.truncateBoard)
+        #expect(namespace.truncateBoard.figures.failed == 50 && backend.images.count == 50)
+        #expect(world.control.tick(world.harness.time, world.figures), "reactors are woken")
+        #expect(namespace.isTruncating(set: 0))
+        backend.failPercent = 0
+        world.slices(namespace.truncateBoard)
+        #expect(backend.images.isEmpty && namespace.objectCount == 0)
+        #expect(!world.control.tick(world.harness.time, world.figures), "once more is enough")
+    }
+
+    /// How many older versions are known that would outlive a later one.
+    @Test func longerLivesAreCounted() throws {
+        let backend = FakeBackend(seed: 15)
+        backend.latePercent = 0
+        let world = try World(backend, [])
+        world.put(Digest(low: 1, middle: 1, high: 1), timeToLive: 1000)
+        world.put(Digest(low: 1, middle: 1, high: 1), timeToLive: 5)
+        world.put(Digest(low: 2, middle: 2, high: 2), timeToLive: .max)
+        world.put(Digest(low: 2, middle: 2, high: 2), timeToLive: 2000)
+        world.put(digest, timeToLive: 5)
+        world.pass()
+        #expect(world.harness.namespace.upkeep.report.longerLives == 2)
+        world.pass(after: 1000)
+        #expect(world.harness.namespace.upkeep.report.longerLives == 1)
+    }
+
+    /// What a pass counts into is made before reactors begin, and is of a size that a node can spare.
+    @Test func countersAreMadeBeforeThePass() throws {
+        let world = try World(FakeBackend(seed: 16), [], reactors: 2)
+        let upkeep = world.harness.namespace.upkeep
+        var plan = UpkeepPlan()
+        plan.evictionScale = VoidTimeScale(low: 0, high: .max, count: 1000)
+        plan.histogramScale = HistogramScale(now: 0, highestVoidTime: 1000, recordSizeMax: 1 << 20, setCount: 4)
+        _ = upkeep.order(plan)
+        let tallies = [upkeep.begin(0).1, upkeep.begin(1).1]
+        #expect(tallies[0].voidTimes != nil && tallies[0].voidTimes === upkeep.begin(0).1.voidTimes)
+        #expect(tallies[0].histograms != nil && tallies[0].histograms === upkeep.begin(0).1.histograms)
+        #expect(tallies[0].voidTimes !== tallies[1].voidTimes && tallies[0].histograms !== tallies[1].histograms)
+        world.slices()
+        #expect(upkeep.collect().evictionCounts.count == 1000)
+        for reactors in [1, 4, 32, 256] {
+            let count = VoidTimeScale.bucketCount(asked: 10_000_000, reactorCount: reactors)
+            #expect(count >= 10_000 && count * (reactors + 2) <= 1 << 24)
+            #expect(VoidTimeScale.bucketCount(asked: 10_000, reactorCount: reactors) == 10_000)
+            let scale = HistogramScale(
+                now: 0, highestVoidTime: 1, recordSizeMax: 1, setCount: 4095, reactorCount: reactors)
+            #expect((scale.setCount + 2) * HistogramScale.wordsPerSet * (reactors + 1) <= 1 << 24)
+            #expect(scale.setCount == 4095 || reactors > 1)
+        }
+    }
+
+    /// Sets that were made during a pass count for the namespace.
+    @Test func newSetsCountForTheNamespace() {
+        let histograms = RecordHistograms(HistogramScale(now: 0, highestVoidTime: 1, recordSizeMax: 1000, setCount: 1))
+        for set in 0..<4 {
+            var entry = IndexEntry(digest: digest)
+            entry.setID = UInt16(set)
+            entry.byteCount = 128
+            histograms.add(&entry)
+        }
+        histograms.complete()
+        #expect(histograms.counts(.objectSize, set: nil).reduce(0, +) == 4)
+        #expect(histograms.counts(.objectSize, set: 1).reduce(0, +) == 1)
+        #expect(histograms.holds(set: 1) && !histograms.holds(set: 2))
     }
 
     /// Without a period nothing is deleted, although a pass counts for the histograms.
@@ -286,7 +426,7 @@ import Wire
         for number in 0..<20 {
             world.put(Digest(low: UInt64(number), middle: 5, high: 5), timeToLive: number < 10 ? 5 : 50_000)
         }
-        world.harness.namespace.upkeep.evictVoidTime = world.harness.time.wall.seconds + 60_000
+        threshold(world, 60_000)
         for _ in 0..<5 { world.pass(after: 100) }
         #expect(world.harness.namespace.index.count == 20)
         #expect(world.harness.namespace.total(.expiredObjects) + world.harness.namespace.total(.evictedObjects) == 0)

@@ -139,11 +139,21 @@ def test_eviction_by_command_and_after_a_restart(own_server, tmp_path):
     statistics = wait_for(node, lambda now: now["evicted_objects"] == "10")
     assert statistics["objects"] == "10"
     kept = statistics["smd_evict_void_time"]
-    node.stop(signal.SIGKILL)
-    again = start(own_server, "device", settings, directory=str(tmp_path))
-    statistics = wait_for(again, lambda now: now["objects"] == "10" and now["evict_void_time"] == kept)
-    assert statistics["smd_evict_void_time"] == kept
-    again.stop()
+    # Below the threshold, but newer: a restart does not evict it. Neither does it where eviction is disabled.
+    fill(client, 200, 5, 1000, 100)
+    node.stop()
+    for more, count in (("\n disable-eviction true", 25), ("", 15)):
+        again = start(own_server, "device", settings + more, directory=str(tmp_path))
+        if not more:
+            wait_for(again, lambda now: now["evict_void_time"] == kept)
+        else:
+            again.wait_for_log("nsup: deleted")
+        statistics = again.statistics("namespace/test")
+        assert statistics["smd_evict_void_time"] == kept
+        client = again.client()
+        assert all(client.exists(("test", "s", number))[1] for number in [*range(100, 110), *range(200, 205)])
+        assert int(statistics["objects"]) == count
+        again.stop()
 
 
 # ---- Histograms ----

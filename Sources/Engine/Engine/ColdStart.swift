@@ -35,6 +35,8 @@ package final class ColdStart: @unchecked Sendable {
         self.now = now
         self.log = log
         isKeyed = namespace.agreement.capabilities.contains(.keyed)
+        // Images of evicted records may still be there.
+        namespace.upkeep.evictAgain()
         sequencesByteCount = 8 * recordsMax
         guard let pages = apus_pages_reserve(sequencesByteCount, false) else {
             throw .noAddressSpace(byteCount: sequencesByteCount)

@@ -45,11 +45,13 @@ final class DeleteTemplate {
 /// See the invariants above. Reactor's thread only.
 final class ExpirySweep: SweepTask {
     private let upkeep: Upkeep
+    private let reactor: Int
     private let setValues: SetValues
     private let template = DeleteTemplate()
     private var plan = UpkeepPlan()
     private var nowSeconds: UInt32 = 0
     private var findings = UpkeepFindings()
+    // Lent for the pass: made and given back by the control thread.
     private var counts: VoidTimeCounts?
     private var histograms: RecordHistograms?
     private var underWay = 0
@@ -57,17 +59,18 @@ final class ExpirySweep: SweepTask {
     /// How long such a delete waits for a write of the same record.
     private static let waitMilliseconds: UInt64 = 1000
 
-    init(_ namespace: Namespace) {
+    init(_ namespace: Namespace, reactor: Int) {
         upkeep = namespace.upkeep
+        self.reactor = reactor
         setValues = namespace.setValues
     }
 
     func begin(_ shard: NamespaceShard, _ now: TurnTime) {
-        plan = upkeep.plan
+        let tally: UpkeepTally
+        (plan, tally) = upkeep.begin(reactor)
         nowSeconds = now.wall.seconds
         findings = UpkeepFindings()
-        counts = plan.evictionScale.map { VoidTimeCounts($0) }
-        histograms = plan.histogramScale.map { RecordHistograms($0) }
+        (counts, histograms) = (tally.voidTimes, tally.histograms)
     }
 
     func matches(_ entry: UnsafePointer<IndexEntry>) -> Bool {
@@ -84,7 +87,7 @@ final class ExpirySweep: SweepTask {
         if voidTime > findings.highestVoidTime { findings.highestVoidTime = voidTime }
         histograms?.add(entry)
         guard plan.evictBelow > 0 || counts != nil, !setValues.disablesEviction(entry.pointee.setID) else { return false }
-        if voidTime < plan.evictBelow { return true }
+        if voidTime < plan.evictBelow, entry.pointee.lastUpdate <= plan.evictUpdatedUpTo { return true }
         counts?.add(voidTime)
         return false
     }
@@ -100,20 +103,25 @@ final class ExpirySweep: SweepTask {
     }
 
     /// A delete that `handle` has begun is over.
-    func ended(_ origin: RequestOrigin, isDone: Bool) {
+    func ended(_ origin: RequestOrigin, _ result: ResultCode) {
         precondition(underWay > 0)
         underWay -= 1
-        guard isDone else { return }
+        guard result == .ok else {
+            if result != .notFound { findings.failed += 1 }
+            return
+        }
         if origin == .expiry { findings.expired += 1 } else { findings.evicted += 1 }
     }
 
     var changedCount: UInt64 { findings.expired + findings.evicted }
+    var failedCount: UInt64 { findings.failed }
     var isUnderWay: Bool { underWay > 0 }
 
     func end(_ shard: NamespaceShard, _ now: TurnTime) {
-        upkeep.handIn(findings, counts, histograms)
+        // Before the pass ends: whoever has made them gives them back.
         counts = nil
         histograms = nil
+        upkeep.handIn(findings)
     }
 }
 
@@ -155,7 +163,7 @@ extension NamespaceShard {
         let origin = slot.pointee.origin
         guard origin != .truncate else { return truncateEnded(result) }
         if result == .ok { counters.count(origin == .expiry ? .expiredObjects : .evictedObjects) }
-        expiry.task.ended(origin, isDone: result == .ok)
+        expiry.task.ended(origin, result)
     }
 
     /// One slice of the sweeps, if one is wanted.

@@ -61,7 +61,7 @@ package final class NamespaceShard {
         compaction = namespace.backend.compaction
         truncation = namespace.truncation
         truncateSweep = Sweep(TruncateSweep(namespace), board: namespace.truncateBoard, reactor: reactor)
-        expiry = Sweep(ExpirySweep(namespace), board: namespace.upkeep.board, reactor: reactor)
+        expiry = Sweep(ExpirySweep(namespace, reactor: reactor), board: namespace.upkeep.board, reactor: reactor)
         index = namespace.index
         partitions = namespace.partitions
         let isVolatile = namespace.agreement.capabilities.contains(.volatile)

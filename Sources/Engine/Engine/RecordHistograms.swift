@@ -28,13 +28,17 @@ package struct HistogramScale: Sendable, BitwiseCopyable, Equatable {
     package let sizeWidth: Int
     /// The set with the highest number that is counted by itself.
     package let setCount: Int
+    /// Four bytes each, of all reactors together: 64 MiB.
+    private static let wordsMax = 1 << 24
 
-    /// Times to live from `now` to `highestVoidTime`, sizes up to `recordSizeMax`.
-    package init(now: UInt32, highestVoidTime: UInt32, recordSizeMax: Int, setCount: Int) {
+    /// Times to live from `now` to `highestVoidTime`, sizes up to `recordSizeMax`. So many sets are counted by themselves,
+    /// or as many as there is memory for: 7,300 on one reactor, 440 on each of 32.
+    package init(now: UInt32, highestVoidTime: UInt32, recordSizeMax: Int, setCount: Int, reactorCount: Int = 1) {
         timeToLive = VoidTimeScale(low: now, high: highestVoidTime, count: HistogramKind.timeToLive.bucketCount)
         let count = HistogramKind.objectSizeLinear.bucketCount
         sizeWidth = max((recordSizeMax + count - 1) / count, 1)
-        self.setCount = setCount
+        let rowsMax = HistogramScale.wordsMax / (reactorCount + 1) / HistogramScale.wordsPerSet
+        self.setCount = min(setCount, max(rowsMax - 2, 0))
     }
 
     static let wordsPerSet = HistogramKind.allCases.reduce(0) { $0 + $1.bucketCount }
@@ -53,28 +57,29 @@ package struct HistogramScale: Sendable, BitwiseCopyable, Equatable {
     }
 }
 
-/// Counts of one pass: on one reactor while it fills them, over all when it is over.
+/// Counts of one pass: on one reactor while it fills them, over all when it is over. Made, added up and given back by the
+/// control thread, so that no reactor waits for memory.
 package final class RecordHistograms: @unchecked Sendable {
     package let scale: HistogramScale
-    // For each set, and before them for records without one: the buckets of all kinds.
+    // The buckets of all kinds for records without a set, for each set, and for all records of sets with higher numbers.
     private let words: UnsafeMutablePointer<UInt32>
     private let wordCount: Int
+    /// Over all sets, when the pass is over.
+    private var totals = [UInt64](repeating: 0, count: HistogramScale.wordsPerSet)
 
     init(_ scale: HistogramScale) {
         self.scale = scale
-        wordCount = (scale.setCount + 1) * HistogramScale.wordsPerSet
+        wordCount = (scale.setCount + 2) * HistogramScale.wordsPerSet
         words = .allocate(capacity: wordCount)
         words.initialize(repeating: 0, count: wordCount)
     }
 
     deinit { words.deallocate() }
 
-    /// Counts one record. Records of sets that were made since are left out.
+    /// Counts one record. Sets that were made since share the last row.
     @inline(__always)
     func add(_ entry: UnsafePointer<IndexEntry>) {
-        let set = Int(entry.pointee.setID)
-        guard set <= scale.setCount else { return }
-        let row = words + set * HistogramScale.wordsPerSet
+        let row = words + min(Int(entry.pointee.setID), scale.setCount + 1) * HistogramScale.wordsPerSet
         let voidTime = entry.pointee.voidTime
         if voidTime > 0 { row[scale.timeToLive.place(voidTime)] &+= 1 }
         let bytes = entry.pointee.byteCount
@@ -89,15 +94,25 @@ package final class RecordHistograms: @unchecked Sendable {
         for place in 0..<wordCount { words[place] &+= other.words[place] }
     }
 
-    /// The counts of a set, or of the whole namespace without one.
-    package func counts(_ kind: HistogramKind, set: UInt16?) -> [UInt64] {
-        let sets = set.map { Int($0)...Int($0) } ?? 0...scale.setCount
-        var sum = [UInt64](repeating: 0, count: kind.bucketCount)
-        for set in sets where set <= scale.setCount {
-            let row = words + set * HistogramScale.wordsPerSet + HistogramScale.offset(kind)
-            for place in 0..<kind.bucketCount { sum[place] += UInt64(row[place]) }
+    /// All reactors are added: sums up what the whole namespace has. Once, before anybody reads.
+    func complete() {
+        totals.withUnsafeMutableBufferPointer { totals in
+            for first in stride(from: 0, to: wordCount, by: HistogramScale.wordsPerSet) {
+                for place in 0..<HistogramScale.wordsPerSet { totals[place] &+= UInt64(words[first + place]) }
+            }
         }
-        return sum
+    }
+
+    /// Whether the set was counted by itself: it was there when the pass began, and there was memory for it.
+    package func holds(set: UInt16) -> Bool { Int(set) <= scale.setCount }
+
+    /// The counts of a set, or of the whole namespace without one. Zeros for a set that it does not hold.
+    package func counts(_ kind: HistogramKind, set: UInt16?) -> [UInt64] {
+        let offset = HistogramScale.offset(kind)
+        guard let set else { return Array(totals[offset..<offset + kind.bucketCount]) }
+        guard holds(set: set) else { return [UInt64](repeating: 0, count: kind.bucketCount) }
+        let row = words + Int(set) * HistogramScale.wordsPerSet + offset
+        return (0..<kind.bucketCount).map { UInt64(row[$0]) }
     }
 
     /// As the info command prints it.

@@ -104,6 +104,8 @@ package struct RequestSlot: BitwiseCopyable {
 
     // The machine.
     var hasPrevious: Bool
+    /// The previous version has expired or is truncated: the write is one of a new record.
+    var isPreviousHidden: Bool
     var isReplaced: Bool
     var isDelete: Bool
     /// The delete leaves a tombstone: it goes on as a write of that.
@@ -146,6 +148,7 @@ package struct RequestSlot: BitwiseCopyable {
         resultByteCount = 0
         resultCount = 0
         hasPrevious = false
+        isPreviousHidden = false
         isReplaced = false
         isDelete = false
         isTombstone = false

@@ -9,7 +9,7 @@ internal import Index
 
 /// What a sweep looks for, and what it does about it. All on the reactor that owns it.
 protocol SweepTask: AnyObject {
-    /// A pass begins. May allocate.
+    /// A pass begins. May allocate what is small.
     func begin(_ shard: NamespaceShard, _ now: TurnTime)
     /// Whether something is to be done about the entry. Under the partition's lock, for every entry: nothing slow.
     func matches(_ entry: UnsafePointer<IndexEntry>) -> Bool
@@ -17,6 +17,8 @@ protocol SweepTask: AnyObject {
     func handle(_ record: IndexedRecord, _ shard: NamespaceShard, _ now: TurnTime) -> Bool
     /// Records that something was done about in this pass.
     var changedCount: UInt64 { get }
+    /// Records that something should have been done about in this pass, and was not: it failed.
+    var failedCount: UInt64 { get }
     /// Whether something that `handle` has begun goes on: the pass ends after that.
     var isUnderWay: Bool { get }
     /// All was seen and handled.
@@ -68,6 +70,7 @@ final class Sweep<Task: SweepTask> {
             guard handle(shard, now, &handledLeft) else { break }
         }
         figures.changed = task.changedCount
+        figures.failed = task.failedCount
         board.show(reactor, figures)
         guard partition >= PartitionID.count, handledCount == matchCount else { return .some }
         // What is under way wakes the reactor when it ends.

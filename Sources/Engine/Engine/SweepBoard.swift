@@ -13,6 +13,8 @@ package struct SweepFigures: Sendable, BitwiseCopyable, Equatable {
     package var matched: UInt64 = 0
     /// Those that something was done about.
     package var changed: UInt64 = 0
+    /// Those that it failed for: another pass is needed.
+    package var failed: UInt64 = 0
 
     package init() {}
 }
@@ -22,7 +24,7 @@ package final class SweepBoard: @unchecked Sendable {
     /// Reactors that take part.
     package let reactorCount: Int
     private static let lineWords = 8
-    private enum Word: Int { case begun, ended, endedAt, seen, matched, changed }
+    private enum Word: Int { case begun, ended, endedAt, seen, matched, changed, failed }
     // Line 0: ordered; then a line for each reactor.
     private let words: UnsafeMutablePointer<UInt64>
 
@@ -64,6 +66,7 @@ package final class SweepBoard: @unchecked Sendable {
             sum.seen += apus_load_relaxed_u64(word(reactor, .seen))
             sum.matched += apus_load_relaxed_u64(word(reactor, .matched))
             sum.changed += apus_load_relaxed_u64(word(reactor, .changed))
+            sum.failed += apus_load_relaxed_u64(word(reactor, .failed))
         }
         return sum
     }
@@ -87,5 +90,6 @@ package final class SweepBoard: @unchecked Sendable {
         apus_store_relaxed_u64(word(reactor, .seen), figures.seen)
         apus_store_relaxed_u64(word(reactor, .matched), figures.matched)
         apus_store_relaxed_u64(word(reactor, .changed), figures.changed)
+        apus_store_relaxed_u64(word(reactor, .failed), figures.failed)
     }
 }

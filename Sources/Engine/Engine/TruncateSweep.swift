@@ -8,6 +8,7 @@ internal import Storage
 /// See the invariant above. Reactor's thread only.
 final class TruncateSweep: SweepTask {
     private(set) var changedCount: UInt64 = 0
+    private(set) var failedCount: UInt64 = 0
     private let truncation: Truncation
     private let template = DeleteTemplate()
     private var underWay = 0
@@ -17,7 +18,7 @@ final class TruncateSweep: SweepTask {
 
     init(_ namespace: Namespace) { truncation = namespace.truncation }
 
-    func begin(_ shard: NamespaceShard, _ now: TurnTime) { changedCount = 0 }
+    func begin(_ shard: NamespaceShard, _ now: TurnTime) { (changedCount, failedCount) = (0, 0) }
 
     func matches(_ entry: UnsafePointer<IndexEntry>) -> Bool { isTruncated(entry.pointee) }
 
@@ -58,11 +59,11 @@ final class TruncateSweep: SweepTask {
         shard.counters.count(.truncatedRecords)
     }
 
-    /// A delete that `handle` has begun is over.
-    func ended(_ shard: NamespaceShard, isDone: Bool) {
+    /// A delete that `handle` has begun is over. One that fails is left to a later pass: `UpkeepControl` asks for it.
+    func ended(_ shard: NamespaceShard, _ result: ResultCode) {
         precondition(underWay > 0)
         underWay -= 1
-        if isDone { count(shard) }
+        if result == .ok { count(shard) } else if result != .notFound { failedCount += 1 }
     }
 
     var isUnderWay: Bool { underWay > 0 }
@@ -79,5 +80,5 @@ extension NamespaceShard {
     }
 
     /// Such a delete is over.
-    func truncateEnded(_ result: ResultCode) { truncateSweep.task.ended(self, isDone: result == .ok) }
+    func truncateEnded(_ result: ResultCode) { truncateSweep.task.ended(self, result) }
 }

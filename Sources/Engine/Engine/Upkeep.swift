@@ -2,8 +2,9 @@
 // Invariants:
 // 1. `plan` changes only while no pass is under way: all reactors see the same one throughout a pass.
 // 2. Reactors hand their findings in once, before they end a pass; whoever sees the pass ended sees all of them.
+// 3. What a reactor counts into is made before a pass and given back after it by the thread that orders passes: megabytes
+//    are neither asked for, nor zeroed, nor added up on a reactor.
 internal import Base
-internal import CBase
 internal import Synchronization
 
 /// What one pass is to do.
@@ -12,6 +13,8 @@ package struct UpkeepPlan: Sendable {
     package var deletesExpired = true
     /// Records with a lower void-time are evicted, 0 for none.
     package var evictBelow: UInt32 = 0
+    /// Of those only what was updated at this time or before, in milliseconds since 2010.
+    package var evictUpdatedUpTo: UInt64 = .max
     /// Counts void-times to choose a threshold of eviction.
     package var evictionScale: VoidTimeScale?
     /// Counts what the info command `histogram` shows.
@@ -28,6 +31,8 @@ package struct UpkeepFindings: Sendable {
     package var nonExpirable: UInt64 = 0
     package var expired: UInt64 = 0
     package var evicted: UInt64 = 0
+    /// Records that were to be deleted, and whose delete has failed.
+    package var failed: UInt64 = 0
     /// Of those that have not expired; 0 if there are none.
     package var lowestVoidTime: UInt32 = 0
     package var highestVoidTime: UInt32 = 0
@@ -43,6 +48,7 @@ package struct UpkeepFindings: Sendable {
         nonExpirable += other.nonExpirable
         expired += other.expired
         evicted += other.evicted
+        failed += other.failed
         if other.lowestVoidTime > 0 {
             lowestVoidTime = lowestVoidTime == 0 ? other.lowestVoidTime : min(lowestVoidTime, other.lowestVoidTime)
         }
@@ -64,34 +70,62 @@ package struct UpkeepReport: Sendable {
     package var evictTimeToLive: UInt32 = 0
     /// `hwm_breached`: a threshold of eviction is passed.
     package var isHighWaterBreached = false
+    /// `longer_lives`: marks of older versions that would outlive a later one, by the last pass.
+    package var longerLives: UInt64 = 0
     /// What the last pass that counted them has found; nil before.
     package var histograms: RecordHistograms?
 
     package init() {}
 }
 
+/// A threshold of eviction: records with a lower void-time are not wanted on any node.
+package struct EvictionThreshold: Sendable, BitwiseCopyable, Equatable {
+    /// Seconds since 2010, 0 for none.
+    package var voidTime: UInt32 = 0
+    /// In milliseconds since 2010: what is updated later is not meant.
+    package var setAt: UInt64 = 0
+    /// Whether a pass has to evict by it still.
+    package var isPending = false
+}
+
+/// What one reactor counts into during a pass.
+struct UpkeepTally: Sendable {
+    let voidTimes: VoidTimeCounts?
+    let histograms: RecordHistograms?
+}
+
 /// See the invariants above.
 package final class Upkeep: @unchecked Sendable {
     /// The passes. Whoever orders one sets `plan` before.
     package let board: SweepBoard
-    private let planned = Mutex(UpkeepPlan())
+    private let planned = Mutex((plan: UpkeepPlan(), tallies: [UpkeepTally]()))
     private let found = Mutex(UpkeepFindings())
     private let reported = Mutex(UpkeepReport())
-    private let evictVoidTimeWord: UnsafeMutablePointer<UInt64>
-    init(reactorCount: Int) {
-        board = SweepBoard(reactorCount: reactorCount)
-        evictVoidTimeWord = .allocate(capacity: 1)
-        evictVoidTimeWord.initialize(to: 0)
+    private let evictionThreshold = Mutex(EvictionThreshold())
+
+    init(reactorCount: Int) { board = SweepBoard(reactorCount: reactorCount) }
+
+    // ---- The threshold of eviction ----
+
+    /// In force is the one that was set last. Any thread.
+    package var threshold: EvictionThreshold { evictionThreshold.withLock { $0 } }
+
+    /// `smd_evict_void_time`: seconds since 2010, 0 for none. Any thread.
+    package var evictVoidTime: UInt32 { threshold.voidTime }
+
+    /// Puts a threshold in force that was set at `time` (milliseconds since 2010), 0 for none. `isPending`: the next pass is
+    /// to evict by it. The control thread, or a start.
+    package func setThreshold(_ voidTime: UInt32, at time: UInt64, isPending: Bool) {
+        evictionThreshold.withLock { $0 = EvictionThreshold(voidTime: voidTime, setAt: time, isPending: isPending) }
+        guard voidTime == 0 else { return }
+        reported.withLock { ($0.evictVoidTime, $0.evictTimeToLive) = (0, 0) }
     }
 
-    deinit { evictVoidTimeWord.deallocate() }
+    /// Records that the threshold has meant may be there again, or still: the next pass is to evict by it.
+    package func evictAgain() { evictionThreshold.withLock { $0.isPending = true } }
 
-    /// `smd_evict_void_time`: records with a lower void-time are not wanted on any node; 0 for none. Any thread. Set by
-    /// eviction, by `eviction-reset`, and at a start from what was stored.
-    package var evictVoidTime: UInt32 {
-        get { UInt32(truncatingIfNeeded: apus_load_relaxed_u64(evictVoidTimeWord)) }
-        set { apus_store_relaxed_u64(evictVoidTimeWord, UInt64(newValue)) }
-    }
+    /// A pass evicts by the threshold.
+    func thresholdTaken() { evictionThreshold.withLock { $0.isPending = false } }
 
     /// What statistics and `histogram` tell. Any thread.
     package var report: UpkeepReport {
@@ -99,30 +133,41 @@ package final class Upkeep: @unchecked Sendable {
         set { reported.withLock { $0 = newValue } }
     }
 
+    // ---- Passes ----
+
     /// Asks all reactors for a pass; its number. One thread, while no pass is under way.
     package func order(_ plan: UpkeepPlan) -> UInt64 {
         precondition(board.isEnded(board.ordered), "a plan does not change during a pass")
-        found.withLock { found in
-            found = UpkeepFindings()
-            found.evictionCounts = plan.evictionScale.map { [UInt64](repeating: 0, count: $0.count) } ?? []
-            found.histograms = plan.histogramScale.map { RecordHistograms($0) }
+        let tallies = (0..<board.reactorCount).map { _ in
+            UpkeepTally(
+                voidTimes: plan.evictionScale.map { VoidTimeCounts($0) },
+                histograms: plan.histogramScale.map { RecordHistograms($0) })
         }
-        planned.withLock { $0 = plan }
+        found.withLock { $0 = UpkeepFindings() }
+        planned.withLock { $0 = (plan, tallies) }
         return board.order()
     }
 
-    /// What the pass at hand is to do.
-    var plan: UpkeepPlan { planned.withLock { $0 } }
+    /// What the pass at hand is to do, and what the reactor counts into until it hands its findings in.
+    func begin(_ reactor: Int) -> (UpkeepPlan, UpkeepTally) { planned.withLock { ($0.plan, $0.tallies[reactor]) } }
 
-    /// What the pass that has ended last has found, over all reactors.
-    package var findings: UpkeepFindings { found.withLock { $0 } }
+    /// A reactor has seen all of its partitions, and has let go of its tally.
+    func handIn(_ findings: UpkeepFindings) { found.withLock { $0.add(findings) } }
 
-    /// A reactor has seen all of its partitions.
-    func handIn(_ findings: UpkeepFindings, _ counts: VoidTimeCounts?, _ histograms: RecordHistograms?) {
-        found.withLock { found in
-            found.add(findings)
-            counts?.add(to: &found.evictionCounts)
-            if let histograms { found.histograms?.add(histograms) }
+    /// What the pass that has ended has found, over all reactors: once. The thread that has ordered it.
+    package func collect() -> UpkeepFindings {
+        precondition(board.isEnded(board.ordered), "a pass ends before its findings are added up")
+        let (plan, tallies) = planned.withLock { planned in
+            defer { planned.tallies = [] }
+            return planned
         }
+        var all = found.withLock { $0 }
+        all.evictionCounts = [UInt64](repeating: 0, count: plan.evictionScale?.count ?? 0)
+        for tally in tallies { tally.voidTimes?.add(to: &all.evictionCounts) }
+        all.histograms = tallies.first?.histograms
+        guard let histograms = all.histograms else { return all }
+        for case let other? in tallies.dropFirst().map(\.histograms) { histograms.add(other) }
+        histograms.complete()
+        return all
     }
 }

@@ -1,7 +1,8 @@
-// When passes of expiry and eviction run and what follows from them. Ticked once a second by one thread; the passes run on
-// the reactors. Invariants:
+// When passes of expiry and eviction run and what follows from them, and when a walk that removes what was truncated is
+// tried again. Ticked once a second by one thread; the passes run on the reactors. Invariants:
 // 1. At most one pass of a namespace is under way.
 // 2. A threshold of eviction is in the store of system metadata before any record is evicted by it.
+// 3. A threshold of before (another process, a command) strikes only what was updated before it was set.
 package import Base
 
 /// How full a namespace is, as eviction sees it.
@@ -70,9 +71,12 @@ package final class UpkeepControl {
     /// Ends the pass that is over, and begins the one that is due. True: a pass was asked for, wake the reactors.
     @discardableResult
     package func tick(_ now: TurnTime, _ figures: EvictionFigures) -> Bool {
-        let ordered = namespace.upkeep.board.ordered
+        let truncates = namespace.truncateBoard
+        let ordered = (namespace.upkeep.board.ordered, truncates.ordered)
         look(now, figures)
-        return namespace.upkeep.board.ordered != ordered
+        // A keyed backend has refused to remove records.
+        if truncates.figures.failed > 0, truncates.isEnded(ordered.1) { namespace.sweepTruncated() }
+        return (namespace.upkeep.board.ordered, truncates.ordered) != ordered
     }
 
     private func look(_ now: TurnTime, _ figures: EvictionFigures) {
@@ -107,11 +111,17 @@ package final class UpkeepControl {
             lastHistogramSeconds = seconds
             plan.histogramScale = HistogramScale(
                 now: now.wall.seconds, highestVoidTime: voidTimes.high, recordSizeMax: settings.recordSizeMax,
-                setCount: namespace.sets.count)
+                setCount: namespace.sets.count, reactorCount: namespace.upkeep.board.reactorCount)
         }
-        // What another node, or an earlier process, has decided about eviction.
-        let wanted = namespace.upkeep.evictVoidTime
-        if period > 0, wanted > namespace.upkeep.report.evictVoidTime, wanted > now.wall.seconds { plan.evictBelow = wanted }
+        // What a command, another node or an earlier process has decided about eviction.
+        let threshold = namespace.upkeep.threshold
+        if threshold.isPending, period > 0, !settings.disablesEviction {
+            namespace.upkeep.thresholdTaken()
+            if threshold.voidTime > now.wall.seconds {
+                plan.evictBelow = threshold.voidTime
+                plan.evictUpdatedUpTo = threshold.setAt
+            }
+        }
         begin(plan, now)
     }
 
@@ -119,7 +129,8 @@ package final class UpkeepControl {
         _ range: (low: UInt32, high: UInt32)?, _ settings: LiveNamespaceSettings, _ now: TurnTime
     ) -> VoidTimeScale? {
         guard let range, range.high > 0 else { return nil }
-        let count = min(max(Int(settings.evictHistogramBuckets), 100), 10_000_000)
+        let count = VoidTimeScale.bucketCount(
+            asked: Int(settings.evictHistogramBuckets), reactorCount: namespace.upkeep.board.reactorCount)
         return VoidTimeScale(low: max(range.low, now.wall.seconds), high: range.high &+ 1, count: count)
     }
 
@@ -131,7 +142,8 @@ package final class UpkeepControl {
     // ---- The end of a pass ----
 
     private func end(_ pass: Pass, _ now: TurnTime, _ settings: LiveNamespaceSettings, _ breach: String?) {
-        let findings = namespace.upkeep.findings
+        let findings = namespace.upkeep.collect()
+        if pass.plan.evictBelow > 0, findings.failed > 0 { namespace.upkeep.evictAgain() }
         voidTimes = (findings.lowestVoidTime, findings.highestVoidTime)
         voidTimesSeconds = now.monotonic.nanoseconds / 1_000_000_000
         report(pass, findings, now)
@@ -164,7 +176,7 @@ package final class UpkeepControl {
         guard storesEvictVoidTime(voidTime) else {
             return log("eviction: \(breach), but its threshold could not be stored: nothing is evicted")
         }
-        namespace.upkeep.evictVoidTime = voidTime
+        namespace.upkeep.setThreshold(voidTime, at: now.wall.milliseconds, isPending: false)
         let timeToLive = voidTime > now.wall.seconds ? voidTime - now.wall.seconds : 0
         log("eviction: \(breach); about \(count) records with less than \(timeToLive) s to live go")
         var plan = UpkeepPlan()
@@ -178,9 +190,11 @@ package final class UpkeepControl {
         let deleted = findings.expired + findings.evicted
         var report = namespace.upkeep.report
         report.nonExpirable = findings.nonExpirable
+        report.longerLives = UInt64(namespace.longerLives?.count(at: now.wall.seconds) ?? 0)
         report.cycleSeconds = milliseconds / 1000
         report.cycleDeletedHundredths = findings.records > 0 ? deleted * 10_000 / findings.records : 0
-        if pass.plan.evictBelow > 0 {
+        // Unless the threshold was taken back meanwhile.
+        if pass.plan.evictBelow > 0, namespace.upkeep.evictVoidTime > 0 {
             report.evictVoidTime = pass.plan.evictBelow
             report.evictTimeToLive = pass.plan.evictBelow > now.wall.seconds ? pass.plan.evictBelow - now.wall.seconds : 0
         }

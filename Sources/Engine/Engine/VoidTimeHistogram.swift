@@ -28,6 +28,16 @@ package struct VoidTimeScale: Sendable, BitwiseCopyable, Equatable {
     package func end(_ place: Int) -> UInt32 { UInt32(clamping: UInt64(low) + UInt64(place + 1) * UInt64(width)) }
 }
 
+extension VoidTimeScale {
+    /// Four bytes for each bucket, once for each reactor and twice for the sum: 64 MiB together.
+    private static let wordsMax = 1 << 24
+
+    /// How many buckets a pass of so many reactors has, if so many are asked for.
+    package static func bucketCount(asked: Int, reactorCount: Int) -> Int {
+        max(min(asked, wordsMax / (reactorCount + 2)), 100)
+    }
+}
+
 /// What a histogram says about eviction.
 package enum EvictionChoice: Sendable, Equatable {
     /// Records with lower void-times are to go; there are about so many.
@@ -74,10 +84,11 @@ package enum EvictionChoice: Sendable, Equatable {
     }
 }
 
-/// Counts of void-times on one reactor, filled under partition locks.
-final class VoidTimeCounts {
+/// Counts of void-times on one reactor, which fills them under partition locks; before and after the pass they are the
+/// control thread's.
+final class VoidTimeCounts: @unchecked Sendable {
     let scale: VoidTimeScale
-    private let counts: UnsafeMutablePointer<UInt64>
+    private let counts: UnsafeMutablePointer<UInt32>
 
     init(_ scale: VoidTimeScale) {
         self.scale = scale
@@ -88,10 +99,13 @@ final class VoidTimeCounts {
     deinit { counts.deallocate() }
 
     @inline(__always)
-    func add(_ voidTime: UInt32) { counts[scale.place(voidTime)] += 1 }
+    func add(_ voidTime: UInt32) { counts[scale.place(voidTime)] &+= 1 }
 
     /// All of them, added to `sum`.
     func add(to sum: inout [UInt64]) {
-        for place in 0..<scale.count { sum[place] += counts[place] }
+        precondition(sum.count == scale.count)
+        sum.withUnsafeMutableBufferPointer { sum in
+            for place in 0..<scale.count { sum[place] &+= UInt64(counts[place]) }
+        }
     }
 }

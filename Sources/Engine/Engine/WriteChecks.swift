@@ -58,7 +58,8 @@ extension NamespaceShard {
         if slot.pointee.origin.isOwnDelete { return applyOwnDelete(slot, now) }
         let request = slot.pointee.request
         let previous = slot.pointee.previous
-        let exists = slot.pointee.hasPrevious && isVisible(previous, now: now.wall)
+        let exists =
+            slot.pointee.hasPrevious && !slot.pointee.isPreviousHidden && isVisible(previous, now: now.wall)
         let refusal = checkAgainstEntry(slot, exists: exists, previous, now)
         guard refusal == .ok else { return refusal }
         var view: ImageView?

@@ -198,7 +198,11 @@ extension NamespaceShard {
     private func readPrevious(
         _ slot: SlotPointer, _ image: inout UnsafeRawBufferPointer?, _ now: TurnTime
     ) -> EffectAnswer {
-        guard image == nil, needsPreviousImage(slot, now) else { return .done }
+        guard image == nil else { return .done }
+        // Decided once: a truncate may be taken back before the image would be needed.
+        slot.pointee.isPreviousHidden =
+            slot.pointee.hasPrevious && !isVisible(slot.pointee.previous, now: now.wall)
+        guard needsPreviousImage(slot, now) else { return .done }
         let entry = slot.pointee.previous
         do throws(StorageError) {
             let answer = try backend.read(
@@ -224,7 +228,7 @@ extension NamespaceShard {
 
     /// A replace of a record without a stored key needs no look at the old image, a delete only to compare keys.
     private func needsPreviousImage(_ slot: SlotPointer, _ now: TurnTime) -> Bool {
-        guard slot.pointee.hasPrevious, slot.pointee.previous.kind == .live else { return false }
+        guard slot.pointee.hasPrevious, !slot.pointee.isPreviousHidden else { return false }
         if slot.pointee.filter != nil {
             let verdict = verdict(slot, now)
             // One that is filtered out needs nothing more.

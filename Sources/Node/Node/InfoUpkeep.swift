@@ -29,7 +29,9 @@ extension InfoService {
             guard let id, id > 0 else { return "hist-unavailable" }
             set = id
         }
-        guard let histograms = namespace.upkeep.report.histograms else { return "hist-unavailable" }
+        guard let histograms = namespace.upkeep.report.histograms, set.map({ histograms.holds(set: $0) }) ?? true else {
+            return "hist-unavailable"
+        }
         return histograms.text(kind, set: set)
     }
 
@@ -38,17 +40,18 @@ extension InfoService {
     private func resetEviction(_ request: InfoRequest) -> String {
         let (namespace, problem) = namespace(request)
         guard let namespace else { return problem }
+        let now = SystemClock.now().wall
         var voidTime: UInt32 = 0
         if let text = request["ttl"] {
             guard let seconds = UInt32(text), seconds <= Limits.timeToLiveSecondsMax else {
                 return InfoError.text(4, "bad 'ttl': seconds, at most \(Limits.timeToLiveSecondsMax)")
             }
-            voidTime = SystemClock.now().wall.seconds + seconds
+            voidTime = now.seconds + seconds
         }
         guard state.keepEvictVoidTime(voidTime, of: namespace) else {
             return InfoError.text(1, "not durable, nothing has changed; the log says why")
         }
-        namespace.upkeep.evictVoidTime = voidTime
+        namespace.upkeep.setThreshold(voidTime, at: now.milliseconds, isPending: true)
         state.log.info(.nsup, "{\(namespace.settings.name)} eviction-reset: the threshold of eviction is"
             + (voidTime == 0 ? " gone" : " \(voidTime) s since 2010"))
         return "ok"
@@ -70,6 +73,7 @@ extension NamespaceStatistics {
             ("nsup_cycle_deleted_pct", "\(hundredths / 100).\(hundredths % 100 / 10)\(hundredths % 10)"),
             ("evict_void_time", "\(report.evictVoidTime)"), ("evict_ttl", "\(report.evictTimeToLive)"),
             ("smd_evict_void_time", "\(namespace.upkeep.evictVoidTime)"),
+            ("longer_lives", "\(report.longerLives)"),
             ("indexes_memory_used_pct", "\(budget > 0 ? namespace.index.usedBytes * 100 / budget : 0)"),
         ]
     }

@@ -100,7 +100,8 @@ extension NodeState {
                     + " configuration file says \(written)")
             }
             namespace.putSetValue(set, name, value)
-        case .evict: namespace.upkeep.evictVoidTime = item.value.flatMap { UInt32($0) } ?? 0
+        case .evict:
+            namespace.upkeep.setThreshold(item.value.flatMap { UInt32($0) } ?? 0, at: item.timestamp, isPending: false)
         case nil: return
         }
     }
