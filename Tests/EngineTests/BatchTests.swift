@@ -150,12 +150,12 @@ extension BatchEncoder {
 }
 
 @Suite struct BatchTests {
-    private func memory() throws -> Harness {
+    private func memory(_ change: (inout NamespaceSettings) -> Void = { _ in }) throws -> Harness {
         let agreement = Agreement(backend: "memory", format: 1, capabilities: .volatile)
         let backend = try Memory.descriptor.open(OpenRequest(
             namespace: "test", settings: BackendSettings([("data-size", "\(256 << 20)")]), agreement: agreement,
             log: { _ in }))
-        return try Harness(backend, capabilities: .volatile)
+        return try Harness(backend, capabilities: .volatile, change)
     }
 
     private func late(_ seed: UInt64, percent: Int, isAlone: Bool = true) throws -> (Harness, FakeBackend) {
@@ -422,6 +422,59 @@ extension BatchEncoder {
         #expect(answer.rows.filter { $0.result == .timeout }.count == 600 - Limits.batchRowsPerTurnMax)
         let expired = UInt64(600 - Limits.batchRowsPerTurnMax)
         #expect(harness.namespace.total(.batchSubTsvcTimeout) == expired)
+    }
+
+    /// A turn and a slice end after so many bytes, also those of writes, which answer nothing.
+    @Test func largeWritesGoOnInSlices() throws {
+        let harness = try memory()
+        let keys = digests(20)
+        let value = Block([UInt8](repeating: 0x78, count: 200_000))
+        harness.send(batch: batch {
+            for (number, key) in keys.enumerated() {
+                $0.row(UInt32(number), key, write, namespace: "test")
+                $0.operation(OperationCode.write, ParticleType.string, "s", value.view)
+            }
+        })
+        #expect(harness.namespace.objectCount == 2)
+        _ = harness.shards[0].backgroundSlice()
+        #expect(harness.namespace.objectCount == 3)
+        harness.finish()
+        #expect(Stream(harness.streams[1]!).rows.map(\.result) == keys.map { _ in .ok })
+        // Reads that a filter leaves out answer nothing, either.
+        let filter: [UInt8] = [0x93, 1, 0x93, 0x51, 3, 0xA1, 0x73, 0xA2, 3, 0x79]
+        harness.send(batch: batch(filter: filter) { for (number, key) in keys.enumerated() { $0.get(UInt32(number), key) } })
+        #expect(harness.namespace.total(.batchSubReadFilteredOut) == 2)
+        harness.finish()
+        #expect(harness.namespace.total(.batchSubReadFilteredOut) == 20)
+    }
+
+    /// Rows with the same filter compile it once, and the work of filters ends a turn.
+    @Test func expensiveFilters() throws {
+        let harness = try memory()
+        let keys = digests(100)
+        _ = harness.run(batch { for (number, key) in keys.enumerated() { $0.put(UInt32(number), key, 1) } })
+        let parts = 10_000
+        let isOne: [UInt8] = [0x93, 1, 0x93, 0x51, 2, 0xA1, 0x6E, 1]
+        let filter = [0xDC, UInt8((parts + 2) >> 8), UInt8(truncatingIfNeeded: parts + 2), 16]
+            + [UInt8](repeating: 0xC3, count: parts) + isOne
+        let before = harness.shards[0].expressionWork
+        harness.send(batch: batch {
+            $0.row(0, keys[0], read, namespace: "test")
+            $0.field(.filter, Block(filter).view)
+            for (number, key) in keys.enumerated().dropFirst() { $0.repeatRow(UInt32(number), key) }
+        })
+        #expect(harness.namespace.total(.batchSubReadSuccess) == 1)
+        harness.finish()
+        #expect(Stream(harness.streams[1]!).rows.map(\.result) == keys.map { _ in .ok })
+        let compilation = 1 + filter.count >> 5 + filter.count << 2
+        #expect(harness.shards[0].expressionWork - before == compilation + 100 * (2 * parts + 4))
+    }
+
+    @Test func rowsWithoutASetMayBeForbidden() throws {
+        let harness = try memory { $0.numbers.disallowNullSetName = true }
+        let keys = digests(2)
+        let answer = harness.run(batch { for (number, key) in keys.enumerated() { $0.put(UInt32(number), key, 1) } })
+        #expect(answer.rows.map(\.result) == [.parameter, .parameter] && harness.namespace.objectCount == 0)
     }
 
     /// Damaged by chance: an answer that ends, or a request that does not parse.
