@@ -202,6 +202,15 @@ def test_a_refused_write_changes_nothing(client, record):
 
 # ---- Bad input ----
 
+def test_large_filters(client, record):
+    """Five thousand comparisons pass, each of four instructions; a program of over 32768 is error 4."""
+    def is_any(values):
+        return exp.Or(*[exp.Eq(I("i"), value) for value in values])
+    assert passes(client, record, is_any([*range(100, 5099), 7]))
+    assert not passes(client, record, is_any(range(100, 5100)))
+    fails(4, client.get, record, {"expressions": is_any(range(10_000)).compile()})
+
+
 def test_malformed_filters(server, raw_record):
     raw, digest = raw_record
     bad = {

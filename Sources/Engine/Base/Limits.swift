@@ -49,8 +49,8 @@ public enum Limits {
     @inlinable public static var batchRowsPerTurnMax: Int { 128 }
     /// Rows of a longer batch that run in one slice of background work (ours).
     @inlinable public static var batchRowsPerSliceMax: Int { 64 }
-    /// Bytes of answers, and of rows and records that were read and written, after which a batch leaves the turn that brought
-    /// it (ours).
+    /// Bytes of answers, and of rows and records that were read and written, after which a batch leaves the turn that
+    /// brought it (ours).
     @inlinable public static var batchBytesPerTurnMax: Int { 256 << 10 }
     /// Rows of one batch that may wait for a device, another request or a replica at a time (ours).
     @inlinable public static var batchRowsUnderWayMax: Int { 256 }

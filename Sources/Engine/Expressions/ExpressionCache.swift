@@ -18,8 +18,8 @@ package final class ExpressionCache {
     private var clock: UInt64 = 0
     /// Memory of the expressions that are held.
     package private(set) var byteCount = 0
-    /// What finding, compiling and evaluating has taken in all, as `Expression.workMax` counts it. Whoever evaluates adds its
-    /// share.
+    /// What finding, compiling and evaluating has taken in all, as `Expression.workMax` counts it. Whoever evaluates adds
+    /// its share.
     package var work = 0
     /// How many expressions have been compiled.
     package private(set) var compiledCount: UInt64 = 0

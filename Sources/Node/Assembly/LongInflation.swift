@@ -1,7 +1,8 @@
 // A large compressed frame is inflated in steps, one in each turn, while its bytes wait in the connection's buffer: others
 // get their turn in between. Invariants:
 // 1. One connection at a time, `connection`; another one's large frame waits until that one has ended or is gone.
-// 2. `takenCount` bytes of the stream in the frame's body are inflated. The body may move between two steps, it does not change.
+// 2. `takenCount` bytes of the stream in the frame's body are inflated. The body may move between two steps; it does not
+//    change.
 internal import Base
 internal import CZlib
 
