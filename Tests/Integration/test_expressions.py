@@ -211,6 +211,17 @@ def test_large_filters(client, record):
     fails(4, client.get, record, {"expressions": is_any(range(10_000)).compile()})
 
 
+def test_many_large_expressions_in_one_request(client, record):
+    """Together they may take two million instructions: in reads and in writes, of which nothing is done then."""
+    large = exp.Or(*[exp.Eq(I("i"), value) for value in range(100, 5100)]).compile()
+    for first in (op.read("i"), op.increment("count", 1)):
+        def operations(count):
+            return [first] + [ops.expression_read(f"r{number}", large) for number in range(count)]
+        assert client.operate(record, operations(50))[2]["r49"] is False
+        fails(4, client.operate, record, operations(120))
+    assert client.get(record)[2]["count"] == 1
+
+
 def test_malformed_filters(server, raw_record):
     raw, digest = raw_record
     bad = {

@@ -29,17 +29,23 @@ struct PackedEquality {
         var reader = PackedReader(list)
         guard let count = reader.beginList() else { return nil }
         for _ in 0..<count {
-            var element = reader
-            guard reader.skip(&workLeft) else { return nil }
-            guard let isEqual = equal(&element, value) else { return nil }
+            let element = reader
+            workLeft -= 1
+            guard workLeft >= 0, let token = reader.next() else { return nil }
+            switch token {
+            case .list, .map:
+                reader = element
+                guard reader.skip(&workLeft) else { return nil }
+            default: break
+            }
+            guard let isEqual = equal(element, token, value) else { return nil }
             if isEqual { return true }
         }
         return false
     }
 
-    private mutating func equal(_ element: inout PackedReader, _ value: ExpressionValue) -> Bool? {
-        var ahead = element
-        guard let token = ahead.next() else { return nil }
+    /// `token` is what `element` stands at.
+    private mutating func equal(_ element: PackedReader, _ token: PackedToken, _ value: ExpressionValue) -> Bool? {
         if PackedEquality.isWildcard(token) { return true }
         switch (token, value.kind) {
         case (.none, .none): return true
@@ -52,8 +58,8 @@ struct PackedEquality {
             guard type == wanted else { return false }
             return areSame(UnsafeRawBufferPointer(rebasing: bytes.dropFirst()), value.bytes)
         case (.list, .list), (.map, .map):
-            var reader = PackedReader(value.bytes)
-            return equal(&element, &reader, depth: 0)
+            var (left, right) = (element, PackedReader(value.bytes))
+            return equal(&left, &right, depth: 0)
         default: return false
         }
     }
