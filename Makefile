@@ -5,7 +5,7 @@ SWIFT_FLAGS := -c release -Xswiftc -cross-module-optimization -Xswiftc -enforce-
 SECONDS_TO_FUZZ ?= 600
 ROUNDS ?= 3
 
-.PHONY: help setup build full kit run test fuzz soak bench bench-storage bench-device bench-media bench-index bench-cores clean
+.PHONY: help setup build full kit run test fuzz soak bench bench-storage bench-device bench-media bench-jobs bench-index bench-cores clean
 
 help:
 	@echo "make run          build, then start a node on 127.0.0.1:3000 (Ctrl-C stops it): apus-full if librocksdb can be installed"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench-storage RocksDB through the server against a bare loop, the hop, neighbours in memory (ROUNDS=3); then bench-device"
 	@echo "make bench-device the device log against fio, 12 GiB in /tmp and half an hour (DEVICE_OPTIONS=\"--quick --directory /data\")"
 	@echo "make bench-media  CPU and memory per record of every medium, seconds to restart (MEDIA_OPTIONS=\"--quick\")"
+	@echo "make bench-jobs   point reads beside scans, expiry and compaction; what a scan costs (ROUNDS=3)"
 	@echo "make bench-cores  throughput with one reactor per processor"
 	@echo "make fuzz         fuzz the parsers (SECONDS_TO_FUZZ=600 each)"
 	@echo "make soak         random histories and fuzzers for longer (SECONDS_TO_FUZZ=600 each)"
@@ -71,6 +72,10 @@ bench-device: build
 bench-media: build
 	@scripts/setup bench
 	scripts/bench-media $(MEDIA_OPTIONS)
+
+bench-jobs: build
+	@scripts/setup bench
+	scripts/bench-jobs --rounds $(ROUNDS)
 
 bench-index:
 	@scripts/setup build

@@ -17,6 +17,8 @@ final class FakeBackend: Backend, @unchecked Sendable {
     /// The next read that ends late ends with `corrupt`.
     var corruptNext = false
     var shards: [FakeShard] = []
+    /// Reads that were asked for.
+    var readCount = 0
 
     init(seed: UInt64) { random = SeededRandom(seed: seed) }
 
@@ -68,6 +70,7 @@ final class FakeShard: BackendShard {
     }
 
     func read(_ digest: Digest, at location: Location, byteCount: Int, tag: Storage.Tag) throws(StorageError) -> ReadAnswer {
+        backend.readCount += 1
         if backend.refusesAll { throw .overloaded }
         guard let image = backend.images[location.rawValue] else {
             Issue.record("read of an image that is not there")

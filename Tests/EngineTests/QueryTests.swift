@@ -130,8 +130,8 @@ import Wire
     }
 
     /// A client that does not read parks its query: at most four parts are under way; when it reads again the rest comes.
-    @Test func parksForAClientThatDoesNotRead() throws {
-        let (harness, _) = try harness(7, reactors: 2, late: 0)
+    @Test(arguments: [2, 8]) func parksForAClientThatDoesNotRead(reactors: Int) throws {
+        let (harness, backend) = try harness(7, reactors: reactors, late: 0)
         var random = SeededRandom(seed: 7)
         for value in 0..<3000 {
             let text = [UInt8](repeating: 0x61, count: 500)
@@ -141,13 +141,15 @@ import Wire
             #expect(harness.answers[1]?.result == .ok, "write \(value)")
         }
         harness.crowdedConnections = [1000]
+        let readBefore = backend.readCount
         harness.begin(.everything)
         harness.background(1000)
         #expect(!harness.endedStreams.contains(1000))
         let parked = QueryAnswer(harness.streams[1000]!)
         // The first part was sent before its client was found crowded; the others wait.
         #expect(parked.records.count > 0 && parked.records.count < 1000)
-        #expect(harness.namespace.backend.statistics.pressure == .none)
+        // Four parts of 128 KiB, and for each reactor what was read before it had no room.
+        #expect(backend.readCount - readBefore < 2200, "\(backend.readCount - readBefore) records of 500 bytes were read")
         harness.crowdedConnections = []
         for shard in harness.shards { shard.drained(1000) }
         let answer = harness.finish { for shard in harness.shards { shard.drained(1000) } }
@@ -188,10 +190,35 @@ import Wire
         var query = QueryRequest.everything
         query.recordsPerSecond = 200
         let begun = harness.time.monotonic
-        let answer = harness.query(query)
+        harness.begin(query)
+        harness.background(500)
+        let early = QueryAnswer(harness.streams[1000]!)
+        #expect((50...110).contains(early.records.count), "\(early.records.count) have come in half a second")
+        let answer = harness.finish()
         let milliseconds = harness.time.monotonic.nanoseconds(since: begun) / 1_000_000
         #expect(answer.records.count == 500)
         #expect((2300...2700).contains(milliseconds), "\(milliseconds) ms of the harness's clock")
+        let throttled = harness.queries.query(1)?.value(of: .throttled) ?? 0
+        #expect((1...500).contains(throttled), "a record is put off once: \(throttled)")
+    }
+
+    /// More names than are looked up one by one, some twice, some not there.
+    @Test func selectsByName() throws {
+        let (harness, _) = try harness(11)
+        let names = (0..<40).map { "bin\($0)" }
+        let writes = names.enumerated().map {
+            Request.Operation(code: OperationCode.write, name: $0.element, value: Request.integer(Int64($0.offset)))
+        }
+        var random = SeededRandom(seed: 11)
+        harness.send(Request.write(Digest.random(&random), writes), 1)
+        harness.settle()
+        for count in [1, 16, 17, 30] {
+            var query = QueryRequest.everything
+            query.bins = names.prefix(count) + ["absent", "bin0"]
+            let bins = harness.query(query).records.first?.bins
+            let wanted = names.prefix(count).enumerated().map { ($0.element, Int64($0.offset)) }
+            #expect(bins == Dictionary(uniqueKeysWithValues: wanted))
+        }
     }
 
     /// What makes no sense is refused with the protocol's codes, and nothing runs.

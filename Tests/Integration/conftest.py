@@ -294,9 +294,10 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """On another backend only what touches records is worth running again."""
+    """On another backend only what touches records, and does not choose its backend itself, is worth running again."""
     if ENGINE != "memory":
-        gone = [item for item in items if item.get_closest_marker("memory_only")]
+        gone = [item for item in items if item.get_closest_marker("memory_only")
+                or "engine" in getattr(getattr(item, "callspec", None), "params", {})]
         config.hook.pytest_deselected(items=gone)
         items[:] = [item for item in items if item not in gone]
 

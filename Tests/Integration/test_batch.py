@@ -11,6 +11,8 @@ from aerospike_helpers.batch import records as br
 from aerospike_helpers.operations import operations as op
 from conftest import ENGINES, command_of, digest, engines, field, frame, get, integer, message, operation, plugin_block, put
 
+# Tests that are for every backend name them.
+pytestmark = pytest.mark.memory_only
 ALL, ERROR_ROWS = 0x04, 0x08
 INFO, GENERATION, TTL = 0x02, 0x04, 0x08
 EVERY_ENGINE = engines("memory", "device", "pmem", "rocksdb", "lmdb")

@@ -7,6 +7,8 @@ import pytest
 from aerospike import exception as error
 from conftest import ENGINES, command_of, engines, plugin_block
 
+# Tests that are for every backend name them.
+pytestmark = pytest.mark.memory_only
 EVERYWHERE = engines("memory", "device", "pmem", "rocksdb")
 
 

@@ -16,6 +16,8 @@ from conftest import ENGINES, command_of, engines, field, frame, operation, plug
 
 EVERY_ENGINE = engines("memory", "device", "pmem", "rocksdb", "lmdb", "template", "tiered")
 RECORDS = 3000
+# Tests that are for every backend name them.
+pytestmark = pytest.mark.memory_only
 task_ids = itertools.count(1)
 
 
@@ -247,6 +249,48 @@ def test_a_client_that_goes_away(own_server):
         assert time.monotonic() < deadline, node.info("query-show")
         time.sleep(0.05)
     assert node.info("query-show").count("abandoned-response-error") == 20
+
+
+def test_a_client_that_goes_away_before_anything_was_sent(own_server):
+    """Nothing is written to its connection for long: its closing is noticed all the same."""
+    node = node_of("memory", own_server)
+    client = node.client()
+    fill(client, 100)
+    with node.raw() as gone:
+        gone.send(everything([field(10, struct.pack(">I", 1)), field(43, bytes.fromhex("9301935102a16ecd03e7"))]))  # n == 999
+        wait_until(node, "status=active(ok)")
+    wait_until(node, "abandoned-response-error")
+
+
+def wait_until(node, text, seconds=5):
+    deadline = time.monotonic() + seconds
+    while text not in node.info("query-show"):
+        assert time.monotonic() < deadline, node.info("query-show")
+        time.sleep(0.02)
+
+
+def test_ended_queries_take_little_memory(own_server):
+    node = node_of("memory", own_server)
+    with node.raw() as raw:
+        for _ in range(3):
+            raw.send(everything([field(60, bytes(5 << 20))]))
+            assert read_stream(raw) == (0, 0)
+        before = node.anonymous_kilobytes()
+        for _ in range(20):
+            raw.send(everything([field(60, bytes(5 << 20))]))
+            assert read_stream(raw) == (0, 0)
+    assert node.info("query-show").count("trid=") == 23
+    assert node.anonymous_kilobytes() - before < 20_000
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_any_number_of_reactors(own_server, threads):
+    node = own_server("namespace test { storage-engine memory\n}", threads=threads)
+    client = node.client()
+    for number in range(4000):
+        client.put(("test", None, number), {"n": number, "s": "x" * 500})
+    for _ in range(3):
+        assert numbers(client.query("test").results()) == list(range(4000))
 
 
 def test_nonsense_is_refused(server, client):

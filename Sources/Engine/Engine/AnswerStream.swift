@@ -28,6 +28,8 @@ final class StreamTable {
         streams.removeLast()
     }
 
+    func contains(_ connection: UInt64) -> Bool { streams.contains { $0.connection == connection } }
+
     func drained(_ connection: UInt64) { streams.first { $0.connection == connection }?.drained() }
 
     func connectionClosed(_ connection: UInt64) {

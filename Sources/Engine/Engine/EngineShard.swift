@@ -274,6 +274,9 @@ package final class EngineShard {
     /// The client of a suspended connection has taken all that was streamed to it.
     package func drained(_ connection: UInt64) { scratch.streams.drained(connection) }
 
+    /// Whether the answer to a suspended connection comes in parts.
+    package func isStreaming(_ connection: UInt64) -> Bool { scratch.streams.contains(connection) }
+
     /// What batches have come to on this reactor. Any thread may read it.
     package var batchCounters: BatchCounters { batches.counters }
 

@@ -1,5 +1,5 @@
 // One query: what was asked, and how far it is, shared by the reactors that run it. Invariants:
-// 1. The request's bytes are the query's own and do not change.
+// 1. The request's bytes are the query's own, and are there until its last part has ended.
 // 2. `state` leaves `active` once; parts that see that end without reading further.
 // 3. A record is counted once: succeeded, failed, or filtered by its metadata or its bins.
 package import Base
@@ -72,16 +72,18 @@ package final class Query: @unchecked Sendable {
     let home: Int
     package let fields: QueryView
     package let started: Instant
+    /// The set it is confined to; empty for none.
+    package let setName: String
     /// Only these records; nil for all.
     let setID: UInt16?
     /// Partitions that it walks, and behind which digests.
     let partitions: [(partition: PartitionID, after: Digest?)]
     /// The request, in memory of the query's own.
-    let request: RequestPointer
+    private(set) var request: RequestPointer
     let deadline: Instant
     /// Records per second over all reactors, 0 for no limit.
     package let rate: UInt64
-    private let memory: UnsafeMutableRawPointer
+    private var memory: UnsafeMutableRawPointer?
     // Figures, then: state, records left, the time from which on records may be taken, the time of the end.
     private let words: UnsafeMutablePointer<UInt64>
     private var state64: UnsafeMutablePointer<UInt64> { words + QueryFigure.allCases.count }
@@ -97,7 +99,8 @@ package final class Query: @unchecked Sendable {
         rate: UInt64
     ) {
         let bytes = request.pointee.bytes
-        memory = .allocate(byteCount: Query.viewRoom + bytes.count, alignment: 64)
+        let memory = UnsafeMutableRawPointer.allocate(byteCount: Query.viewRoom + bytes.count, alignment: 64)
+        self.memory = memory
         (memory + Query.viewRoom).copyMemory(from: bytes.baseAddress!, byteCount: bytes.count)
         let copy = UnsafeRawBufferPointer(start: memory + Query.viewRoom, count: bytes.count)
         guard case .request(let view) = RequestView.parse(copy) else {
@@ -109,6 +112,7 @@ package final class Query: @unchecked Sendable {
         self.fields = fields
         self.kind = kind
         self.setID = setID
+        setName = request.pointee.set.text
         self.partitions = partitions
         self.home = home
         self.started = started
@@ -121,12 +125,16 @@ package final class Query: @unchecked Sendable {
     }
 
     deinit {
-        memory.deallocate()
+        memory?.deallocate()
         words.deallocate()
     }
 
-    /// The set it is confined to; empty for none. Any thread.
-    package var setName: String { request.pointee.set.text }
+    /// Every part has ended: what is remembered of a query is little. Home reactor's thread.
+    func forgetRequest() {
+        request = RequestSlot.noRequest
+        memory?.deallocate()
+        memory = nil
+    }
 
     package var partitionCount: Int { partitions.count }
 

@@ -12,6 +12,9 @@ struct QueryAnswerFields {
     private let namespace: UnsafeRawBufferPointer
     private let selection: OperationSequence
     private let selectionCount: Int
+    private let respondsAll: Bool
+    /// Names above so many are looked up by a hash.
+    private static let linearMax = 16
     private static let fieldHeaderSize = 5
 
     init(_ request: RequestPointer) {
@@ -19,20 +22,28 @@ struct QueryAnswerFields {
         namespace = request.pointee.namespace
         selection = request.pointee.operations
         selectionCount = request.pointee.operationCount
+        respondsAll = request.pointee.header.info2.contains(.respondAllOperations)
     }
 
     /// The bins that are asked for, lent until the scratch results are reset; nil if the record has none of them.
     func operations(_ view: ImageView, _ record: IndexedRecord, _ shard: NamespaceShard) -> AnswerOperations? {
         guard selectionCount > 0 else { return AnswerOperations(bytes: view.binBytes, count: view.binCount) }
         let scratch = shard.scratch
+        let searchesHashed = selectionCount > QueryAnswerFields.linearMax
+        if searchesHashed { scratch.editor.begin(view) }
         var operations = selection
         while let operation = operations.next() {
             if operation.code == OperationCode.expressionRead {
                 evaluate(operation, view, record, shard)
                 continue
             }
-            guard let bin = view.bin(named: operation.name) else { continue }
-            shard.addResult(OperationCode.read, bin.name, bin.particleType, bin.value)
+            let bin = searchesHashed ? scratch.editor.read(operation.name) : view.bin(named: operation.name)
+            if let bin {
+                shard.addResult(OperationCode.read, bin.name, bin.particleType, bin.value)
+            } else if respondsAll {
+                let nothing = UnsafeRawBufferPointer(start: nil, count: 0)
+                shard.addResult(OperationCode.read, operation.name, ParticleType.null, nothing)
+            }
         }
         guard scratch.resultCount > 0 else { return nil }
         return AnswerOperations(bytes: scratch.results.bytes, count: scratch.resultCount)
@@ -44,7 +55,7 @@ struct QueryAnswerFields {
     ) {
         let facts = shard.facts(record.entry, record.digest, shard.scratch.now)
         // Queries answer READs.
-        _ = shard.applyExpression(operation, facts, BinSource(view), respondsAll: false, code: OperationCode.read)
+        _ = shard.applyExpression(operation, facts, BinSource(view), respondsAll: respondsAll, code: OperationCode.read)
     }
 
     /// Bytes of a record's answer.

@@ -81,6 +81,7 @@ final class QueryDesk {
         if isBackground { return shard.checkOperations(request) }
         guard header.info1.contains(.read) else { return .parameter }
         guard header.info3.contains(.partitionDone) else { return .unsupportedFeature }
+        guard request.pointee.operationCount <= Limits.operationsMax else { return .parameter }
         var operations = request.pointee.operations
         while let operation = operations.next() {
             let refusal = shard.checkSelection(operation)

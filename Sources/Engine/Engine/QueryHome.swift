@@ -1,6 +1,7 @@
 // A query on the reactor of its connection: gives its parts room for answers, and sends what comes back full.
 // Invariants:
-// 1. A query has at most `chunksMax` chunks; each is here, with a part, or on its way between.
+// 1. At most `width` parts run at a time, each with the same share of `chunksMax` chunks; a chunk is here, with its part, or
+//    on its way between.
 // 2. Chunks of one part are sent in the order in which it filled them, and before its end is taken note of.
 // 3. Nothing is sent after the last message. The home lives until every part has ended, also if the connection has closed
 //    before.
@@ -10,8 +11,7 @@ internal import Wire
 /// Room for answers of one part: a frame that is filled, sent, and given out again.
 final class QueryChunk {
     let output = OutputBuffer(capacity: Limits.streamPartSizeMax + 4096)
-    /// The part that has it, or is to have it.
-    var part: QueryPart
+    let part: QueryPart
     private let letter: UnsafeMutablePointer<Letter>
 
     init(part: QueryPart) {
@@ -44,8 +44,9 @@ final class QueryHome: AnswerStream {
     private let registry: QueryRegistry
     private let service: LiveSettings<LiveServiceSettings>
     private let shard: NamespaceShard
-    /// Parts that have not ended and have no chunk.
-    private var starving: [QueryPart] = []
+    /// How many parts have begun.
+    private var begun = 0
+    private let width: Int
     /// Filled chunks that the client has no room for.
     private var held: [QueryChunk] = []
     private var partsLeft: Int
@@ -67,6 +68,8 @@ final class QueryHome: AnswerStream {
             return walked.isEmpty ? nil : QueryPart(query, reactor: reactor, walked, shard)
         }
         partsLeft = parts.count
+        let wished = Int(shard.namespace.live.current.pointee.singleQueryThreads)
+        width = min(max(wished, 1), parts.count, QueryHome.chunksMax)
         super.init(connection: connection)
     }
 
@@ -74,14 +77,16 @@ final class QueryHome: AnswerStream {
     func begin() {
         precondition(!parts.isEmpty, "a query walks some partition")
         query.count(.partsActive, UInt64(parts.count))
-        let share = max(QueryHome.chunksMax / parts.count, 1)
-        for (number, part) in parts.enumerated() {
-            part.home = self
-            let chunks = query.kind == .background || number >= QueryHome.chunksMax ? 0 : share
-            part.spare = (0..<chunks).map { _ in QueryChunk(part: part) }
-            if chunks == 0 { starving.append(part) }
-            part.post(LetterKind.queryPart, to: part.reactor, scratch.shell)
-        }
+        for _ in 0..<width { beginNext() }
+    }
+
+    private func beginNext() {
+        let part = parts[begun]
+        begun += 1
+        part.home = self
+        let chunks = query.kind == .background ? 0 : QueryHome.chunksMax / width
+        part.spare = (0..<chunks).map { _ in QueryChunk(part: part) }
+        part.post(LetterKind.queryPart, to: part.reactor, scratch.shell)
     }
 
     /// A chunk has come back from its part.
@@ -104,10 +109,9 @@ final class QueryHome: AnswerStream {
         pass(chunk)
     }
 
-    /// Gives an empty chunk to a part that has none, else back.
+    /// Gives a chunk back, empty.
     private func pass(_ chunk: QueryChunk) {
         chunk.output.truncate(to: 0)
-        if !starving.isEmpty { chunk.part = starving.removeFirst() }
         chunk.post(LetterKind.queryRoom, to: chunk.part.reactor, scratch.shell)
     }
 
@@ -131,7 +135,11 @@ final class QueryHome: AnswerStream {
     func partEnded(_ part: QueryPart) {
         partsLeft -= 1
         _ = query.countDown(.partsActive)
-        starving.removeAll { $0 === part }
+        part.home = nil
+        if begun < parts.count {
+            // Also after an abort: a part that has not begun ends like any other.
+            beginNext()
+        }
         endIfDone()
     }
 
@@ -139,9 +147,9 @@ final class QueryHome: AnswerStream {
         guard partsLeft == 0, held.isEmpty || query.state != .active else { return }
         query.end(.done)
         query.markEnded(scratch.now.monotonic)
+        query.forgetRequest()
         if query.kind != .short { registry.finish(query, doneMax: Int(service.current.pointee.queryDoneMax)) }
         shard.countEnd(of: query, scratch.now.monotonic)
-        for part in parts { part.home = nil }
         partsLeft = -1
         guard query.kind != .background else { return }
         scratch.streams.remove(self)

@@ -30,6 +30,9 @@ final class QueryPart: SlotOwner {
     var spare: [QueryChunk] = []
     /// The chunk that is being filled.
     private var chunk: QueryChunk?
+    private var chunkBegan = Instant(nanoseconds: 0)
+    /// A client waits so long at most for records that have been found: its patience may be short.
+    private static let chunkAgeMaxNanoseconds: UInt64 = 100_000_000
     /// Partitions without any record for it that are walked in one slice.
     private static let sparsePartitionsMax = 16
     private let walked: [(partition: PartitionID, after: Digest?)]
@@ -90,14 +93,16 @@ final class QueryPart: SlotOwner {
 
     /// Goes on for one slice.
     func slice() -> SliceOutcome {
-        if query.kind == .short, shard.scratch.now.monotonic > query.deadline { query.end(.timedOut) }
+        let now = shard.scratch.now.monotonic
+        if query.kind == .short, now > query.deadline { query.end(.timedOut) }
         guard query.state == .active else { return end() }
+        if chunk != nil, now.nanoseconds(since: chunkBegan) > QueryPart.chunkAgeMaxNanoseconds { passChunk() }
         let hasDrained = drain()
         if window.hasFresh { return start(isLater: true) || hasDrained ? .worked : .waiting }
         guard window.isEmpty else { return hasDrained ? .worked : .waiting }
         for _ in 0..<QueryPart.sparsePartitionsMax where window.isEmpty {
             guard query.hasRecordsLeft, position < walked.count else { return end() }
-            fill()
+            guard fill() else { return hasDrained ? .worked : .waiting }
         }
         return .worked
     }
@@ -125,8 +130,9 @@ final class QueryPart: SlotOwner {
         return window.next > first
     }
 
-    /// Copies the next entries out of the index and keeps those that are asked for.
-    private func fill() {
+    /// Copies the next entries out of the index and keeps those that are asked for. False: there is no room to say that the
+    /// partition is not here.
+    private func fill() -> Bool {
         let partition = walked[position].partition
         if cursor == nil {
             if case .refused = shard.cluster.route(partition, namespace: query.namespace, isWrite: false) {
@@ -134,9 +140,9 @@ final class QueryPart: SlotOwner {
             }
             cursor = walked[position].after.map { IndexCursor(after: $0) } ?? IndexCursor()
         }
-        guard var walk = cursor else { return }
+        guard var walk = cursor else { return true }
         shard.partitions.lock(partition)
-        let seen = shard.index.slice(partition, &walk, into: window.records)
+        let seen = window.copy(shard.index, partition, &walk)
         shard.partitions.unlock(partition)
         cursor = walk
         var kept = 0
@@ -151,6 +157,7 @@ final class QueryPart: SlotOwner {
         window.fill(kept, undecided: undecided)
         if walk.isDone { leavePartition() }
         _ = start(isLater: false)
+        return true
     }
 
     private func leavePartition() {
@@ -191,10 +198,12 @@ final class QueryPart: SlotOwner {
     /// Begins with as many records of the window as the query may have now. False: with none. `isLater`: in another turn
     /// than the one in which they were copied; what their entries said may not be so any more.
     private func start(isLater: Bool) -> Bool {
-        let wanted = window.freshCount
-        guard wanted > 0 else { return false }
+        guard window.hasFresh else { return false }
+        // What has no room for its answer is not read.
+        if chunk == nil, spare.isEmpty, window.answers.count > Limits.streamPartSizeMax { return false }
+        let wanted = window.freshCount(byteBudget: Limits.streamPartSizeMax) { needsImage($0) }
         let count = query.allowance(wanted, now: shard.scratch.now.monotonic)
-        if count < wanted { query.count(.throttled) }
+        if count < wanted { query.count(.throttled, UInt64(window.putOff(wanted, allowed: count))) }
         guard count > 0 else { return false }
         let rows = window.takeFresh(count)
         if isLater {
@@ -228,10 +237,8 @@ final class QueryPart: SlotOwner {
     /// The query is over here. `waiting` if something is still under way.
     private func end() -> SliceOutcome {
         guard underWay == 0 else { return .waiting }
-        if let last = chunk {
-            chunk = nil
-            if last.output.count > FrameHeader.byteCount, query.state == .active { postFilled(last) }
-        }
+        if query.state == .active { passChunk() }
+        chunk = nil
         spare = []
         if let idleSlot { shard.scratch.slots.giveBack(idleSlot) }
         idleSlot = nil
@@ -338,7 +345,8 @@ final class QueryPart: SlotOwner {
         var operations = AnswerOperations()
         defer { shard.scratch.resetResults() }
         if let view, !fields.isMetadataOnly {
-            guard let found = fields.operations(view, record, shard) else {
+            guard let found = fields.operations(view, record, shard), !shard.scratch.isResultTooLarge else {
+                if shard.scratch.isResultTooLarge { query.count(.failed) }
                 window.places[row].state = .leftOut
                 return
             }
@@ -359,8 +367,8 @@ final class QueryPart: SlotOwner {
         window.places[row].state = .ready
     }
 
-    private func unavailable(_ partition: PartitionID) {
-        guard hasRoom(MessageHeader.byteCount), let output = chunk?.output else { return }
+    private func unavailable(_ partition: PartitionID) -> Bool {
+        guard hasRoom(MessageHeader.byteCount), let output = chunk?.output else { return false }
         var head = RecordHead()
         head.info3 = .partitionDone
         head.result = .unavailable
@@ -368,26 +376,26 @@ final class QueryPart: SlotOwner {
         let nothing = UnsafeRawBufferPointer(start: nil, count: 0)
         RecordWriter.append(head, fields: nothing, fieldCount: 0, operations: nothing, operationCount: 0, to: output)
         leavePartition()
+        return true
     }
 
     /// Whether `byteCount` more bytes can be written to the chunk at hand. A full one leaves.
     private func hasRoom(_ byteCount: Int) -> Bool {
-        if let full = chunk, full.output.count > FrameHeader.byteCount,
-            full.output.count + byteCount > Limits.streamPartSizeMax {
-            chunk = nil
-            postFilled(full)
-        }
+        if let full = chunk, full.output.count + byteCount > Limits.streamPartSizeMax { passChunk() }
         if chunk != nil { return true }
         guard let empty = spare.popLast() else { return false }
-        empty.part = self
+        chunkBegan = shard.scratch.now.monotonic
         _ = RecordWriter.beginFrame(empty.output)
         chunk = empty
         return true
     }
 
-    private func postFilled(_ chunk: QueryChunk) {
-        RecordWriter.endFrame(chunk.output, from: 0)
-        chunk.post(LetterKind.queryFilled, to: query.home, shard.scratch.shell)
+    /// The chunk at hand leaves, unless it is empty.
+    private func passChunk() {
+        guard let filled = chunk, filled.output.count > FrameHeader.byteCount else { return }
+        chunk = nil
+        RecordWriter.endFrame(filled.output, from: 0)
+        filled.post(LetterKind.queryFilled, to: query.home, shard.scratch.shell)
     }
 
     // ---- Writing ----

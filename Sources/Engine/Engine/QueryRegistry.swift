@@ -1,5 +1,5 @@
 // The queries of a node: those that run, and the last that have ended. Invariants:
-// 1. No two long or background queries that run have the same id.
+// 1. No two long or background queries that run have the same id, unless it is 0.
 // 2. `done` holds the latest last.
 internal import Base
 internal import CBase
@@ -27,7 +27,8 @@ package final class QueryRegistry: @unchecked Sendable {
     /// A query begins. False: one with its id runs, or as many run as can.
     func begin(_ query: Query) -> Bool {
         locked {
-            guard active.count < Limits.queriesMax, !active.contains(where: { $0.fields.taskID == query.fields.taskID })
+            let id = query.fields.taskID
+            guard active.count < Limits.queriesMax, id == 0 || !active.contains(where: { $0.fields.taskID == id })
             else { return false }
             active.append(query)
             return true

@@ -36,7 +36,10 @@ struct QueryWindow: ~Copyable {
     let answers = OutputBuffer(capacity: 4096)
     private(set) var count = 0
     private(set) var next = 0
-    private var started = 0
+    private(set) var started = 0
+    /// Records below this have been counted as put off by the limit on records per second.
+    private var throttled = 0
+    private var room = SliceRoom()
 
     init() {
         records = .allocate(capacity: QueryWindow.capacity)
@@ -57,6 +60,7 @@ struct QueryWindow: ~Copyable {
         self.count = count
         next = 0
         started = 0
+        throttled = 0
         answers.truncate(to: 0)
         places.update(repeating: Place(), count: count)
         for row in 0..<count where undecided >> UInt64(row) & 1 == 1 { places[row].isUndecided = true }
@@ -76,8 +80,29 @@ struct QueryWindow: ~Copyable {
         started = count
     }
 
-    /// How many records have not been looked at.
-    var freshCount: Int { count - started }
+    /// Copies the next entries of a walk into `records`; returns how many. Under the partition's lock.
+    mutating func copy(_ index: PrimaryIndex, _ partition: PartitionID, _ cursor: inout IndexCursor) -> Int {
+        index.slice(partition, &cursor, into: records, &room)
+    }
+
+    /// How many of the next records may be looked at in one slice: those that `byteBudget` allows, at least one.
+    func freshCount(byteBudget: Int, needsImage: (Int) -> Bool) -> Int {
+        var bytes = 0
+        var row = started
+        while row < count {
+            if needsImage(row) { bytes += records[row].entry.byteCount }
+            guard bytes <= byteBudget || row == started else { break }
+            row += 1
+        }
+        return row - started
+    }
+
+    /// Only `allowed` of the next `wanted` records may be looked at now; returns how many are put off for the first time.
+    mutating func putOff(_ wanted: Int, allowed: Int) -> Int {
+        let first = max(throttled, started + allowed)
+        throttled = max(throttled, started + wanted)
+        return max(started + wanted - first, 0)
+    }
 
     var hasFresh: Bool { started < count }
 

@@ -22,6 +22,17 @@ package struct IndexCursor: BitwiseCopyable, Sendable {
     }
 }
 
+/// Room for the records of one bucket while they are sorted; kept by whoever walks, so that nothing is allocated under a
+/// lock.
+package struct SliceRoom {
+    fileprivate var candidates: [IndexedRecord] = []
+
+    package init() { candidates.reserveCapacity(SliceRoom.capacity) }
+
+    /// A chain of 8 lines and what a run gives at a time.
+    private static let capacity = 256
+}
+
 extension PrimaryIndex {
     /// Buckets that one slice visits at most: the lock is held for that long.
     static let sliceBuckets = 16
@@ -30,26 +41,35 @@ extension PrimaryIndex {
     /// partition's lock.
     /// - Returns: how many; 0 does not mean the end, `cursor.isDone` does.
     package func slice(
-        _ partition: PartitionID, _ cursor: inout IndexCursor, into target: UnsafeMutableBufferPointer<IndexedRecord>
+        _ partition: PartitionID, _ cursor: inout IndexCursor, into target: UnsafeMutableBufferPointer<IndexedRecord>,
+        _ scratch: inout SliceRoom
     ) -> Int {
         var count = 0
-        var candidates: [IndexedRecord] = []
         for _ in 0..<PrimaryIndex.sliceBuckets where !cursor.isDone && count < target.count {
             let room = target.count - count
-            let isComplete = gather(partition, cursor, room, &candidates)
-            let taken = min(room, candidates.count)
-            for record in candidates[..<taken] {
+            let isComplete = gather(partition, cursor, room, &scratch.candidates)
+            let candidates = scratch.candidates.count
+            let taken = min(room, candidates)
+            for record in scratch.candidates[..<taken] {
                 target[count] = record
                 count += 1
             }
-            if isComplete, taken == candidates.count {
+            if isComplete, taken == candidates {
                 leaveBucket(partition, &cursor)
             } else if taken > 0 {
-                cursor.after = candidates[taken - 1].digest
-                cursor.bound = Root.sortKey(candidates[taken - 1].digest)
+                cursor.after = scratch.candidates[taken - 1].digest
+                cursor.bound = Root.sortKey(scratch.candidates[taken - 1].digest)
             }
         }
         return count
+    }
+
+    /// The same with room of its own; allocates.
+    package func slice(
+        _ partition: PartitionID, _ cursor: inout IndexCursor, into target: UnsafeMutableBufferPointer<IndexedRecord>
+    ) -> Int {
+        var room = SliceRoom()
+        return slice(partition, &cursor, into: target, &room)
     }
 
     /// The records of the cursor's bucket that are still to come, sorted. False: there are more than these.

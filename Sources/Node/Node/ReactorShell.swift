@@ -130,6 +130,8 @@ final class ReactorShell: ReactorHandler, EngineShell {
 
     func connectionDrained(_ connection: ConnectionID) { engine?.drained(connection.rawValue) }
 
+    func isStreaming(_ connection: ConnectionID) -> Bool { engine?.isStreaming(connection.rawValue) ?? false }
+
     func connectionClosed(_ connection: ConnectionID) {
         engine?.connectionClosed(connection.rawValue)
         executor.connectionClosed(connection.rawValue)

@@ -24,6 +24,8 @@ package protocol ReactorHandler: AnyObject {
     func backgroundSlice() -> UInt64?
     /// A suspended connection's client has taken all that was streamed to it.
     func connectionDrained(_ connection: ConnectionID)
+    /// Whether the answer that a suspended connection waits for comes in parts.
+    func isStreaming(_ connection: ConnectionID) -> Bool
     /// The connection is gone.
     func connectionClosed(_ connection: ConnectionID)
     /// A turn ends; `sleeping` if the reactor now waits for events.

@@ -13,6 +13,7 @@ extension Reactor {
     private static let readable = UInt32(APUS_READABLE)
     private static let writable = UInt32(APUS_WRITABLE)
     private static let broken = UInt32(APUS_BROKEN)
+    private static let peerHasClosed = UInt32(APUS_PEER_CLOSED)
 
     // ---- Events ----
 
@@ -26,10 +27,11 @@ extension Reactor {
                 if let connection = table[id] { proceed(id, connection) }
             }
         }
-        guard flags & (Reactor.readable | Reactor.broken) != 0, table[id] != nil else { return }
+        guard flags & (Reactor.readable | Reactor.broken | Reactor.peerHasClosed) != 0, table[id] != nil else { return }
         if isBlocked(connection) {
-            // Level-triggered: what must wait is not asked for any more. A broken one cannot be waited for.
-            if flags & Reactor.broken != 0 { return closeConnection(id) }
+            // Level-triggered: what must wait is not asked for any more. A broken one cannot be waited for, and nobody reads
+            // the long answer to one that has closed.
+            if flags & (Reactor.broken | Reactor.peerHasClosed) != 0 { return closeConnection(id) }
             return updateEvents(id, connection)
         }
         readOnce(id, connection)
@@ -258,10 +260,15 @@ extension Reactor {
     /// Asks epoll for what this connection can use now.
     private func updateEvents(_ id: ConnectionID, _ connection: UnsafeMutablePointer<Connection>) {
         let wanted = (connection.pointee.output.isEmpty ? 0 : Reactor.writable)
-            | (isBlocked(connection) ? 0 : Reactor.readable)
+            | (isBlocked(connection) ? hangUp(id, connection) : Reactor.readable)
         guard wanted != connection.pointee.events else { return }
         connection.pointee.events = wanted
         apus_epoll_change(epoll, connection.pointee.descriptor, wanted, id.rawValue)
+    }
+
+    /// What to ask for while nothing is read: whether the peer closes, if a long answer is under way.
+    private func hangUp(_ id: ConnectionID, _ connection: UnsafeMutablePointer<Connection>) -> UInt32 {
+        connection.pointee.isSuspended && handler.isStreaming(id) ? Reactor.peerHasClosed : 0
     }
 
     // ---- Open and close ----
