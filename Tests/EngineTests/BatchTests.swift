@@ -150,12 +150,11 @@ extension BatchEncoder {
 }
 
 @Suite struct BatchTests {
-    private func memory() throws -> Harness {
-        let agreement = Agreement(backend: "memory", format: 1, capabilities: .volatile)
+    private func memory(_ change: (inout NamespaceSettings) -> Void = { _ in }) throws -> Harness {
         let backend = try Memory.descriptor.open(OpenRequest(
-            namespace: "test", settings: BackendSettings([("data-size", "\(256 << 20)")]), agreement: agreement,
-            log: { _ in }))
-        return try Harness(backend, capabilities: .volatile)
+            namespace: "test", settings: BackendSettings([("data-size", "\(256 << 20)")]),
+            agreement: Agreement(backend: "memory", format: 1, capabilities: .volatile), log: { _ in }))
+        return try Harness(backend, capabilities: .volatile, change)
     }
 
     private func late(_ seed: UInt64, percent: Int, isAlone: Bool = true) throws -> (Harness, FakeBackend) {
@@ -196,10 +195,8 @@ extension BatchEncoder {
         for (counter, value) in expected { #expect(harness.namespace.total(counter) == value, "\(counter)") }
         #expect(harness.shards[0].batchCounters.value(of: .complete) == 1)
         harness.shards[0].countLatencies(end: harness.time.monotonic.advanced(byMilliseconds: 1))
-        let counted = (0..<ShardCounters.latencyBuckets).reduce(UInt64(0)) {
-            $0 + harness.shards[0].batchCounters.latencyCount(bucket: $1)
-        }
-        #expect(counted == 1)
+        let counts = (0..<ShardCounters.latencyBuckets).map { harness.shards[0].batchCounters.latencyCount(bucket: $0) }
+        #expect(counts.reduce(0, +) == 1)
     }
 
     @Test func errorsStopUnlessAllRowsAreAsked() throws {
@@ -215,7 +212,7 @@ extension BatchEncoder {
         #expect(plain.rows.map(\.index) == [0, 1] && plain.last == .parameter, "not found is no error")
         let withRow = harness.run(batch(.errorRows) { rows(&$0) })
         #expect(withRow.rows.map(\.index) == [0, 1, 2] && withRow.rows[2].result == .parameter && withRow.last == .parameter)
-        let all = harness.run(batch(.respondAllKeys) { rows(&$0) })
+        let all = harness.run(batch { rows(&$0) })
         #expect(all.rows.map(\.result) == [.ok, .notFound, .parameter, .ok] && all.last == .ok)
     }
 
@@ -231,6 +228,10 @@ extension BatchEncoder {
         })
         #expect(answer.rows.map(\.result) == [.unsupportedFeature, .unsupportedFeature, .parameter] && answer.last == .ok)
         #expect(harness.namespace.total(.batchSubTsvcError) == 3)
+        // Neither are those without a set, where that is not allowed.
+        let strict = try memory { $0.numbers.disallowNullSetName = true }
+        let refused = strict.run(batch { for row: UInt32 in 0..<2 { $0.put(row, key, 1) } })
+        #expect(refused.rows.map(\.result) == [.parameter, .parameter])
     }
 
     /// The batch's filter is for all rows, a row's own wins; a malformed one is an error of its row. The same when every
@@ -299,9 +300,7 @@ extension BatchEncoder {
     @Test func aLongBatchGoesOnInSlices() throws {
         let harness = try memory()
         let keys = digests(5000)
-        let puts = harness.run(batch {
-            for (number, key) in keys.enumerated() { $0.put(UInt32(number), key, Int64(number)) }
-        })
+        let puts = harness.run(batch { for (n, key) in keys.enumerated() { $0.put(UInt32(n), key, Int64(n)) } })
         #expect(puts.last == .ok && puts.rows.map(\.index) == (0..<5000).map { UInt32($0) })
         let gets = harness.run(batch { encoder in
             for round in 0..<4 {
@@ -419,9 +418,55 @@ extension BatchEncoder {
         harness.finish()
         let answer = Stream(harness.streams[1]!)
         #expect(answer.rows.count == 600 && answer.last == .ok)
-        #expect(answer.rows.filter { $0.result == .timeout }.count == 600 - Limits.batchRowsPerTurnMax)
-        let expired = UInt64(600 - Limits.batchRowsPerTurnMax)
-        #expect(harness.namespace.total(.batchSubTsvcTimeout) == expired)
+        let expired = 600 - Limits.batchRowsPerTurnMax
+        #expect(answer.rows.filter { $0.result == .timeout }.count == expired)
+        #expect(harness.namespace.total(.batchSubTsvcTimeout) == UInt64(expired))
+    }
+
+    /// A turn and a slice end after so many bytes, also of writes, which answer nothing.
+    @Test func largeWritesGoOnInSlices() throws {
+        let harness = try memory()
+        let keys = digests(20)
+        let value = Block([UInt8](repeating: 0x78, count: 200_000))
+        harness.send(batch: batch {
+            for (number, key) in keys.enumerated() {
+                $0.row(UInt32(number), key, write, namespace: "test")
+                $0.operation(OperationCode.write, ParticleType.string, "s", value.view)
+            }
+        })
+        #expect(harness.namespace.objectCount == 2)
+        _ = harness.shards[0].backgroundSlice()
+        #expect(harness.namespace.objectCount == 3)
+        harness.finish()
+        #expect(Stream(harness.streams[1]!).rows.map(\.result) == keys.map { _ in .ok })
+        // Reads that a filter leaves out answer nothing, either.
+        let filter: [UInt8] = [0x93, 1, 0x93, 0x51, 3, 0xA1, 0x73, 0xA2, 3, 0x79]
+        harness.send(batch: batch(filter: filter) { for (number, key) in keys.enumerated() { $0.get(UInt32(number), key) } })
+        #expect(harness.namespace.total(.batchSubReadFilteredOut) == 2)
+        harness.finish()
+        #expect(harness.namespace.total(.batchSubReadFilteredOut) == 20)
+    }
+
+    /// Rows with the same filter compile it once, and the work of filters ends a turn.
+    @Test func expensiveFilters() throws {
+        let harness = try memory()
+        let keys = digests(100)
+        _ = harness.run(batch { for (number, key) in keys.enumerated() { $0.put(UInt32(number), key, 1) } })
+        // And: 10,000 times true, and bin n is 1.
+        let parts = 10_000
+        let isOne: [UInt8] = [0x93, 1, 0x93, 0x51, 2, 0xA1, 0x6E, 1]
+        let filter = [0xDC, 0x27, 0x12, 16] + [UInt8](repeating: 0xC3, count: parts) + isOne
+        let before = harness.shards[0].expressionWork
+        harness.send(batch: batch {
+            $0.row(0, keys[0], read, namespace: "test")
+            $0.field(.filter, Block(filter).view)
+            for (number, key) in keys.enumerated().dropFirst() { $0.repeatRow(UInt32(number), key) }
+        })
+        #expect(harness.namespace.total(.batchSubReadSuccess) == 1)
+        harness.finish()
+        #expect(Stream(harness.streams[1]!).rows.map(\.result) == keys.map { _ in .ok })
+        let compilation = 1 + filter.count >> 5 + filter.count << 2
+        #expect(harness.shards[0].expressionWork - before == compilation + 100 * (2 * parts + 4))
     }
 
     /// Damaged by chance: an answer that ends, or a request that does not parse.

@@ -123,8 +123,11 @@ import Testing
         let rest = large(100).packed.count - 100
         #expect(refusal(large((1 << 20) - rest)) == nil)
         #expect(refusal(large((1 << 20) - rest + 1)) == .malformed)
-        let wide = Packed.call(16, of: [Packed](repeating: .bool(true), count: 200_000))
-        #expect(try outcome(wide) == .true)
+        // An instruction for each part and one behind each of them.
+        func wide(_ count: Int) -> Packed { .call(16, of: [Packed](repeating: .bool(true), count: count)) }
+        #expect(try outcome(wide(Expression.instructionsMax / 2)) == .true)
+        #expect(refusal(wide(Expression.instructionsMax / 2 + 1)) == .malformed)
+        #expect(refusal(wide(500_000)) == .malformed)
         // Variables: 128 at a time.
         func variables(_ count: Int) -> Packed {
             .call(125, of: (0..<count).flatMap { [Packed.name("v\($0)"), .integer(1)] } + [.bool(true)])
@@ -182,6 +185,16 @@ import Testing
         #expect(try cache.expression(Block(Array(bytes.view)).view) === first && cache.compiledCount == 1)
         #expect(throws: ExpressionError.malformed) { try cache.expression(Block([0x93]).view) }
         #expect(cache.byteCount == first.memoryByteCount)
+    }
+
+    /// The usual room holds every expression that compiles: none is compiled for each record.
+    @Test func theLargestExpressionIsHeld() throws {
+        let cache = ExpressionCache()
+        let parts = [Packed](repeating: .bool(true), count: Expression.instructionsMax / 2 - 2)
+        let text = String(repeating: "x", count: (1 << 20) - parts.count - 40)
+        let bytes = Block(Packed.call(16, of: parts + [.call(2, .text(text), .text("a"))]).packed)
+        let first = try cache.expression(bytes.view)
+        #expect(try cache.expression(bytes.view) === first && cache.compiledCount == 1)
     }
 
     /// Far more expressions than there is room for: memory stays within its bound, and what is held stays valid.

@@ -222,6 +222,13 @@ def test_point_requests_beside_long_batches(own_server):
 
 # ---- By hand ----
 
+def test_rows_without_a_set_where_that_is_not_allowed(server, client):
+    for set_name, code in ((None, 4), ("demo", 0)):
+        rows = [br.Write(("small", set_name, f"null-set-{number}"), [op.write("a", 1)]) for number in range(3)]
+        client.batch_write(br.BatchRecords(rows))
+        assert [row.result for row in rows] == [code] * 3
+
+
 def test_the_golden_batch(raw):
     raw.send(bytes.fromhex(
         "02030000000000561608000000000000000000000000000003e8000100000000003c29000000010d00000000"

@@ -202,6 +202,26 @@ def test_a_refused_write_changes_nothing(client, record):
 
 # ---- Bad input ----
 
+def test_large_filters(client, record):
+    """Five thousand comparisons pass, each of four instructions; a program of over 32768 is error 4."""
+    def is_any(values):
+        return exp.Or(*[exp.Eq(I("i"), value) for value in values])
+    assert passes(client, record, is_any([*range(100, 5099), 7]))
+    assert not passes(client, record, is_any(range(100, 5100)))
+    fails(4, client.get, record, {"expressions": is_any(range(10_000)).compile()})
+
+
+def test_many_large_expressions_in_one_request(client, record):
+    """Together they may take two million instructions: in reads and in writes, of which nothing is done then."""
+    large = exp.Or(*[exp.Eq(I("i"), value) for value in range(100, 5100)]).compile()
+    for first in (op.read("i"), op.increment("count", 1)):
+        def operations(count):
+            return [first] + [ops.expression_read(f"r{number}", large) for number in range(count)]
+        assert client.operate(record, operations(50))[2]["r49"] is False
+        fails(4, client.operate, record, operations(120))
+    assert client.get(record)[2]["count"] == 1
+
+
 def test_malformed_filters(server, raw_record):
     raw, digest = raw_record
     bad = {

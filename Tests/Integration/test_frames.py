@@ -131,6 +131,15 @@ def test_compression_that_does_not_pay_is_left(raw):
     assert raw.frame()[0] == 3, "a small answer"
 
 
+def test_a_large_compressed_request_keeps_its_place(raw):
+    """It is inflated in several turns."""
+    d = digest(7009)
+    large = compressed(message(d, [operation(2, 4, b"s", b"x" * 900_000)], info2=1))
+    raw.send(put(d, 1) + large + get(d))
+    assert [raw.frame()[1][5] for _ in range(2)] == [0, 0]
+    assert raw.frame()[1].endswith(b"x" * 900_000)
+
+
 def test_answers_are_not_compressed_unasked(raw):
     d = digest(7006)
     assert raw.ask(compressed(message(d, [operation(2, 4, b"s", b"x" * 5000)], info2=1))).result == 0

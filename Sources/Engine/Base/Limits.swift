@@ -49,7 +49,8 @@ public enum Limits {
     @inlinable public static var batchRowsPerTurnMax: Int { 128 }
     /// Rows of a longer batch that run in one slice of background work (ours).
     @inlinable public static var batchRowsPerSliceMax: Int { 64 }
-    /// Bytes of answers after which a batch leaves the turn that brought it (ours).
+    /// Bytes of answers, and of rows and records that were read and written, after which a batch leaves the turn that
+    /// brought it (ours).
     @inlinable public static var batchBytesPerTurnMax: Int { 256 << 10 }
     /// Rows of one batch that may wait for a device, another request or a replica at a time (ours).
     @inlinable public static var batchRowsUnderWayMax: Int { 256 }
@@ -59,6 +60,11 @@ public enum Limits {
     @inlinable public static var batchTimeoutMilliseconds: UInt64 { 30_000 }
     /// Bytes that the operations of one request may answer together; above it the request is refused with 13 (ours).
     @inlinable public static var resultSizeMax: Int { 16 << 20 }
+    /// What the expressions that the operations of one request carry may take together, as `Expression.workMax` counts it;
+    /// above it the request is refused with 4 (ours).
+    @inlinable public static var expressionWorkMax: Int { 2 << 20 }
+    /// Bytes whose copying takes about as long as one unit of that (ours).
+    @inlinable public static var bytesPerExpressionWork: Int { 16 }
     /// Bytes of one info or security request; a larger one closes the connection (ours).
     @inlinable public static var infoRequestSizeMax: Int { 2 << 20 }
     /// Lines of one info request, and bytes of its answer beyond which no further line is answered; above either the

@@ -5,8 +5,10 @@
 // 3. Rows on the same record take effect in order: none begins while one before it is under way, if either writes. So a
 //    read sees what the rows before it have written. The protocol promises neither this nor atomicity.
 // 4. The frame that begins at `frameStart` of `output` is not ended yet; -1 if there is none. No frame is empty.
-// 5. The answer ends once: with the message marked last, or with the connection.
+// 5. `filterBytes` are those of the row that `filter` and `filterResult` came from; rows with the same ones share them.
+// 6. The answer ends once: with the message marked last, or with the connection.
 internal import Base
+internal import Expressions
 internal import Glibc
 internal import Index
 internal import Wire
@@ -38,6 +40,12 @@ final class Batch: SlotOwner {
     private var rowsResult: ResultCode?
     private var request: RequestPointer
     private var body: UnsafeMutableRawPointer?
+    /// The last filter, compiled; nil if there was none or it was refused.
+    private var filter: Expression?
+    private var filterBytes: UnsafeRawBufferPointer?
+    private var filterResult = ResultCode.ok
+    /// Bytes of rows and records, and what filters and expressions have taken, that this call may still come to.
+    private var workLeft = 0
 
     private var flags: BatchFlags = []
     private var connection: UInt64 = 0
@@ -112,6 +120,7 @@ final class Batch: SlotOwner {
         appendLast()
         countEnd()
         self.request = RequestSlot.noRequest
+        dropFilter()
         return false
     }
 
@@ -137,6 +146,9 @@ final class Batch: SlotOwner {
         body = copy
         let distance = UnsafeRawPointer(copy) - source
         rows?.rebase(by: distance)
+        filterBytes = filterBytes.map { bytes in
+            UnsafeRawBufferPointer(start: bytes.baseAddress.map { $0 + distance }, count: bytes.count)
+        }
         for number in 0..<groupCount { group[number].request.rebase(by: distance) }
     }
 
@@ -148,9 +160,10 @@ final class Batch: SlotOwner {
     /// Begins rows until none are left, or the share is used up, or the next one has to wait.
     private func runRows(_ rowLimit: Int, byteLimit: Int) {
         var left = rowLimit
+        workLeft = byteLimit - output.count
         while !isStopped {
             if groupNext == groupCount, !fillGroup() { return }
-            guard left > 0, output.count < byteLimit else { return }
+            guard left > 0, workLeft > 0, output.count < byteLimit else { return }
             let row = group + groupNext
             guard mayBegin(row) else {
                 isHeld = true
@@ -230,23 +243,49 @@ final class Batch: SlotOwner {
             let slot = table.rowSlot
             slot.pointee.begin(
                 request, namespace: row.pointee.namespace, connection: connection, now: table.now.monotonic)
+            slot.pointee.hasPrevious = false
             slot.pointee.owner = .passUnretained(self)
             slot.pointee.ownerRow = row.pointee.index
             slot.pointee.deadline = deadline
             slot.pointee.isRead = !request.pointee.header.info2.contains(.write)
+            let workBefore = table.scratch.expressions.work
             if start(slot, shard) == .suspended { suspend(slot) }
+            workLeft -= request.pointee.operationBytes.count
+                + (slot.pointee.hasPrevious ? slot.pointee.previous.byteCount : 0)
+                + (table.scratch.expressions.work - workBefore) * Limits.bytesPerExpressionWork
         }
     }
 
     private func start(_ slot: SlotPointer, _ shard: NamespaceShard) -> Progress {
-        let filterResult = shard.takeFilter(slot)
-        guard filterResult == .ok else { return shard.end(slot, filterResult) }
+        if slot.pointee.request.pointee.has(.filter) {
+            takeFilter(slot, shard)
+            guard filterResult == .ok else { return shard.end(slot, filterResult) }
+        }
         let isWrite = !slot.pointee.isRead
         if !table.isAlone, case .refused(let result) = table.cluster.route(
             slot.pointee.digest.partition, namespace: slot.pointee.namespace, isWrite: isWrite) {
             return shard.end(slot, result)
         }
         return isWrite ? shard.startWrite(slot, now: table.now) : shard.startRead(slot, now: table.now)
+    }
+
+    /// Gives the slot its filter. Rows that repeat one another, or have the batch's filter, have the very same bytes.
+    private func takeFilter(_ slot: SlotPointer, _ shard: NamespaceShard) {
+        let bytes = slot.pointee.request.pointee.filter
+        if bytes.baseAddress != filterBytes?.baseAddress || bytes.count != filterBytes?.count {
+            dropFilter()
+            filterBytes = bytes
+            do throws(ExpressionError) {
+                filter = try shard.filter(of: slot.pointee.request)
+            } catch { filterResult = error.resultCode }
+        }
+        if let filter { slot.pointee.setFilter(filter) }
+    }
+
+    private func dropFilter() {
+        filter = nil
+        filterBytes = nil
+        filterResult = .ok
     }
 
     /// Why a row reaches no machine; nil if it does.
@@ -294,6 +333,8 @@ final class Batch: SlotOwner {
     }
 
     // ---- Ends of rows ----
+
+    override var carriesRequestsOfClients: Bool { true }
 
     override func answer(
         _ slot: SlotPointer, _ result: ResultCode, _ generation: UInt16, _ voidTime: UInt32,
@@ -431,6 +472,7 @@ final class Batch: SlotOwner {
         stream = nil
         frameStart = -1
         part.truncate(to: 0)
+        dropFilter()
         body?.deallocate()
         body = nil
         rows = nil
@@ -455,34 +497,4 @@ private final class BatchStream: AnswerStream {
     override func drained() { batch.drained() }
 
     override func connectionClosed() { batch.connectionClosed() }
-}
-
-extension ShardCounters {
-    /// Counts the end of a row that reached a machine.
-    fileprivate func countBatchRow(_ slot: SlotPointer, _ result: ResultCode) {
-        if slot.pointee.isRead {
-            switch result {
-            case .ok: count(.batchSubReadSuccess)
-            case .notFound: count(.batchSubReadNotFound)
-            case .timeout: count(.batchSubReadTimeout)
-            case .filteredOut: count(.batchSubReadFilteredOut)
-            default: count(.batchSubReadError)
-            }
-        } else if slot.pointee.request.pointee.header.info2.contains(.delete) {
-            switch result {
-            case .ok: count(.batchSubDeleteSuccess)
-            case .notFound: count(.batchSubDeleteNotFound)
-            case .timeout: count(.batchSubDeleteTimeout)
-            case .filteredOut: count(.batchSubDeleteFilteredOut)
-            default: count(.batchSubDeleteError)
-            }
-        } else {
-            switch result {
-            case .ok: count(.batchSubWriteSuccess)
-            case .timeout: count(.batchSubWriteTimeout)
-            case .filteredOut: count(.batchSubWriteFilteredOut)
-            default: count(.batchSubWriteError)
-            }
-        }
-    }
 }

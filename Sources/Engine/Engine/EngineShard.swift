@@ -3,6 +3,7 @@
 //    is.
 // 2. `scratch.output` is set before any request runs, and is what its answer is written to.
 package import Base
+internal import Expressions
 package import Storage
 internal import Wire
 
@@ -69,6 +70,9 @@ package final class EngineShard {
         }
         return -1
     }
+
+    /// What expressions have taken on this reactor so far, in instructions or what takes about as long.
+    package var expressionWork: Int { scratch.expressions.work }
 
     // ---- Turns ----
 

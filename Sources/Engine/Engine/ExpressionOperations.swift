@@ -13,6 +13,9 @@ extension NamespaceShard {
         } catch { return error.resultCode }
     }
 
+    /// Whether the expressions of one request, before which the work was `before`, have taken more than they may together.
+    func isTooMuchWork(since before: Int) -> Bool { scratch.expressions.work - before > Limits.expressionWorkMax }
+
     /// Evaluates one; its result goes to the answer, as the result of an operation `code`, or into its bin.
     func applyExpression(
         _ operation: OperationView, _ facts: RecordFacts, _ bins: BinSource, respondsAll: Bool, code: UInt8
@@ -23,6 +26,7 @@ extension NamespaceShard {
         operation.code = code
         do throws(ExpressionError) {
             let expression = try scratch.expressions.expression(carried.expression)
+            defer { scratch.expressions.work += expression.work }
             guard isRead else {
                 let result = modify(operation, carried.flags, expression, facts, bins)
                 if result == .ok, respondsAll { addNull(operation) }

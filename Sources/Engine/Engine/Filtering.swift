@@ -19,7 +19,9 @@ extension NamespaceShard {
 
     /// What the entry of a record says about a filter: nothing is read for it. `needsRecord`: ask `passes`.
     func verdict(_ filter: Expression, _ entry: IndexEntry, _ digest: Digest, _ now: TurnTime) -> Verdict {
-        filter.metadata(facts(entry, digest, now))
+        let verdict = filter.metadata(facts(entry, digest, now))
+        scratch.expressions.work += filter.work
+        return verdict
     }
 
     /// Whether a record passes. `view` is its image; nil if the entry has decided. Allocates only in the C library's
@@ -38,7 +40,9 @@ extension NamespaceShard {
             facts.lastUpdate = view.lastUpdate
             facts.voidTime = view.voidTime
         }
-        return filter.passes(facts, BinSource(view))
+        let passes = filter.passes(facts, BinSource(view))
+        scratch.expressions.work += filter.work
+        return passes
     }
 
     /// What expressions can know from the index. Lends the name of the set, which is never given back.

@@ -9,6 +9,7 @@ extension NamespaceShard {
     func applyOperations(_ slot: SlotPointer, exists: Bool, _ view: ImageView?, _ now: TurnTime) -> ResultCode {
         let request = slot.pointee.request
         let respondsAll = request.pointee.header.info2.contains(.respondAllOperations)
+        let workBefore = scratch.expressions.work
         var operations = request.pointee.operations
         while let operation = operations.next() {
             if operation.code == OperationCode.read {
@@ -17,6 +18,7 @@ extension NamespaceShard {
                 continue
             }
             if operation.code == OperationCode.expressionRead || operation.code == OperationCode.expressionModify {
+                guard !isTooMuchWork(since: workBefore) else { return .parameter }
                 let result = applyExpression(
                     operation, editedFacts(slot, exists: exists, now), BinSource(scratch.editor, key: key(slot, view)),
                     respondsAll: respondsAll, code: resultCode(slot, operation))

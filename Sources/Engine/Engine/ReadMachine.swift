@@ -110,6 +110,7 @@ extension NamespaceShard {
         let request = slot.pointee.request
         guard (1...Limits.operationsMax).contains(request.pointee.operationCount) else { return .parameter }
         let respondsAll = request.pointee.header.info2.contains(.respondAllOperations)
+        let workBefore = scratch.expressions.work
         let searchesHashed = request.pointee.operationCount > 16
         if searchesHashed { scratch.editor.begin(view) }
         var operations = request.pointee.operations
@@ -117,6 +118,7 @@ extension NamespaceShard {
             let refusal = OperationRules.checkRead(operation)
             guard refusal == .ok else { return refusal }
             if operation.code == OperationCode.expressionRead {
+                guard !isTooMuchWork(since: workBefore) else { return .parameter }
                 let facts = facts(slot.pointee.previous, slot.pointee.digest, now)
                 let result = applyExpression(
                     operation, facts, BinSource(view), respondsAll: respondsAll, code: resultCode(slot, operation))

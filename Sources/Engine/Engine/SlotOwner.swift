@@ -8,6 +8,9 @@ internal import Storage
 /// Whom a slot belongs to if it is not a connection. Subclassed by what has many requests under way; reactor's thread
 /// only.
 package class SlotOwner {
+    /// Its requests are a client's as they are: what a client may not ask for by itself is refused.
+    var carriesRequestsOfClients: Bool { false }
+
     /// The answer to the request of `slot`; `operations` are lent for the call.
     func answer(
         _ slot: SlotPointer, _ result: ResultCode, _ generation: UInt16, _ voidTime: UInt32,
@@ -24,6 +27,14 @@ package class SlotOwner {
 
     /// A request that had to wait has ended; its slot is not used any more.
     func ended() { preconditionFailure("an owner hears of late ends") }
+}
+
+extension RequestSlot {
+    /// A client has asked for just this: by itself or in a row of a batch; not by a query, and it is no touch.
+    var isClientsOwn: Bool {
+        guard origin == .client, let owner else { return origin == .client }
+        return owner._withUnsafeGuaranteedRef { $0.carriesRequestsOfClients }
+    }
 }
 
 /// Operations of an answer, ready to be copied; views.

@@ -15,7 +15,7 @@ extension NamespaceShard {
         if namespace.overflow == .updates, !slot.pointee.isDelete { return .outOfSpace }
         if slot.pointee.isDelete { return .ok }
         if namespace.live.current.pointee.disallowNullSetName, slot.pointee.request.pointee.set.isEmpty,
-            !slot.pointee.isTouch, slot.pointee.owner == nil {
+            slot.pointee.isClientsOwn {
             return .parameter
         }
         let request = slot.pointee.request
@@ -38,12 +38,14 @@ extension NamespaceShard {
             readsAllowed: header.info1.contains(.read),
             getsAll: header.info1.contains(.getAllBins),
             respondsAll: header.info2.contains(.respondAllOperations))
+        let workBefore = scratch.expressions.work
         var summary = OperationRules.Summary()
         var operations = request.pointee.operations
         while let operation = operations.next() {
             let refusal = OperationRules.check(operation, flags: flags, summary: &summary)
             guard refusal == .ok else { return (refusal, summary) }
             if operation.code == OperationCode.expressionRead || operation.code == OperationCode.expressionModify {
+                guard !isTooMuchWork(since: workBefore) else { return (.parameter, summary) }
                 let result = checkExpression(operation)
                 guard result == .ok else { return (result, summary) }
             }

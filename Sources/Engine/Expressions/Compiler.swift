@@ -40,6 +40,7 @@ struct Compiler {
 
     /// Adds an instruction that takes `takes` values and gives `gives`.
     mutating func emit(_ instruction: Instruction, takes: Int, gives: Int = 1) throws(ExpressionError) {
+        guard code.count < Expression.instructionsMax else { throw .malformed }
         code.append(instruction)
         height += gives - takes
         guard height <= Compiler.heightLimit else { throw .malformed }

@@ -7,11 +7,13 @@ internal import Record
 private typealias Top = UnsafeMutablePointer<ExpressionValue>
 
 extension Expression {
-    /// The value for a record. Allocates nothing except in the C library's regular expressions. What it points to is lent.
+    /// The value for a record; what it took is in `work`. Allocates nothing except in the C library's regular expressions.
+    /// What it points to is lent.
     package func evaluate(_ facts: RecordFacts, _ bins: BinSource) -> ExpressionValue {
         var top = stack
         var next = 0
         let end = instructionCount
+        var workLeft = Expression.workMax - instructionCount
         while next < end {
             let instruction = instructions + next
             next += 1
@@ -20,7 +22,7 @@ extension Expression {
                 top.pointee = instruction.pointee.value
                 top += 1
             case .bin:
-                top.pointee = bins.bin(instruction)
+                top.pointee = bins.bin(instruction, &workLeft)
                 top += 1
             case .compareIntegers:
                 top -= 1
@@ -50,10 +52,11 @@ extension Expression {
                 } else {
                     next = Int(instruction.pointee.end)
                 }
-            default: top = step(instruction, top, facts, bins)
+            default: top = step(instruction, top, facts, bins, &workLeft)
             }
         }
         assert(top == stack + 1, "an expression leaves one value")
+        work = Expression.workMax - workLeft
         return stack.pointee
     }
 
@@ -61,11 +64,12 @@ extension Expression {
     package func passes(_ facts: RecordFacts, _ bins: BinSource) -> Bool { evaluate(facts, bins).isTrue }
 
     private func step(
-        _ instruction: UnsafePointer<Instruction>, _ top: Top, _ facts: RecordFacts, _ bins: BinSource
+        _ instruction: UnsafePointer<Instruction>, _ top: Top, _ facts: RecordFacts, _ bins: BinSource,
+        _ workLeft: inout Int
     ) -> Top {
         switch instruction.pointee.code {
         case .binType, .key, .digestModulo, .fact, .variable:
-            top.pointee = given(instruction, facts, bins)
+            top.pointee = given(instruction, facts, bins, &workLeft)
             return top + 1
         case .drop:
             let kept = top - Int(instruction.pointee.target)
@@ -73,7 +77,7 @@ extension Expression {
             return kept
         case .exclusiveBegin, .exclusiveAdd, .exclusiveEnd: return exclusive(instruction.pointee.code, top)
         case .compareFloats, .compareBytes, .comparePacked, .inList, .integerPair, .floatPair, .scan:
-            top[-2] = pair(instruction, top[-2], top[-1])
+            top[-2] = pair(instruction, top[-2], top[-1], &workLeft)
             return top - 1
         case .integerOne, .floatOne:
             if top[-1].isKnown {
@@ -84,6 +88,11 @@ extension Expression {
             return top
         case .regex:
             if top[-1].isKnown, let pattern = instruction.pointee.value.base {
+                workLeft -= top[-1].bytes.count >> 2
+                guard workLeft >= 0 else {
+                    top[-1] = .unknown
+                    return top
+                }
                 let isMatch = Unmanaged<Pattern>.fromOpaque(pattern)._withUnsafeGuaranteedRef { $0.matches(top[-1].bytes) }
                 top[-1] = .bool(isMatch)
             }
@@ -94,19 +103,23 @@ extension Expression {
 
     /// What an instruction with two operands gives.
     private func pair(
-        _ instruction: UnsafePointer<Instruction>, _ left: ExpressionValue, _ right: ExpressionValue
+        _ instruction: UnsafePointer<Instruction>, _ left: ExpressionValue, _ right: ExpressionValue,
+        _ workLeft: inout Int
     ) -> ExpressionValue {
         if let special = special(left, right) { return special }
         let operation = instruction.pointee.operation
         switch instruction.pointee.code {
         case .compareFloats: return .bool(compare(left.float, right.float, operation))
-        case .compareBytes: return .bool(compareBytes(left, right, operation))
-        case .comparePacked:
-            guard let isEqual = PackedEquality.equal(left.bytes, right.bytes) else { return .unknown }
-            return .bool(isEqual == (operation == 1))
-        case .inList:
-            guard let isFound = PackedEquality.contains(right.bytes, left) else { return .unknown }
-            return .bool(isFound)
+        case .compareBytes:
+            workLeft -= min(left.bytes.count, right.bytes.count) >> 6
+            return workLeft < 0 ? .unknown : .bool(compareBytes(left, right, operation))
+        case .comparePacked, .inList:
+            var equality = PackedEquality(workLeft: workLeft)
+            let isList = instruction.pointee.code == .inList
+            let isEqual = isList ? equality.contains(right.bytes, left) : equality.equal(left.bytes, right.bytes)
+            workLeft = equality.workLeft
+            guard let isEqual else { return .unknown }
+            return .bool(isList ? isEqual : isEqual == (operation == 1))
         case .integerPair: return Arithmetic.integers(operation, left.integer, right.integer)
         case .floatPair: return Arithmetic.floats(operation, left.float, right.float)
         case .scan: return Arithmetic.scan(operation, left.integer, for: right.isTrue)
@@ -183,10 +196,10 @@ extension Expression {
 
     /// What comes from the record, its metadata, or the stack.
     private func given(
-        _ instruction: UnsafePointer<Instruction>, _ facts: RecordFacts, _ bins: BinSource
+        _ instruction: UnsafePointer<Instruction>, _ facts: RecordFacts, _ bins: BinSource, _ workLeft: inout Int
     ) -> ExpressionValue {
         switch instruction.pointee.code {
-        case .binType: return bins.type(instruction)
+        case .binType: return bins.type(instruction, &workLeft)
         case .key: return bins.key(ofType: instruction.pointee.operation, facts)
         case .digestModulo:
             // The last four bytes of the digest, little-endian: those that decide nothing else.
@@ -224,15 +237,17 @@ private func order(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPoint
 extension BinSource {
     /// The bin that the instruction names, if it has the type that the instruction wants.
     @inline(__always)
-    fileprivate func bin(_ instruction: UnsafePointer<Instruction>) -> ExpressionValue {
+    fileprivate func bin(_ instruction: UnsafePointer<Instruction>, _ workLeft: inout Int) -> ExpressionValue {
         guard hasRecord else { return .undecided }
+        guard maySearch(&workLeft) else { return .unknown }
         guard let bin = find(instruction.pointee.value) else { return .unknown }
         return typed(bin.particleType, bin.value, instruction.pointee.operation)
     }
 
     /// The particle type of the bin that the instruction names, 0 if there is none.
-    fileprivate func type(_ instruction: UnsafePointer<Instruction>) -> ExpressionValue {
+    fileprivate func type(_ instruction: UnsafePointer<Instruction>, _ workLeft: inout Int) -> ExpressionValue {
         guard hasRecord else { return .undecided }
+        guard maySearch(&workLeft) else { return .unknown }
         return .integer(Int64(find(instruction.pointee.value)?.particleType ?? ParticleType.null))
     }
 
@@ -264,6 +279,13 @@ extension BinSource {
         }
         guard kind.rawValue == wanted else { return .unknown }
         return ExpressionValue(kind, value, particleType: particleType)
+    }
+
+    /// Counts the search for a bin; false beyond the limit.
+    @inline(__always)
+    private func maySearch(_ workLeft: inout Int) -> Bool {
+        workLeft -= count >> 2
+        return workLeft >= 0
     }
 
     /// The bin of that name.

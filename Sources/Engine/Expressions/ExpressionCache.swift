@@ -18,6 +18,9 @@ package final class ExpressionCache {
     private var clock: UInt64 = 0
     /// Memory of the expressions that are held.
     package private(set) var byteCount = 0
+    /// What finding, compiling and evaluating has taken in all, as `Expression.workMax` counts it. Whoever evaluates adds
+    /// its share.
+    package var work = 0
     /// How many expressions have been compiled.
     package private(set) var compiledCount: UInt64 = 0
     /// Where the search for memory goes on.
@@ -32,6 +35,7 @@ package final class ExpressionCache {
     /// The compiled form of `bytes`. Allocates if it has to be compiled: not under a lock.
     package func expression(_ bytes: UnsafeRawBufferPointer) throws(ExpressionError) -> Expression {
         guard bytes.count <= Expression.byteCountMax else { throw .malformed }
+        work += 1 + bytes.count >> 5
         let checksum = crc32c(bytes)
         let first = Int(checksum) % ExpressionCache.sets * ExpressionCache.ways
         clock += 1
@@ -43,15 +47,17 @@ package final class ExpressionCache {
             }
             if places[place].used < places[oldest].used { oldest = place }
         }
+        // Most instructions are made of more bytes than one.
+        work += min(bytes.count, Expression.instructionsMax) << 2
         let made = try Expression(bytes)
         compiledCount += 1
         hold(made, checksum, at: oldest)
         return made
     }
 
-    /// One that would take a quarter of the room is not held.
+    /// One that would take a third of the room is not held; with the usual room, there is none so large.
     private func hold(_ expression: Expression, _ checksum: UInt32, at place: Int) {
-        guard expression.memoryByteCount <= byteCountMax / 4 else { return }
+        guard expression.memoryByteCount <= byteCountMax / 3 else { return }
         drop(place)
         byteCount += expression.memoryByteCount
         while byteCount > byteCountMax {

@@ -1,37 +1,52 @@
 // Whether packed values are equal, whatever widths their integers are written in. Bins hold lists and maps as the
-// client sent them, so nothing here trusts the bytes.
+// client sent them, so nothing here trusts the bytes. Invariants:
+// 1. Every element that is looked at or passed over, and every 64 bytes that are compared, take one from `workLeft`; with
+//    less than nothing left, nothing more is looked at and the result is unknown.
+// 2. A pair of a map is equal to one pair of the other map at most, also where keys are there twice.
 internal import Base
 
-enum PackedEquality {
+struct PackedEquality {
     /// Deeper values are not compared: the result is unknown.
     private static let depthMax = 32
-    /// Larger maps are compared only if both are in the same order.
+    /// In maps whose order differs, so many pairs from there on are compared; with more the result is unknown.
     private static let searchedPairsMax = 64
+    /// See invariant 1. Below zero: the limit was reached.
+    private(set) var workLeft: Int
 
-    /// Whether two whole values are equal; nil if one is damaged, too deep, or a map too large to be compared.
-    static func equal(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer) -> Bool? {
+    /// May look at `workLeft` elements.
+    init(workLeft: Int) { self.workLeft = workLeft }
+
+    /// Whether two whole values are equal; nil if one is damaged, too deep, a map too large to be compared, or beyond the
+    /// limit.
+    mutating func equal(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer) -> Bool? {
         var leftReader = PackedReader(left)
         var rightReader = PackedReader(right)
         return equal(&leftReader, &rightReader, depth: 0)
     }
 
-    /// Whether `list` has an element equal to `value`; nil if the list is damaged.
-    static func contains(_ list: UnsafeRawBufferPointer, _ value: ExpressionValue) -> Bool? {
+    /// Whether `list` has an element equal to `value`; nil if the list is damaged, or beyond the limit.
+    mutating func contains(_ list: UnsafeRawBufferPointer, _ value: ExpressionValue) -> Bool? {
         var reader = PackedReader(list)
         guard let count = reader.beginList() else { return nil }
         for _ in 0..<count {
-            var element = reader
-            guard reader.skip() else { return nil }
-            guard let isEqual = equal(&element, value) else { return nil }
+            let element = reader
+            workLeft -= 1
+            guard workLeft >= 0, let token = reader.next() else { return nil }
+            switch token {
+            case .list, .map:
+                reader = element
+                guard reader.skip(&workLeft) else { return nil }
+            default: break
+            }
+            guard let isEqual = equal(element, token, value) else { return nil }
             if isEqual { return true }
         }
         return false
     }
 
-    private static func equal(_ element: inout PackedReader, _ value: ExpressionValue) -> Bool? {
-        var ahead = element
-        guard let token = ahead.next() else { return nil }
-        if isWildcard(token) { return true }
+    /// `token` is what `element` stands at.
+    private mutating func equal(_ element: PackedReader, _ token: PackedToken, _ value: ExpressionValue) -> Bool? {
+        if PackedEquality.isWildcard(token) { return true }
         switch (token, value.kind) {
         case (.none, .none): return true
         case (.bool(let bool), .bool): return bool == value.isTrue
@@ -40,10 +55,11 @@ enum PackedEquality {
         case (.bytes(let bytes), .string), (.bytes(let bytes), .blob):
             guard let type = bytes.first else { return nil }
             let wanted = value.kind == .string ? ParticleType.string : value.particleType
-            return type == wanted && UnsafeRawBufferPointer(rebasing: bytes.dropFirst()).equals(value.bytes)
+            guard type == wanted else { return false }
+            return areSame(UnsafeRawBufferPointer(rebasing: bytes.dropFirst()), value.bytes)
         case (.list, .list), (.map, .map):
-            var reader = PackedReader(value.bytes)
-            return equal(&element, &reader, depth: 0)
+            var (left, right) = (element, PackedReader(value.bytes))
+            return equal(&left, &right, depth: 0)
         default: return false
         }
     }
@@ -53,20 +69,30 @@ enum PackedEquality {
         return payload.count == 1 && payload[0] == 0
     }
 
+    private mutating func areSame(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer) -> Bool? {
+        guard left.count == right.count else { return false }
+        workLeft -= left.count >> 6
+        return workLeft < 0 ? nil : left.equals(right)
+    }
+
     /// Both readers stand behind the value if it is equal; otherwise where they stand says nothing.
-    private static func equal(_ left: inout PackedReader, _ right: inout PackedReader, depth: Int) -> Bool? {
-        guard depth < depthMax else { return nil }
+    private mutating func equal(_ left: inout PackedReader, _ right: inout PackedReader, depth: Int) -> Bool? {
+        workLeft -= 1
+        guard depth < PackedEquality.depthMax, workLeft >= 0 else { return nil }
         var (leftAhead, rightAhead) = (left, right)
         guard let one = leftAhead.next(), let other = rightAhead.next() else { return nil }
-        if isWildcard(one) || isWildcard(other) { return left.skip() && right.skip() ? true : nil }
+        if PackedEquality.isWildcard(one) || PackedEquality.isWildcard(other) {
+            return left.skip(&workLeft) && right.skip(&workLeft) ? true : nil
+        }
         (left, right) = (leftAhead, rightAhead)
         switch (one, other) {
         case (.none, .none): return true
         case (.bool(let one), .bool(let other)): return one == other
         case (.integer(let one), .integer(let other)): return one == other
         case (.float(let one), .float(let other)): return one == other
-        case (.bytes(let one), .bytes(let other)): return one.equals(other)
-        case (.extra(let type, let one), .extra(let otherType, let other)): return type == otherType && one.equals(other)
+        case (.bytes(let one), .bytes(let other)): return areSame(one, other)
+        case (.extra(let type, let one), .extra(let otherType, let other)):
+            return type == otherType ? areSame(one, other) : false
         case (.list(let one), .list(let other)):
             let count = one - (left.passAttributes(one) == nil ? 0 : 1)
             guard count == other - (right.passAttributes(other) == nil ? 0 : 1) else { return false }
@@ -80,56 +106,61 @@ enum PackedEquality {
         }
     }
 
-    /// The pairs follow at both readers.
-    private static func mapsEqual(
+    /// The pairs follow at both readers. Nearly always both are in the same order; where that ends, the rest is searched.
+    private mutating func mapsEqual(
         _ left: inout PackedReader, _ leftPairs: Int, _ right: inout PackedReader, _ rightPairs: Int, depth: Int
     ) -> Bool? {
-        let pairs = leftPairs - passMapAttributes(&left, leftPairs)
-        guard pairs == rightPairs - passMapAttributes(&right, rightPairs) else { return false }
-        let start = right
-        // Nearly always both are in the same order: the pair behind the last one that was found comes first.
-        var place = 0
-        for _ in 0..<pairs {
-            let key = left
-            guard left.skip() else { return nil }
-            var found = find(key, in: right, from: place, to: min(place + 1, pairs))
-            if case .absent = found {
-                guard pairs <= searchedPairsMax else { return nil }
-                found = find(key, in: start, from: 0, to: pairs)
-            }
-            guard case .value(var value, let foundAt) = found else {
-                if case .absent = found { return false }
-                return nil
-            }
-            guard let isEqual = equal(&left, &value, depth: depth + 1) else { return nil }
+        let pairs = leftPairs - PackedEquality.passMapAttributes(&left, leftPairs)
+        guard pairs == rightPairs - PackedEquality.passMapAttributes(&right, rightPairs) else { return false }
+        for place in 0..<pairs {
+            var (leftAhead, rightAhead) = (left, right)
+            guard let isSame = keysEqual(&leftAhead, &rightAhead) else { return nil }
+            guard isSame else { return restEqual(&left, &right, pairs: pairs - place, depth: depth) }
+            (left, right) = (leftAhead, rightAhead)
+            guard let isEqual = equal(&left, &right, depth: depth + 1) else { return nil }
             guard isEqual else { return false }
-            right = value
-            place = foundAt + 1
         }
-        // Where the last pair was need not be the end.
-        right = start
-        for _ in 0..<(2 * pairs) { guard right.skip() else { return nil } }
         return true
     }
 
-    private enum Search {
-        /// A reader at the value of the key, and which pair it is of.
-        case value(PackedReader, Int)
-        case absent
-        case damaged
+    /// The same for pairs in any order. Both maps are passed over once, however many pairs they have; the keys of `right`
+    /// are found by where they stand.
+    private mutating func restEqual(
+        _ left: inout PackedReader, _ right: inout PackedReader, pairs: Int, depth: Int
+    ) -> Bool? {
+        guard pairs <= PackedEquality.searchedPairsMax else { return nil }
+        let start = right
+        var offsets = InlineArray<64, Int>(repeating: 0)
+        for place in 0..<pairs {
+            offsets[place] = right.bytes(since: start.cursor).count
+            guard right.skip(&workLeft), right.skip(&workLeft) else { return nil }
+        }
+        // Bit n: pair n of `right` is not equal to one of `left` yet.
+        var unmatched = pairs == 64 ? UInt64.max : (1 << UInt64(pairs)) - 1
+        for _ in 0..<pairs {
+            let key = left
+            var candidates = unmatched
+            var isFound = false
+            while candidates != 0, !isFound {
+                let place = candidates.trailingZeroBitCount
+                candidates &= candidates - 1
+                var value = start.advanced(by: offsets[place])
+                left = key
+                guard let isSame = keysEqual(&left, &value) else { return nil }
+                guard isSame else { continue }
+                guard let isEqual = equal(&left, &value, depth: depth + 1) else { return nil }
+                guard isEqual else { return false }
+                unmatched &= ~(1 << UInt64(place))
+                isFound = true
+            }
+            guard isFound else { return false }
+        }
+        return true
     }
 
-    /// Looks for `key` among the pairs from `first` to before `end`; `map` stands at pair `first`.
-    private static func find(_ key: PackedReader, in map: PackedReader, from first: Int, to end: Int) -> Search {
-        var reader = map
-        for place in first..<max(first, end) {
-            var (wanted, candidate) = (key, reader)
-            // Keys are scalars: lists and maps in their place are not compared.
-            guard let isEqual = equal(&wanted, &candidate, depth: depthMax - 1) else { return .damaged }
-            if isEqual { return .value(candidate, place) }
-            guard reader.skip(), reader.skip() else { return .damaged }
-        }
-        return .absent
+    /// Keys are scalars: lists and maps in their place are not compared.
+    private mutating func keysEqual(_ left: inout PackedReader, _ right: inout PackedReader) -> Bool? {
+        equal(&left, &right, depth: PackedEquality.depthMax - 1)
     }
 
     /// 1 if a map of `pairs` begins with its attributes, which are passed over, else 0.

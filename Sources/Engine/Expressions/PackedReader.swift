@@ -94,11 +94,26 @@ struct PackedReader: BitwiseCopyable {
         return .extra(type, payload)
     }
 
+    /// A reader `byteCount` bytes further on, which is not behind the end.
+    func advanced(by byteCount: Int) -> PackedReader {
+        var reader = self
+        let isInside = reader.take(byteCount) != nil
+        precondition(isInside, "a reader stays in its bytes")
+        return reader
+    }
+
     /// Passes over one element with everything in it; false if it does not fit.
     mutating func skip() -> Bool {
+        var unlimited = Int.max
+        return skip(&unlimited)
+    }
+
+    /// The same, and takes one from `workLeft` for each element; false also if that comes below zero.
+    mutating func skip(_ workLeft: inout Int) -> Bool {
         var wanted = 1
         while wanted > 0 {
-            guard let token = next() else { return false }
+            workLeft -= 1
+            guard workLeft >= 0, let token = next() else { return false }
             wanted -= 1
             switch token {
             case .list(let count): wanted += count

@@ -55,6 +55,11 @@ package final class Expression {
     package static let byteCountMax = 1 << 20
     /// How deep calls may stand inside each other.
     package static let depthMax = 256
+    /// Longest program: a hundred microseconds.
+    package static let instructionsMax = 32_768
+    /// What one evaluation may take, in instructions or what takes about as long: a value in a list that is passed over, 64
+    /// bytes that are compared, 4 bins or 4 bytes of text that are searched. Beyond it, comparisons and bins are unknown.
+    package static let workMax = 1 << 20
     /// What it was compiled from.
     package let bytes: UnsafeRawBufferPointer
     package let type: ExpressionType
@@ -66,6 +71,8 @@ package final class Expression {
     package let isQuick: Bool
     /// How many bytes it takes in memory, about.
     package let memoryByteCount: Int
+    /// What the last evaluation took, as `workMax` counts it.
+    package internal(set) var work = 0
     let instructions: UnsafeMutablePointer<Instruction>
     let instructionCount: Int
     let stack: UnsafeMutablePointer<ExpressionValue>
@@ -110,7 +117,10 @@ package final class Expression {
 
     /// What the metadata alone say. A filter only.
     package func metadata(_ facts: RecordFacts) -> Verdict {
-        guard readsMetadata else { return .needsRecord }
+        guard readsMetadata else {
+            work = 0
+            return .needsRecord
+        }
         let value = evaluate(facts, .metadataOnly)
         if value.isTrue { return .isTrue }
         if value.isFalse { return .isFalse }

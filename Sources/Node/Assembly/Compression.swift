@@ -24,23 +24,29 @@ final class Compression {
         deflateEnd(&deflater)
     }
 
-    /// The frame inside the body of a compressed frame; nil if it is not what it claims to be.
-    func inflate(_ body: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer? {
+    /// How many bytes the body of a compressed frame claims to hold; nil if that is too much, or nothing follows.
+    static func claimed(_ body: UnsafeRawBufferPointer) -> Int? {
         guard body.count > 8, let base = body.baseAddress else { return nil }
         let claimed = base.bigEndian(UInt64.self)
-        guard claimed <= UInt64(Limits.frameBodySizeMax) else { return nil }
+        return claimed <= UInt64(Limits.frameBodySizeMax) ? Int(claimed) : nil
+    }
+
+    /// The frame inside the body of a compressed frame; nil if it is not what it claims to be. For small ones: see
+    /// `LongInflation`.
+    func inflate(_ body: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer? {
+        guard let claimed = Compression.claimed(body), let base = body.baseAddress else { return nil }
         inner.truncate(to: 0)
         guard inflateReset(&inflater) == Z_OK else { return nil }
         inflater.next_in = UnsafeMutablePointer(
             mutating: (base + 8).assumingMemoryBound(to: UInt8.self))
         inflater.avail_in = UInt32(body.count - 8)
-        while inner.count <= Int(claimed) {
+        while inner.count <= claimed {
             let room = inner.reserve(Compression.step)
             inflater.next_out = room.assumingMemoryBound(to: UInt8.self)
             inflater.avail_out = UInt32(Compression.step)
             let status = CZlib.inflate(&inflater, Z_NO_FLUSH)
             inner.commit(Compression.step - Int(inflater.avail_out))
-            if status == Z_STREAM_END { return inner.count == Int(claimed) ? inner.bytes : nil }
+            if status == Z_STREAM_END { return inner.count == claimed ? inner.bytes : nil }
             guard status == Z_OK else { return nil }
         }
         return nil

@@ -56,6 +56,8 @@ package final class FrameExecutor {
         var isWrite: Bool
     }
     private static let groupMax = 16
+    /// The others get their turn after so much work on expressions: about 100 us.
+    private static let expressionWorkPerTurnMax = 32_768
     private let group: UnsafeMutablePointer<Parsed>
     private let previews: UnsafeMutablePointer<Preview>
     /// Nil while the node starts: data requests answer 11 until it is there.
@@ -66,6 +68,7 @@ package final class FrameExecutor {
     private var shard: Unmanaged<EngineShard>?
     private let info: any InfoResponder
     private let compression = Compression()
+    private let longInflation = LongInflation()
     /// Admin connections serve info and security messages only.
     private let adminKind: UInt8
     /// The request at hand, for the report of a crash: word 0 its address (0 for none), word 1 its bytes.
@@ -95,6 +98,7 @@ package final class FrameExecutor {
     ) -> (consumed: Int, verdict: FrameVerdict) {
         var consumed = 0
         var requests = 0
+        let workBefore = expressionWork
         defer { atHand[0] = 0 }
         while requests < Limits.requestsPerTurnMax, consumed < Limits.bytesPerTurnMax,
             output.count < Limits.answerBytesPerTurnMax {
@@ -111,7 +115,11 @@ package final class FrameExecutor {
                 let isLong = frame.pointee.type == FrameType.info.rawValue
                     || frame.pointee.type == FrameType.compressed.rawValue || frame.pointee.isBatch
                 switch execute(frame, body, connection: connection, kind: kind, arrived: arrived, output) {
-                case .answered: if isLong { return (consumed, .more) }
+                case .answered:
+                    if isLong || expressionWork - workBefore > FrameExecutor.expressionWorkPerTurnMax {
+                        return (consumed, .more)
+                    }
+                case .unfinished: return (consumed - frame.pointee.byteCount, .more)
                 case .suspended: return (consumed, .suspended)
                 case .refused(let reason): return (consumed, .close(reason))
                 }
@@ -212,6 +220,8 @@ package final class FrameExecutor {
 
     private enum Outcome {
         case answered, suspended
+        /// Nothing is answered yet: the same bytes come again.
+        case unfinished
         case refused(String)
     }
 
@@ -263,6 +273,14 @@ package final class FrameExecutor {
         return progress == .answered ? .answered : .suspended
     }
 
+    /// A connection is gone; nothing of it will come any more.
+    package func connectionClosed(_ connection: UInt64) {
+        if longInflation.connection == connection { longInflation.end() }
+    }
+
+    /// What expressions have taken so far.
+    private var expressionWork: Int { shard?._withUnsafeGuaranteedRef { $0.expressionWork } ?? 0 }
+
     /// Compresses the frames of a late answer, alone in `output`.
     package func compress(_ output: OutputBuffer) { compression.deflateFrames(output, from: 0) }
 
@@ -270,8 +288,26 @@ package final class FrameExecutor {
         _ frame: UnsafeMutablePointer<Parsed>, _ body: UnsafeRawBufferPointer, _ connection: UInt64,
         _ arrived: Instant, _ output: OutputBuffer
     ) -> Outcome {
-        defer { compression.forget() }
-        guard let whole = compression.inflate(body), case .frame(let header) = FrameHeader.parse(whole),
+        guard let claimed = Compression.claimed(body), claimed > LongInflation.smallSizeMax else {
+            defer { compression.forget() }
+            return executeInflated(frame, compression.inflate(body), connection, arrived, output)
+        }
+        // Answers of this connection may hold its bytes back: nothing else is under way when this begins.
+        if longInflation.connection == nil, output.count == 0 { longInflation.begin(connection) }
+        guard longInflation.connection == connection else { return .unfinished }
+        switch longInflation.step(body, claimed: claimed) {
+        case .more: return .unfinished
+        case .whole(let whole):
+            defer { longInflation.end() }
+            return executeInflated(frame, whole, connection, arrived, output)
+        }
+    }
+
+    private func executeInflated(
+        _ frame: UnsafeMutablePointer<Parsed>, _ whole: UnsafeRawBufferPointer?, _ connection: UInt64,
+        _ arrived: Instant, _ output: OutputBuffer
+    ) -> Outcome {
+        guard let whole, case .frame(let header) = FrameHeader.parse(whole),
             header.type == FrameType.message.rawValue, whole.count == FrameHeader.byteCount + header.bodySize
         else { return .refused("a compressed frame that does not hold one whole message") }
         parse(

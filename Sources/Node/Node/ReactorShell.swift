@@ -134,6 +134,7 @@ final class ReactorShell: ReactorHandler, EngineShell {
 
     func connectionClosed(_ connection: ConnectionID) {
         engine?.connectionClosed(connection.rawValue)
+        executor.connectionClosed(connection.rawValue)
         state.userAgents.closed(UserAgents.Key(reactor: info.reactor, connection: connection.rawValue))
     }
 
