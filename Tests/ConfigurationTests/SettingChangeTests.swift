@@ -82,6 +82,18 @@ import Testing
         #expect(try refusal(.network, "service.port", "1").contains("cannot change"))
     }
 
+    /// What nobody could connect with, or could not stand in the file.
+    @Test func bounds() throws {
+        for text in ["0", "1", "9"] { #expect(try refusal(.service, "proto-fd-max", text).contains("from 10 to")) }
+        #expect(try refusal(.service, "transaction-max-ms", "0").contains("from 1 to"))
+        let names = ["", "a b", "a\tb", "{", "}", "#", "a\u{7F}", String(repeating: "x", count: 1025)]
+        for text in names { #expect(try refusal(.service, "cluster-name", text).contains("is no word of a")) }
+        for text in ["a", "caf\u{E9}", String(repeating: "x", count: 1024)] {
+            #expect(try parseAgain().changing(.service, "cluster-name", to: text).configuration.service.clusterName == text)
+            #expect(try parse("service { cluster-name \(text)\n}\n" + self.text).service.clusterName == text)
+        }
+    }
+
     @Test func settingsOfSets() throws {
         let sets = parseAgain().namespaces[0].sets
         #expect(sets.count == 1 && sets[0].name == "a")

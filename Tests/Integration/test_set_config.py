@@ -115,8 +115,10 @@ def test_numbers_of_requests():
 
 def test_limits_of_connections():
     node = start()
-    assert change(node, "proto-fd-max=3", "service") == "ok"
-    sockets = [socket.create_connection(("127.0.0.1", node.port)) for _ in range(3)]
+    for name in ("proto-fd-max=0", "proto-fd-max=9", "transaction-max-ms=0", "cluster-name=", "cluster-name={"):
+        assert change(node, name, "service").startswith("ERROR:4:"), name
+    assert change(node, "proto-fd-max=10", "service") == "ok"
+    sockets = [socket.create_connection(("127.0.0.1", node.port)) for _ in range(10)]
     time.sleep(0.1)
     late = socket.create_connection(("127.0.0.1", node.port))
     late.settimeout(5)

@@ -241,6 +241,7 @@ def test_the_storage_knows_without_the_files(engine):
 ])
 def test_damaged_file(damage, words):
     node = start("memory")
+    fill(node.client(), ("one",), 1)
     assert node.info("truncate:namespace=test;set=one") == "ok"
     assert node.stop() == 0, node.log
     path = os.path.join(node.directory, "var", "smd", "truncate.smd")

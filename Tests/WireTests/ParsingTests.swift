@@ -116,6 +116,22 @@ import Wire
         #expect(request(String(repeating: "x", count: 31)) != nil)
     }
 
+    /// Names of sets are bytes: also what is no UTF-8, and what Unicode joins to the separator before it.
+    @Test func valuesAsTheyCame() {
+        let names: [[UInt8]] = [[0xFF, 0xFE], Array("\u{301}abc".utf8), Array("e\u{301}".utf8), Array("a\u{37E}b".utf8)]
+        for name in names {
+            let block = Block(Array("truncate:set=".utf8) + name + Array(";lut=5;x\n".utf8))
+            var parser = InfoRequestParser(block.view)
+            let request = parser.next().flatMap { InfoRequest($0) }
+            #expect(request?.bytes("set") == name && request?["lut"] == "5" && request?["x"] == "")
+            #expect(request?.bytes("x") == [] && request?.bytes("none") == nil)
+            let path = Block(Array("sets/test/".utf8) + name + Array("\n".utf8))
+            parser = InfoRequestParser(path.view)
+            let sets = parser.next().flatMap { InfoRequest($0) }
+            #expect(sets?.bytes(argument: 1) == name && sets?.bytes(argument: 2) == nil && sets?.arguments.count == 2)
+        }
+    }
+
     @Test func base64() {
         #expect(Base64.encode(Array("".utf8)) == "")
         #expect(Base64.encode(Array("f".utf8)) == "Zg==")

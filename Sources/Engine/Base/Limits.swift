@@ -63,6 +63,8 @@ public enum Limits {
     /// What the expressions that the operations of one request carry may take together, as `Expression.workMax` counts it;
     /// above it the request is refused with 4 (ours).
     @inlinable public static var expressionWorkMax: Int { 2 << 20 }
+    /// The same for one slice of a query, which looks at one record at least.
+    @inlinable public static var expressionWorkPerSliceMax: Int { 16_384 }
     /// Bytes whose copying takes about as long as one unit of that (ours).
     @inlinable public static var bytesPerExpressionWork: Int { 16 }
     /// Bytes of one info or security request; a larger one closes the connection (ours).

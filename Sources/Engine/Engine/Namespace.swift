@@ -100,8 +100,8 @@ package final class Namespace: @unchecked Sendable {
         return max(wall.milliseconds, max(issued, previous))
     }
 
-    /// No time below `time` is issued from now on.
-    func raiseClock(to time: UInt64) {
+    /// No time below `time`, in milliseconds since 2010, is issued from now on. Any thread.
+    package func raiseClock(to time: UInt64) {
         var expected = apus_load_relaxed_u64(clockWord)
         while expected < time, !apus_compare_exchange_u64(clockWord, expected, time) {
             expected = apus_load_relaxed_u64(clockWord)

@@ -32,8 +32,10 @@ struct QueryAnswerFields {
         let searchesHashed = selectionCount > QueryAnswerFields.linearMax
         if searchesHashed { scratch.editor.begin(view) }
         var operations = selection
+        let work = scratch.expressions.work
         while let operation = operations.next() {
             if operation.code == OperationCode.expressionRead {
+                guard !shard.isTooMuchWork(since: work) else { return nil }
                 evaluate(operation, view, record, shard)
                 continue
             }

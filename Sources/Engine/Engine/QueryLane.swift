@@ -177,7 +177,14 @@ final class QueryLane: SlotOwner {
             let entry = window.records[row].entry
             shard.backend.prefetch(at: Location(rawValue: entry.location), byteCount: entry.byteCount)
         }
-        for row in rows where window.places[row].state == .fresh { look(row) }
+        let work = shard.scratch.expressions.work
+        for row in rows where window.places[row].state == .fresh {
+            if shard.scratch.expressions.work - work > Limits.expressionWorkPerSliceMax {
+                window.putBack(row)
+                break
+            }
+            look(row)
+        }
         return true
     }
 

@@ -37,6 +37,9 @@ package struct InfoRequest {
     package let arguments: [String]
     /// `key=value` pairs in order; a word without "=" has an empty value.
     package let parameters: [(String, String)]
+    /// The same as they came: names of sets are bytes, not text.
+    private let argumentBytes: [[UInt8]]
+    private let valueBytes: [[UInt8]]
 
     /// Nil if there is no name or it is too long.
     package init?(_ line: InfoLine) {
@@ -44,26 +47,30 @@ package struct InfoRequest {
         let end = text.firstIndex { [UInt8(ascii: "/"), UInt8(ascii: ":"), UInt8(ascii: ";")].contains($0) } ?? text.count
         guard end > 0, end <= Limits.infoNameSizeMax else { return nil }
         name = UnsafeRawBufferPointer(rebasing: text[..<end]).text
-        guard end < text.count else {
-            arguments = []
-            parameters = []
-            return
+        let rest = text[min(end + 1, text.count)...]
+        let isPath = end < text.count && text[end] == UInt8(ascii: "/")
+        // Split as bytes: what Unicode joins to a separator is still behind it.
+        let words = rest.split(separator: isPath ? UInt8(ascii: "/") : UInt8(ascii: ";")).map { Array($0) }
+        argumentBytes = isPath ? words : []
+        arguments = argumentBytes.map { String(decoding: $0, as: UTF8.self) }
+        let pairs = (isPath ? [] : words).map { word in
+            let equals = word.firstIndex(of: UInt8(ascii: "=")) ?? word.count
+            return (name: Array(word[..<equals]), value: Array(word[min(equals + 1, word.count)...]))
         }
-        let rest = UnsafeRawBufferPointer(rebasing: text[(end + 1)...]).text
-        if text[end] == UInt8(ascii: "/") {
-            arguments = rest.split(separator: "/", omittingEmptySubsequences: true).map { String($0) }
-            parameters = []
-        } else {
-            arguments = []
-            parameters = rest.split(separator: ";").map { pair in
-                guard let equals = pair.firstIndex(of: "=") else { return (String(pair), "") }
-                return (String(pair[..<equals]), String(pair[pair.index(after: equals)...]))
-            }
-        }
+        parameters = pairs.map { (String(decoding: $0.name, as: UTF8.self), String(decoding: $0.value, as: UTF8.self)) }
+        valueBytes = pairs.map(\.value)
     }
 
     /// The value of a parameter.
     package subscript(_ key: String) -> String? { parameters.first { $0.0 == key }?.1 }
+
+    /// The value of a parameter as it came.
+    package func bytes(_ key: String) -> [UInt8]? { parameters.firstIndex { $0.0 == key }.map { valueBytes[$0] } }
+
+    /// An argument as it came.
+    package func bytes(argument number: Int) -> [UInt8]? {
+        number < argumentBytes.count ? argumentBytes[number] : nil
+    }
 }
 
 /// Error values of info commands.

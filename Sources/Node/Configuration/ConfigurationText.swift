@@ -61,7 +61,7 @@ struct StatementReader {
             default:
                 let end = bytes[at...].firstIndex { StatementReader.endsWord($0) } ?? bytes.count
                 guard end - at <= StatementReader.wordSizeMax else { throw problem(line, "a word of \(end - at) bytes") }
-                guard bytes[at..<end].allSatisfy({ $0 > 0x20 && $0 != 0x7F }),
+                guard bytes[at..<end].allSatisfy({ StatementReader.isText($0) }),
                     let word = String(validating: bytes[at..<end], as: UTF8.self)
                 else { throw problem(line, "bytes that are no text") }
                 tokens.append(Token(kind: .word(word), line: line))
@@ -69,6 +69,13 @@ struct StatementReader {
             }
         }
         tokens.append(Token(kind: .lineEnd, line: line))
+    }
+
+    private static func isText(_ byte: UInt8) -> Bool { byte > 0x20 && byte != 0x7F }
+
+    /// Whether a file can say this in one word.
+    static func isWord(_ text: String) -> Bool {
+        1...wordSizeMax ~= text.utf8.count && text.utf8.allSatisfy { isText($0) && !endsWord($0) }
     }
 
     private static func endsWord(_ byte: UInt8) -> Bool {

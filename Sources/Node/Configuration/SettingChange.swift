@@ -45,6 +45,10 @@ extension NodeConfiguration {
         case .wrong(let reason): throw SettingRefusal("\(name): \(reason)")
         case .value(let plain): value = plain
         }
+        if setting.kind == .text, !StatementReader.isWord(value) {
+            throw SettingRefusal("\(name): the value is no word of a configuration file: up to 1024 bytes without spaces,"
+                + " braces and #")
+        }
         let old = found.block.text(setting.name) ?? ""
         var problems: [String] = []
         let changed = replacing(found.path, file) { block in

@@ -35,10 +35,8 @@ extension InfoService {
             return state.servingNamespaces.map { sets(of: $0) }.joined()
         }
         guard let namespace = state.namespace(name) else { return "ns_type=unknown" }
-        guard request.arguments.count > 1 else { return sets(of: namespace) }
-        var wanted = request.arguments[1]
-        let id = wanted.withUTF8 { namespace.sets.id(of: UnsafeRawBufferPointer($0)) }
-        guard let id, id > 0 else { return "" }
+        guard let wanted = request.bytes(argument: 1) else { return sets(of: namespace) }
+        guard let id = namespace.existingID(wanted) else { return "" }
         return properties(of: id, namespace) + ";"
     }
 

@@ -40,7 +40,11 @@ extension InfoService {
         "objects": { service, _ in
             "\(service.state.servingNamespaces.reduce(0) { $0 + $1.objectCount })"
         },
-        "user-agent-set": { service, request in service.setUserAgent(request) },
+    ]
+
+    /// Those that note something about a connection: its reactor answers them, while it is open.
+    static let connectionCommands: [String: @Sendable (InfoService, InfoRequest, UInt64) -> String] = [
+        "user-agent-set": { service, request, connection in service.setUserAgent(request, connection) }
     ]
 
     /// The words by which Java and Go clients choose their requests. batch-any, pquery, pscans and query-show
@@ -50,7 +54,7 @@ extension InfoService {
         "replicas-all", "replicas-master", "replicas-max",
     ]
 
-    private func setUserAgent(_ request: InfoRequest) -> String {
+    private func setUserAgent(_ request: InfoRequest, _ connection: UInt64) -> String {
         guard let name = request["value"] else { return InfoError.text(4, "missing 'value'") }
         guard UserAgents.fits(name) else { return InfoError.text(4, "bad value") }
         let key = UserAgents.Key(reactor: reactor, connection: connection)

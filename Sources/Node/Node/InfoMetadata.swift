@@ -5,6 +5,7 @@ internal import Configuration
 internal import Engine
 internal import Logging
 internal import Reactor
+internal import Storage
 internal import SystemMetadata
 internal import Wire
 
@@ -29,39 +30,42 @@ extension InfoService {
     private func truncate(_ request: InfoRequest, isOfSet: Bool, isUndo: Bool) -> String {
         let (namespace, problem) = namespace(request)
         guard let namespace else { return problem }
-        let set = request["set"] ?? ""
+        let set = request.bytes("set") ?? []
         guard isOfSet == !set.isEmpty else {
             let other = isUndo ? "truncate-undo" : "truncate"
             return InfoError.text(4, isOfSet ? "missing 'set'" : "'set' does not belong here; use \(other)")
         }
-        guard let id = isOfSet ? namespace.setID(set) : 0 else {
-            return InfoError.text(4, "'set' value too long, or too many sets")
-        }
-        let held = namespace.truncation.time(of: id)
+        guard set.count <= Limits.setNameSizeMax else { return InfoError.text(4, "'set' value too long") }
         var time: UInt64?
         if !isUndo {
             switch lut(request, namespace) {
             case .failure(let refusal): return InfoError.text(4, refusal.message)
             case .success(let wanted): time = wanted
             }
-            // A later time covers it already.
-            if let time, time <= held { return "ok" }
-        } else if held == 0 {
-            return "ok"
         }
-        let name = namespace.settings.name
         do throws(SettingRefusal) {
-            try state.keep(
-                .truncate, [(key: isOfSet ? "\(name)|\(set)" : name, value: time.map { "\($0)" })], of: namespace)
+            try truncate(namespace, isOfSet ? set : nil, to: time)
+            return "ok"
         } catch {
             return InfoError.text(1, error.message)
         }
-        namespace.truncate(set: id, to: time ?? 0)
+    }
+
+    /// Puts a time in force if it changes anything, nil to undo. A set that does not exist has no records, and none can come
+    /// back, since whatever is read from the medium makes its set: of such a set nothing is stored, and it is not made.
+    private func truncate(_ namespace: Namespace, _ set: [UInt8]?, to time: UInt64?) throws(SettingRefusal) {
+        let key = namespace.metadataKey(set)
+        let held = state.metadata.items[MetadataModule.truncate.rawValue, key]?.value.flatMap { UInt64($0) } ?? 0
+        // A later time covers an earlier one already.
+        guard time.map({ $0 > held }) ?? (held > 0) else { return }
+        let id = set.map { namespace.existingID($0) } ?? 0
+        // Of what could not be read nobody knows the sets.
+        guard id != nil || held > 0 || namespace.backend.statistics.lostPlaces > 0 else { return }
+        try state.keep(.truncate, key, time.map { "\($0)" }, of: namespace)
+        if let id { namespace.truncate(set: id, to: time ?? 0) }
         state.wakeReactors()
-        let place = isOfSet ? "{\(name)|\(set)}" : "{\(name)}"
-        state.log.info(.truncate, time.map { "\(place) truncated: what is older than \($0) ms since 2010 is gone" }
-            ?? "\(place) truncate undone: what has not been removed yet, or comes back at a cold start, counts again")
-        return "ok"
+        state.log.info(.truncate, time.map { "{\(key)} truncated: what is older than \($0) ms since 2010 is gone" }
+            ?? "{\(key)} truncate undone: what has not been removed yet, or comes back at a cold start, counts again")
     }
 
     /// The time of a truncate in milliseconds since 2010: `lut`, or now.
@@ -83,7 +87,7 @@ extension InfoService {
         guard module != "security" else { return InfoError.text(22, "not shown") }
         guard InfoService.modules.contains(module.lowercased()) else { return InfoError.text(4, "unknown module") }
         let items = state.metadata.items.items(of: module.lowercased())
-        let shown = items.compactMap { item in item.value.map { (item.key, $0) } }
+        let shown = items.compactMap { item in item.value.map { (item.key.text, $0) } }
         return shown.isEmpty ? "<empty>" : statisticsText(shown)
     }
 

@@ -12,8 +12,9 @@ final class InfoService: InfoResponder {
     let state: NodeState
     /// The kind of connection whose request is being answered.
     private(set) var isAdmin = false
-    /// That connection, and the reactor this object belongs to.
-    private(set) var connection: UInt64 = 0
+    /// That connection.
+    private var connection: UInt64 = 0
+    /// The reactor this object belongs to.
     let reactor: Int
     /// Lines answered.
     private(set) var completed: UInt64 = 0
@@ -22,9 +23,12 @@ final class InfoService: InfoResponder {
     /// Those that the control thread answers.
     private let blockingCommands: [String: Command]
     private let mayBlock: Bool
+    /// Lines that the connection's reactor has answered already, by number.
+    private let answered: [Int: String]
 
-    init(state: NodeState, reactor: Int, adminKind: UInt8, mayBlock: Bool = false) {
+    init(state: NodeState, reactor: Int, adminKind: UInt8, mayBlock: Bool = false, answered: [Int: String] = [:]) {
         self.mayBlock = mayBlock
+        self.answered = answered
         blockingCommands = InfoService.truncateCommands.merging(InfoService.settingCommands) { first, _ in first }
             .merging(InfoService.evictionCommands) { first, _ in first }
         self.reactor = reactor
@@ -50,7 +54,7 @@ final class InfoService: InfoResponder {
         var parser = InfoRequestParser(body)
         while let line = parser.next() {
             guard lines < Limits.infoLinesMax, output.count - start < Limits.infoAnswerSizeMax else { return false }
-            let value = answer(line)
+            let value = answered[lines] ?? answer(line)
             output.append(line.text)
             appendByte(UInt8(ascii: "\t"), to: output)
             var copy = value
@@ -65,6 +69,9 @@ final class InfoService: InfoResponder {
     private func answer(_ line: InfoLine) -> String {
         guard let request = InfoRequest(line) else { return InfoError.text(4, "unrecognized command") }
         if let command = blockingCommands[request.name] { return mayBlock ? command(self, request) : refusal(request) }
+        if let command = InfoService.connectionCommands[request.name] {
+            return command(self, request, connection)
+        }
         guard let command = commands[request.name] else { return InfoError.text(4, "unrecognized command") }
         return command(self, request)
     }
@@ -86,7 +93,9 @@ final class InfoService: InfoResponder {
     }
 
     /// The names of all commands, sorted.
-    var commandNames: [String] { (Array(commands.keys) + blockingCommands.keys).sorted() }
+    var commandNames: [String] {
+        (Array(commands.keys) + blockingCommands.keys + InfoService.connectionCommands.keys).sorted()
+    }
 
     /// The namespace that `parameter` names, or the error that says what is wrong.
     func namespace(_ request: InfoRequest) -> (Namespace?, String) {

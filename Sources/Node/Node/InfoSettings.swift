@@ -41,7 +41,7 @@ extension InfoService {
         case "namespace":
             let (namespace, _) = namespace(request)
             guard let namespace else { throw SettingRefusal("there is no such namespace on this node") }
-            if let set = request["set"] { return try change(set, of: namespace, name, value) }
+            if let set = request.bytes("set") { return try change(set, of: namespace, name, value) }
             try change(.namespace(namespace.settings.name), name, value)
         default: throw SettingRefusal("unknown context '\(context)'")
         }
@@ -99,19 +99,19 @@ extension InfoService {
     }
 
     private func change(
-        _ set: String, of namespace: Namespace, _ name: String, _ value: String
+        _ set: [UInt8], of namespace: Namespace, _ name: String, _ value: String
     ) throws(SettingRefusal) {
         let plain = try NodeConfiguration.setValue(name, value)
-        guard namespace.setID(set) != nil else {
-            throw SettingRefusal("set '\(set)' cannot be made: its name is empty or too long, or there are too many sets")
+        guard let id = namespace.setID(set) else {
+            throw SettingRefusal("the set cannot be made: its name is empty or too long, or there are too many sets")
         }
         let live = namespace.live.current.pointee
         if name == "default-ttl", plain != "0", live.nsupPeriodSeconds == 0, !live.allowTimeToLiveWithoutNsup {
             throw SettingRefusal("default-ttl needs nsup-period above 0, or allow-ttl-without-nsup true")
         }
-        let old = namespace.setValue(set, name)
-        try state.keep(.sets, [(key: "\(namespace.settings.name)|\(set)|\(name)", value: plain)], of: namespace)
-        namespace.putSetValue(set, name, plain)
-        log("{\(namespace.settings.name)|\(set)} ", name, old, plain)
+        let old = namespace.setValue(id, name)
+        try state.keep(.sets, namespace.metadataKey(set, Array(name.utf8)), plain, of: namespace)
+        namespace.putSetValue(id, name, plain)
+        log("{\(namespace.metadataKey(set))} ", name, old, plain)
     }
 }

@@ -38,7 +38,7 @@ extension InfoService {
             return InfoError.text(4, "bad 'filesize': bytes, or with K, M, G, T")
         }
         let name = namespace.settings.name
-        state.controlJobs.add { [log = state.log] in
+        let isTaken = state.controlJobs.add { [log = state.log] in
             do throws(StorageError) {
                 let outcome = try resizing.grow(to: byteCount)
                 log.info(.storage, "{\(name)} resize-storage: \(outcome)")
@@ -46,6 +46,6 @@ extension InfoService {
                 log.warning(.storage, "{\(name)} resize-storage failed: \(error.text)")
             }
         }
-        return "ok"
+        return isTaken ? "ok" : InfoError.text(11, "the node is stopping")
     }
 }

@@ -24,9 +24,8 @@ extension InfoService {
             return InfoError.text(4, "unknown hist name")
         }
         var set: UInt16?
-        if var name = request["set"] {
-            let id = name.withUTF8 { namespace.sets.id(of: UnsafeRawBufferPointer($0)) }
-            guard let id, id > 0 else { return "hist-unavailable" }
+        if let name = request.bytes("set") {
+            guard let id = namespace.existingID(name) else { return "hist-unavailable" }
             set = id
         }
         guard let histograms = namespace.upkeep.report.histograms, set.map({ histograms.holds(set: $0) }) ?? true else {

@@ -29,8 +29,10 @@ extension InfoService {
         guard state.phase == .serving, isBlocking(body) else { return false }
         let copy = [UInt8](body)
         let reactor = self.reactor
-        state.controlJobs.add { [state] in
-            let service = InfoService(state: state, reactor: reactor, adminKind: ConnectionKind.admin, mayBlock: true)
+        let answered = answersAtHome(body, connection: connection)
+        return state.controlJobs.add { [state] in
+            let service = InfoService(
+                state: state, reactor: reactor, adminKind: ConnectionKind.admin, mayBlock: true, answered: answered)
             let output = OutputBuffer()
             _ = copy.withUnsafeBytes { service.answer($0, connection: connection, kind: kind, to: output) }
             var frame = [UInt8](repeating: 0, count: FrameHeader.byteCount)
@@ -41,7 +43,21 @@ extension InfoService {
                 connection: connection, frame: frame + [UInt8](output.bytes), lines: service.completed)
             state.post(NodeLetter.lateInfo, answer, to: reactor)
         }
-        return true
+    }
+
+    /// Lines that are about the connection, answered now, by number: it may have closed when the control thread comes to
+    /// them.
+    private func answersAtHome(_ body: UnsafeRawBufferPointer, connection: UInt64) -> [Int: String] {
+        var parser = InfoRequestParser(body)
+        var answers: [Int: String] = [:]
+        var number = 0
+        while let line = parser.next() {
+            if let request = InfoRequest(line), let command = InfoService.connectionCommands[request.name] {
+                answers[number] = command(self, request, connection)
+            }
+            number += 1
+        }
+        return answers
     }
 
     /// Whether a line needs the control thread, and there are not too many.

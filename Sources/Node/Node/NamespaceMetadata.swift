@@ -9,42 +9,55 @@ internal import Storage
 internal import SystemMetadata
 
 extension NodeState {
-    /// Changes items of a namespace; they are durable when this returns. Control thread.
+    /// Room that only thresholds of eviction may use: without them nothing is evicted when it has to be.
+    private static let evictReserveBytes = 4096
+
+    /// Changes an item of a namespace, nil to delete it; it is durable when this returns. Control thread.
+    /// - Throws: if nothing has changed: it is not durable, or there would be more than fits into the namespace's storage.
     func keep(
-        _ module: MetadataModule, _ values: [(key: String, value: String?)], of namespace: Namespace
+        _ module: MetadataModule, _ key: MetadataKey, _ value: String?, of namespace: Namespace
     ) throws(SettingRefusal) {
         let name = namespace.settings.name
+        let items = metadata.changed(module, [(key: key, value: value)], at: SystemClock.now().wall.milliseconds)
+        let copy = copy(items, name)
+        let most = StoredMetadata.blobSizeMax - (module == .evict ? 0 : NodeState.evictReserveBytes)
+        // What there is too much of may still become less.
+        if copy.count > most, copy.count > self.copy(metadata.items, name).count {
+            log.warning(.smd, "{\(name)} there is too much system metadata: \(key) is not changed")
+            throw SettingRefusal("nothing has changed: the system metadata of namespace \(name) (truncates and settings"
+                + " of sets) may have \(most) bytes and would have \(copy.count)")
+        }
         do throws(MetadataError) {
-            try metadata.set(module, values, at: SystemClock.now().wall.milliseconds)
+            try metadata.put(items, module)
         } catch {
             log.warning(.smd, "{\(name)} \(error.message); nothing has changed")
             throw SettingRefusal("not durable, nothing has changed: \(error.message)")
         }
         do throws(StorageError) {
-            try namespace.backend.storeNamespaceBlob(MetadataFormat.encode(metadata.items.items(ofNamespace: name)))
+            try namespace.backend.storeNamespaceBlob(copy)
         } catch {
-            log.warning(.smd, "{\(name)} the storage takes no copy of the system metadata: \(error.text). It is durable in"
-                + " \(metadata.path); on another node the storage would not know of it")
+            warnOfCopy(name, error.text)
         }
     }
 
-    /// Puts in force what the configuration, the node's files and the namespace's storage say of it. Before it is filled, on
-    /// the main thread.
-    func applyMetadata(to namespace: Namespace) throws(StartError) {
-        let name = namespace.settings.name
+    private func copy(_ items: MetadataItems, _ namespace: String) -> [UInt8] {
+        MetadataCopy(writer: "\(nodeID)", items: items.items(ofNamespace: namespace)).bytes
+    }
+
+    private func warnOfCopy(_ namespace: String, _ reason: String) {
+        log.warning(.smd, "{\(namespace)} the storage takes no copy of the system metadata: \(reason). It is durable in"
+            + " \(metadata.path); on another node the storage would not know of it")
+    }
+
+    /// Of files and storage the newer version of each item wins, in both. Before the namespace is filled; main thread.
+    func exchangeMetadata(with namespace: Namespace) throws(StartError) {
         do throws(MetadataError) {
             try exchangeCopies(namespace)
         } catch {
-            throw StartError("namespace \(name) does not open: \(error.message)")
+            throw StartError("namespace \(namespace.settings.name) does not open: \(error.message)")
         }
-        let configured = configuration.namespaces.first { $0.name == name }
-        for set in configured?.sets ?? [] {
-            for value in set.values { namespace.putSetValue(set.name, value.name, value.value) }
-        }
-        for item in metadata.items.items(ofNamespace: name) { apply(item, to: namespace, configured) }
     }
 
-    /// Of files and storage the newer version of each item wins, in both.
     private func exchangeCopies(_ namespace: Namespace) throws(MetadataError) {
         let name = namespace.settings.name
         var stored: [UInt8] = []
@@ -53,12 +66,12 @@ extension NodeState {
         } catch {
             throw MetadataError("its copy of the system metadata cannot be read: \(error.text)")
         }
-        if try metadata.merge(decode(stored, name)) {
-            log.info(.smd, "{\(name)} its storage had newer system metadata than \(metadata.path)")
-        }
-        let items = metadata.items.items(ofNamespace: name)
-        let copy = items.isEmpty && stored.isEmpty ? [] : MetadataFormat.encode(items)
+        try take(decode(stored, name), name)
+        let copy = copy(metadata.items, name)
         guard copy != stored else { return }
+        guard copy.count <= StoredMetadata.blobSizeMax else {
+            return warnOfCopy(name, "it has \(copy.count) bytes, \(StoredMetadata.blobSizeMax) fit")
+        }
         do throws(StorageError) {
             try namespace.backend.storeNamespaceBlob(copy)
         } catch {
@@ -66,44 +79,86 @@ extension NodeState {
         }
     }
 
-    /// What a copy holds about the namespace; nothing if it is damaged.
-    private func decode(_ stored: [UInt8], _ name: String) throws(MetadataError) -> [MetadataItem] {
-        guard !stored.isEmpty else { return [] }
+    /// Takes in what the storage holds about its namespace.
+    private func take(_ copy: MetadataCopy, _ name: String) throws(MetadataError) {
+        let items = copy.items.filter { $0.belongs(to: name) }
+        guard copy.writer != "\(nodeID)" else {
+            if try metadata.merge(items) {
+                log.info(.smd, "{\(name)} its storage had newer system metadata than \(metadata.path)")
+            }
+            return
+        }
+        let outcomes = try metadata.adopt(items)
+        if outcomes.contains(where: { $0.1 != .kept }) {
+            log.info(.smd, "{\(name)} its storage comes from another node and had newer system metadata than"
+                + " \(metadata.path)")
+        }
+        for case (let item, .raised(let time)) in outcomes {
+            log.warning(.smd, "{\(item.key)} its storage comes from another node: of the truncates of both nodes the later"
+                + " time counts, \(time) ms since 2010, although a change after it said otherwise")
+        }
+    }
+
+    /// What a copy holds; nothing if it is damaged.
+    private func decode(_ stored: [UInt8], _ name: String) throws(MetadataError) -> MetadataCopy {
         do throws(MetadataFormatError) {
-            return try MetadataFormat.decode(stored).filter { $0.belongs(to: name) }
+            return try MetadataCopy(bytes: stored)
         } catch {
             guard case .damaged(let what) = error else {
                 throw MetadataError("its storage holds system metadata of a later version of Apus: start that")
             }
             log.warning(.smd, "{\(name)} the copy of the system metadata in its storage is damaged (\(what)) and made anew"
                 + " from \(metadata.path); if this storage comes from another node, what was truncated there may be back")
-            return []
+            return MetadataCopy(writer: "", items: [])
         }
     }
 
+    /// Puts in force what the configuration and the system metadata say of a namespace. When it is filled and before it
+    /// serves: sets that have records come first if there are too many. Main thread.
+    func applyMetadata(to namespace: Namespace) {
+        let configured = configuration.namespaces.first { $0.name.utf8.elementsEqual(namespace.settings.name.utf8) }
+        for set in configured?.sets ?? [] {
+            for value in set.values {
+                let parts = [namespace.settings.name, set.name, value.name].map { Array($0.utf8) }
+                putInForce(MetadataKey(parts), value.value, namespace)
+            }
+        }
+        for item in metadata.items.items(ofNamespace: namespace.settings.name) { apply(item, to: namespace, configured) }
+    }
+
     private func apply(_ item: MetadataItem, to namespace: Namespace, _ configured: NamespaceConfiguration?) {
-        let rest = item.key.dropFirst(namespace.settings.name.utf8.count + 1)
+        let parts = item.key.parts
+        guard let value = item.value else { return }
         switch MetadataModule(rawValue: item.module) {
         case .truncate:
-            guard let text = item.value, let time = UInt64(text) else { return }
-            guard let set = item.key == namespace.settings.name ? 0 : namespace.setID(String(rest)) else {
-                return log.warning(.smd, "{\(namespace.settings.name)} too many sets: \(item.key) is not truncated")
-            }
+            guard let time = UInt64(value) else { return }
+            // A set that is not there has no records; those that it may get are younger.
+            namespace.raiseClock(to: time)
+            guard let set = parts.count == 1 ? 0 : namespace.existingID(parts[1]) else { return }
             namespace.truncate(set: set, to: time)
         case .sets:
-            guard let bar = rest.lastIndex(of: "|"), let value = item.value else { return }
-            let set = String(rest[..<bar])
-            let name = String(rest[rest.index(after: bar)...])
-            let written = configured?.sets.last { $0.name == set }?.values.last { $0.name == name }?.value
+            guard parts.count == 3 else { return }
+            let written = configured?.sets.last { $0.name.utf8.elementsEqual(parts[1]) }?.values
+                .last { $0.name.utf8.elementsEqual(parts[2]) }?.value
             if let written, written != value {
-                log.warning(.smd, "{\(namespace.settings.name)|\(set)} \(name) is \(value) by a set-config of before; the"
-                    + " configuration file says \(written)")
+                log.warning(.smd, "{\(namespace.metadataKey(parts[1]))} \(String(decoding: parts[2], as: UTF8.self)) is"
+                    + " \(value) by a set-config of before; the configuration file says \(written)")
             }
-            namespace.putSetValue(set, name, value)
+            putInForce(item.key, value, namespace)
         case .evict:
-            namespace.upkeep.setThreshold(item.value.flatMap { UInt32($0) } ?? 0, at: item.timestamp, isPending: false)
+            // A cold start has asked for another pass already.
+            let isPending = namespace.upkeep.threshold.isPending
+            namespace.upkeep.setThreshold(UInt32(value) ?? 0, at: item.timestamp, isPending: isPending)
         case nil: return
         }
+    }
+
+    /// A setting of a set, which is made if need be.
+    private func putInForce(_ key: MetadataKey, _ value: String, _ namespace: Namespace) {
+        guard let id = namespace.setID(key.parts[1]) else {
+            return log.warning(.smd, "{\(namespace.settings.name)} too many sets: \(key) has no effect")
+        }
+        namespace.putSetValue(id, String(decoding: key.parts[2], as: UTF8.self), value)
     }
 }
 
@@ -115,14 +170,23 @@ extension Namespace {
     ]
 
     /// The id of a set, made if it is new; nil for an empty name, one that is too long, or one set too many.
-    func setID(_ name: String) -> UInt16? {
-        var name = name
-        return name.isEmpty ? nil : name.withUTF8 { sets.makeID(for: UnsafeRawBufferPointer($0)) }
+    func setID(_ name: [UInt8]) -> UInt16? {
+        name.isEmpty ? nil : name.withUnsafeBytes { sets.makeID(for: $0) }
+    }
+
+    /// The id of a set that exists.
+    func existingID(_ name: [UInt8]) -> UInt16? {
+        name.isEmpty ? nil : name.withUnsafeBytes { sets.id(of: $0) }
+    }
+
+    /// Names the namespace, or a set of it, or a setting of that, among items of system metadata.
+    func metadataKey(_ set: [UInt8]? = nil, _ setting: [UInt8]? = nil) -> MetadataKey {
+        MetadataKey([Array(settings.name.utf8), set, setting].compactMap { $0 })
     }
 
     /// Puts a setting of a set in force; `value` is in its plain form. One thread at a time.
-    func putSetValue(_ set: String, _ name: String, _ value: String) {
-        guard let id = setID(set), let word = Namespace.setWords[name] else { return }
+    func putSetValue(_ id: UInt16, _ name: String, _ value: String) {
+        guard let word = Namespace.setWords[name] else { return }
         let number =
             switch value {
             case "true": UInt64(1)
@@ -130,12 +194,6 @@ extension Namespace {
             default: UInt64(value) ?? 0
             }
         setValues.set(id, word, to: number)
-    }
-
-    /// A setting of a set in its plain form.
-    func setValue(_ set: String, _ name: String) -> String {
-        guard let id = setID(set) else { return "" }
-        return setValue(id, name)
     }
 
     /// A setting of a set in its plain form.

@@ -60,8 +60,8 @@ extension NodeState {
     /// Makes a threshold of eviction durable, 0 for none. False: it could not be; the log says why. Control thread.
     func keepEvictVoidTime(_ voidTime: UInt32, of namespace: Namespace) -> Bool {
         do throws(SettingRefusal) {
-            try keep(
-                .evict, [(key: namespace.settings.name, value: voidTime > 0 ? "\(voidTime)" : nil)], of: namespace)
+            let key = namespace.metadataKey()
+            try keep(.evict, key, voidTime > 0 ? "\(voidTime)" : nil, of: namespace)
             return true
         } catch {
             return false

@@ -130,11 +130,15 @@ public enum Node {
 /// The signals a node listens to. They are taken by the main thread one at a time; no handler runs.
 struct SignalSet {
     private var set = sigset_t()
+    /// Those that ask to stop: they come first, however often the others come.
+    private var stops = sigset_t()
 
     /// Blocks them for this thread and all that it starts.
     static func block() -> SignalSet {
         var signals = SignalSet()
         sigemptyset(&signals.set)
+        sigemptyset(&signals.stops)
+        for number in [SIGTERM, SIGINT] { sigaddset(&signals.stops, number) }
         for number in [SIGTERM, SIGINT, SIGHUP, ControlJobs.signal] { sigaddset(&signals.set, number) }
         pthread_sigmask(SIG_BLOCK, &signals.set, nil)
         return signals
@@ -142,6 +146,9 @@ struct SignalSet {
 
     /// The next signal, or nil after `milliseconds`.
     mutating func wait(milliseconds: Int) -> Int32? {
+        var none = timespec()
+        let stop = sigtimedwait(&stops, nil, &none)
+        guard stop <= 0 else { return stop }
         var timeout = timespec(tv_sec: milliseconds / 1000, tv_nsec: milliseconds % 1000 * 1_000_000)
         let number = sigtimedwait(&set, nil, &timeout)
         return number > 0 ? number : nil

@@ -93,7 +93,9 @@ final class NodeState: @unchecked Sendable {
     var servingNamespaces: [Namespace] { phase == .starting ? [] : namespaces }
 
     /// The namespace of that name, if it serves. Any thread.
-    func namespace(_ name: String) -> Namespace? { servingNamespaces.first { $0.settings.name == name } }
+    func namespace(_ name: String) -> Namespace? {
+        servingNamespaces.first { $0.settings.name.utf8.elementsEqual(name.utf8) }
+    }
 
     /// Clients refuse a node until this is no longer -1. One balance, at start.
     var partitionGeneration: Int { phase == .starting ? -1 : 1 }

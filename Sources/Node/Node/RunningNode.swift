@@ -94,20 +94,24 @@ final class RunningNode {
 
     /// Brings the index of a namespace up to what its medium holds. False if a signal has asked to stop meanwhile.
     private func fill(_ number: Int, _ opening: NamespaceOpening, _ signals: SignalSet) throws(StartError) -> Bool {
+        try state.exchangeMetadata(with: opened[number].namespace)
+        guard try fillIndex(number, opening, signals) else { return false }
+        state.applyMetadata(to: opened[number].namespace)
+        return try complete(number)
+    }
+
+    private func fillIndex(_ number: Int, _ opening: NamespaceOpening, _ signals: SignalSet) throws(StartError) -> Bool {
         let threads = configuration.service.serviceThreads
-        try state.applyMetadata(to: opened[number].namespace)
         switch try WarmStartRun.run(opened[number].namespace, threads: threads, signals, log) {
-        case .serves: return try complete(number)
+        case .serves: return true
         case .stopAsked: return false
         case .cold: break
         case .untrusted(let reason):
             // Nothing of it may be left: it holds the locks of its media.
             _ = opened.remove(at: number).close()
             opened.insert(try opening.open(coldReason: reason), at: number)
-            try state.applyMetadata(to: opened[number].namespace)
         }
-        guard try fillCold(number, opening, signals) else { return false }
-        return try complete(number)
+        return try fillCold(number, opening, signals)
     }
 
     /// Reads the medium, a second time if shared memory that nobody has asked for turns out too small. False if a signal has
@@ -127,7 +131,6 @@ final class RunningNode {
             }
             opened.remove(at: number).closeForgetting(log)
             opened.insert(try opening.openInOrdinaryMemory(because: problem), at: number)
-            try state.applyMetadata(to: opened[number].namespace)
             return try fillCold(number, opening, signals)
         }
     }
@@ -230,29 +233,37 @@ final class RunningNode {
 
     // ---- Run ----
 
-    /// Ticks every second until a signal asks to stop, or a backend says that the node has to: then it is an error.
+    /// Ticks every second, whatever signals and jobs come, until a signal asks to stop, or a backend says that the node has
+    /// to: then it is an error.
     func serveUntilStopped(_ signals: SignalSet) throws(StartError) {
         var signals = signals
-        state.controlJobs.attach()
+        let jobs = state.controlJobs
+        jobs.attach()
         var ticker = Ticker(state: state)
         var fatal = ticker.tick()
+        var due = RunningNode.nextTick
         while fatal == nil {
-            switch signals.wait(milliseconds: 1000) {
+            let left = due.nanoseconds(since: SystemClock.monotonic())
+            switch signals.wait(milliseconds: jobs.isEmpty ? Int(left / 1_000_000) + 1 : 0) {
             case SIGHUP: log.reopen()
-            case ControlJobs.signal: state.controlJobs.run()
             case SIGTERM, SIGINT: return
-            default: fatal = ticker.tick()
+            default: jobs.runNext()
             }
+            guard SystemClock.monotonic() >= due else { continue }
+            fatal = ticker.tick()
+            due = RunningNode.nextTick
         }
         if let fatal { throw StartError("stopping: \(fatal)") }
     }
+
+    private static var nextTick: Instant { SystemClock.monotonic().advanced(byMilliseconds: 1000) }
 
     // ---- Stop ----
 
     /// Stops whatever has been started. False: a backend could not write out what was under way.
     func end() -> Bool {
         state.phase = .stopping
-        state.controlJobs.run()
+        state.controlJobs.finish()
         let aborted = state.queries.abortAll()
         if aborted > 0 { log.info(.query, "\(aborted) queries were aborted: the node stops") }
         log.info(.as, "stopping: answering what has been asked, closing connections")

@@ -38,7 +38,6 @@ struct Ticker {
 
     /// Watches and reports. Why the node has to stop, if it has to.
     mutating func tick() -> String? {
-        state.controlJobs.run()
         let time = SystemClock.now()
         watchClock(time)
         let now = time.monotonic

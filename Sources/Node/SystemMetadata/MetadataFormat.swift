@@ -16,16 +16,14 @@ package enum MetadataFormat {
     private static let magic = "apus-smd"
     private static let tab = UInt8(ascii: "\t")
     private static let newline = UInt8(ascii: "\n")
-    private static let percent = UInt8(ascii: "%")
 
     /// A line for each item between the first line and the last.
     package static func encode(_ items: [MetadataItem]) -> [UInt8] {
         var bytes = Array("\(magic) \(current)\n".utf8)
         for item in items {
-            bytes += escape(item.module) + [tab] + escape(item.key)
-            bytes += Array("\t\(item.generation)\t\(item.timestamp)\t".utf8)
-            bytes += item.value.map { $0 == "-" ? Array("%2D".utf8) : escape($0) } ?? [UInt8(ascii: "-")]
-            bytes.append(newline)
+            let value = item.value.map { $0 == "-" ? "%2D" : MetadataKey.escape($0.utf8) } ?? "-"
+            bytes += Array(
+                "\(item.module)\t\(item.key.text)\t\(item.generation)\t\(item.timestamp)\t\(value)\n".utf8)
         }
         return bytes + Array("end \(items.count) \(checksum(bytes))\n".utf8)
     }
@@ -60,46 +58,26 @@ package enum MetadataFormat {
         return format
     }
 
+    /// Modules are names of files, too.
+    private static func isOfModule(_ byte: UInt8) -> Bool {
+        UInt8(ascii: "a")...UInt8(ascii: "z") ~= byte || byte == UInt8(ascii: "-")
+    }
+
     private static func item(_ line: ArraySlice<UInt8>) -> MetadataItem? {
         let fields = line.split(separator: tab, omittingEmptySubsequences: false)
-        guard fields.count == 5, let module = unescape(fields[0]), let key = unescape(fields[1]),
+        guard fields.count == 5, fields[0].allSatisfy(isOfModule), let key = MetadataKey(written: fields[1]),
             let generation = UInt32(String(decoding: fields[2], as: UTF8.self)),
-            let timestamp = UInt64(String(decoding: fields[3], as: UTF8.self)), let value = unescape(fields[4])
+            let timestamp = UInt64(String(decoding: fields[3], as: UTF8.self)),
+            let bytes = MetadataKey.unescape(fields[4]), let value = String(validating: bytes, as: UTF8.self)
         else { return nil }
         let isDeleted = Array(fields[4]) == [UInt8(ascii: "-")]
         return MetadataItem(
-            module: module, key: key, value: isDeleted ? nil : value, generation: generation, timestamp: timestamp)
+            module: String(decoding: fields[0], as: UTF8.self), key: key, value: isDeleted ? nil : value,
+            generation: generation, timestamp: timestamp)
     }
 
     private static func checksum(_ bytes: [UInt8]) -> String {
         let text = String(bytes.withUnsafeBytes { crc32c($0) }, radix: 16)
         return String(repeating: "0", count: 8 - text.utf8.count) + text
-    }
-
-    /// Bytes up to space, % and above ~ as % and two digits.
-    private static func escape(_ text: String) -> [UInt8] {
-        text.utf8.flatMap { byte -> [UInt8] in
-            guard byte <= 0x20 || byte == percent || byte > 0x7E else { return [byte] }
-            let digits = String(byte, radix: 16, uppercase: true)
-            return Array("%\(digits.utf8.count == 1 ? "0" : "")\(digits)".utf8)
-        }
-    }
-
-    private static func unescape(_ bytes: ArraySlice<UInt8>) -> String? {
-        var plain: [UInt8] = []
-        var place = bytes.startIndex
-        while place < bytes.endIndex {
-            guard bytes[place] == percent else {
-                plain.append(bytes[place])
-                place += 1
-                continue
-            }
-            guard place + 2 < bytes.endIndex,
-                let byte = UInt8(String(decoding: bytes[(place + 1)...(place + 2)], as: UTF8.self), radix: 16)
-            else { return nil }
-            plain.append(byte)
-            place += 3
-        }
-        return String(validating: plain, as: UTF8.self)
     }
 }

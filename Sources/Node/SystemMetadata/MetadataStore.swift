@@ -21,10 +21,22 @@ package final class MetadataStore: Sendable {
 
     /// Changes items of one module, nil to delete: durable when this returns. Nothing has changed if it throws.
     package func set(
-        _ module: MetadataModule, _ values: [(key: String, value: String?)], at time: UInt64
+        _ module: MetadataModule, _ values: [(key: MetadataKey, value: String?)], at time: UInt64
     ) throws(MetadataError) {
+        try put(changed(module, values, at: time), module)
+    }
+
+    /// All items as they would be after such a change.
+    package func changed(
+        _ module: MetadataModule, _ values: [(key: MetadataKey, value: String?)], at time: UInt64
+    ) -> MetadataItems {
         var items = self.items
         for (key, value) in values { items.set(module, key, to: value, at: time) }
+        return items
+    }
+
+    /// Takes what `changed` has made of one module: durable when this returns. Nothing has changed if it throws.
+    package func put(_ items: MetadataItems, _ module: MetadataModule) throws(MetadataError) {
         try files.write(module.rawValue, items.items(of: module.rawValue))
         replace(items)
     }
@@ -33,12 +45,23 @@ package final class MetadataStore: Sendable {
     package func merge(_ others: [MetadataItem]) throws(MetadataError) -> Bool {
         var items = self.items
         var changed: [String] = []
-        for item in others where items.merge(item) {
-            if !changed.contains(item.module) { changed.append(item.module) }
-        }
-        for module in changed { try files.write(module, items.items(of: module)) }
-        if !changed.isEmpty { replace(items) }
+        for item in others where items.merge(item) { changed.append(item.module) }
+        try write(items, changed)
         return !changed.isEmpty
+    }
+
+    /// Takes in what came with storage of another node, see `MetadataItems.adopt`: durable when this returns. What came of
+    /// each.
+    package func adopt(_ others: [MetadataItem]) throws(MetadataError) -> [(MetadataItem, MetadataItems.Adoption)] {
+        var items = self.items
+        let outcomes = others.map { ($0, items.adopt($0)) }
+        try write(items, outcomes.filter { $0.1 != .kept }.map(\.0.module))
+        return outcomes
+    }
+
+    private func write(_ items: MetadataItems, _ modules: [String]) throws(MetadataError) {
+        for module in Set(modules).sorted() { try files.write(module, items.items(of: module)) }
+        if !modules.isEmpty { replace(items) }
     }
 
     private func replace(_ items: MetadataItems) { held.withLock { $0 = items } }

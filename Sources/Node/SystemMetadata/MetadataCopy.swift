@@ -1,0 +1,30 @@
+// The copy of a namespace's items in its storage.
+
+/// What the storage of a namespace holds: items, and which node has written them. A copy of the node itself is never ahead
+/// of the node's files but by what they have lost; one of another node has a history of its own.
+package struct MetadataCopy: Equatable, Sendable {
+    /// Id of the node that wrote the copy; empty if that is not known.
+    package let writer: String
+    package let items: [MetadataItem]
+    private static let module = "writer"
+
+    package init(writer: String, items: [MetadataItem]) {
+        self.writer = writer
+        self.items = items
+    }
+
+    /// Nothing, if nobody has changed anything yet.
+    package var bytes: [UInt8] {
+        guard !items.isEmpty else { return [] }
+        let mark = MetadataItem(
+            module: MetadataCopy.module, key: MetadataKey([]), value: writer, generation: 1, timestamp: 0)
+        return MetadataFormat.encode([mark] + items)
+    }
+
+    /// What `bytes` were; of none, no items.
+    package init(bytes: [UInt8]) throws(MetadataFormatError) {
+        let all = bytes.isEmpty ? [] : try MetadataFormat.decode(bytes)
+        writer = all.first { $0.module == MetadataCopy.module }?.value ?? ""
+        items = all.filter { $0.module != MetadataCopy.module }
+    }
+}
