@@ -5,6 +5,7 @@ import signal
 import struct
 import threading
 import time
+import zlib
 
 import aerospike
 import pytest
@@ -201,12 +202,16 @@ def everything(fields=(), info1=3, info3=4, operations=(), timeout=0):
     return frame(3, head + b"".join(own) + b"".join(operations))
 
 
-def read_stream(raw):
+def read_stream(raw, kinds=None):
     """How many records came, and the code at the end."""
     count = 0
     while True:
         kind, body = raw.frame()
-        assert kind == 3 and len(body) <= 128 << 10
+        if kinds is not None:
+            kinds.add(kind)
+        if kind == 4:
+            body = zlib.decompress(body[8:])[8:]
+        assert len(body) <= 128 << 10
         at = 0
         while at < len(body):
             info3, result, fields, operations = body[at + 3], body[at + 5], *struct.unpack(">HH", body[at + 18:at + 22])
@@ -233,6 +238,15 @@ def test_a_client_that_does_not_read_parks_its_query(own_server):
         assert client.get(("test", None, 7))[2]["n"] == 7
         assert node.anonymous_kilobytes() - before < 8_000
         assert read_stream(slow) == (4000, 0)
+
+
+def test_compressed_answers(server, client):
+    for number in range(500):
+        client.put(("test", "squeeze", number), {"s": "x" * 400})
+    with server.raw() as raw:
+        kinds = set()
+        raw.send(everything([field(1, b"squeeze")], info1=3 | 0x80))
+        assert read_stream(raw, kinds) == (500, 0) and 4 in kinds
 
 
 def test_a_client_that_goes_away(own_server):

@@ -72,6 +72,8 @@ package final class Query: @unchecked Sendable {
     let home: Int
     package let fields: QueryView
     package let started: Instant
+    /// Parts of the answer may be compressed.
+    let isCompressionAsked: Bool
     /// The set it is confined to; empty for none.
     package let setName: String
     /// Only these records; nil for all.
@@ -112,6 +114,7 @@ package final class Query: @unchecked Sendable {
         self.fields = fields
         self.kind = kind
         self.setID = setID
+        isCompressionAsked = request.pointee.header.info1.contains(.compressResponse)
         setName = request.pointee.set.text
         self.partitions = partitions
         self.home = home

@@ -96,6 +96,7 @@ final class QueryHome: AnswerStream {
     }
 
     private func send(_ chunk: QueryChunk) {
+        if query.isCompressionAsked { scratch.shell.compress(chunk.output) }
         query.count(.bytes, UInt64(chunk.output.count))
         let state = scratch.shell.stream(
             connection, chunk.output.bytes, patienceMilliseconds: UInt64(query.fields.socketTimeoutMilliseconds))
