@@ -17,7 +17,7 @@ package final class EngineShard {
     private let scratch: Scratch
     private let cluster: any ClusterEffects
     private var spare: SlotPointer
-    private var now = TurnTime(monotonic: Instant(nanoseconds: 0), wall: RecordTime(milliseconds: 0))
+    private var now: TurnTime { scratch.now }
     private let queries: QueryDesk
     private var nextNamespace = 0
     private var nextTurn = 0
@@ -78,7 +78,6 @@ package final class EngineShard {
 
     /// A turn begins: the clocks are read, what the backends have finished goes on.
     package func turnBegan(_ time: TurnTime) {
-        now = time
         scratch.now = time
         for shard in namespaces {
             shard.backend.poll { completion in complete(completion, shard) }

@@ -6,48 +6,12 @@ internal import Index
 internal import Storage
 internal import Wire
 
-/// The bytes of the engine's own delete request: one digest field.
-final class DeleteTemplate {
-    private let bytes: UnsafeMutableRawPointer
-    private let view: UnsafeMutablePointer<RequestView>
-    private static let byteCount = MessageHeader.byteCount + 5 + Digest.byteCount
-
-    init() {
-        view = .allocate(capacity: 1)
-        view.initialize(to: .empty)
-        bytes = .allocate(byteCount: DeleteTemplate.byteCount, alignment: 16)
-        bytes.initializeMemory(as: UInt8.self, repeating: 0, count: DeleteTemplate.byteCount)
-        bytes.storeBytes(of: UInt8(MessageHeader.byteCount), as: UInt8.self)
-        bytes.storeBytes(of: Info2([.write, .delete]).rawValue, toByteOffset: 2, as: UInt8.self)
-        bytes.storeBigEndian(UInt16(1), at: 18)
-        let field = bytes + MessageHeader.byteCount
-        field.storeBigEndian(UInt32(1 + Digest.byteCount))
-        field.storeBytes(of: FieldNumber.digest.rawValue, toByteOffset: 4, as: UInt8.self)
-    }
-
-    deinit {
-        bytes.deallocate()
-        view.deallocate()
-    }
-
-    /// A delete of `digest`; valid until the next call.
-    func request(digest: Digest) -> RequestPointer {
-        digest.store(to: bytes + MessageHeader.byteCount + 5)
-        let body = UnsafeRawBufferPointer(start: bytes, count: DeleteTemplate.byteCount)
-        guard case .request(let request) = RequestView.parse(body) else {
-            preconditionFailure("the template is a request")
-        }
-        view.pointee = request
-        return UnsafePointer(view)
-    }
-}
-
 /// See the invariants above. Reactor's thread only.
 final class ExpirySweep: SweepTask {
     private let upkeep: Upkeep
     private let reactor: Int
     private let setValues: SetValues
-    private let template = DeleteTemplate()
+    private let template = OwnRequest.delete()
     private var plan = UpkeepPlan()
     private var nowSeconds: UInt32 = 0
     private var findings = UpkeepFindings()
@@ -138,11 +102,7 @@ extension NamespaceShard {
         slot.pointee.origin = origin
         slot.pointee.expectedVoidTime = voidTime
         slot.pointee.deadline = deadline
-        if startWrite(slot, now: now) == .suspended {
-            scratch.slots.keepBody(slot)
-        } else {
-            scratch.slots.giveBack(slot)
-        }
+        runOwn(slot, now)
     }
 
     /// Such a delete where the record is at hand: no image is read, no operation applied.

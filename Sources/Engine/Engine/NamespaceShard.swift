@@ -93,6 +93,13 @@ package final class NamespaceShard {
         return reference
     }
 
+    /// What the index says of a record now, and whether somebody writes to it.
+    func current(_ digest: Digest) -> (entry: IndexEntry?, isClaimed: Bool) {
+        partitions.lock(digest.partition)
+        defer { partitions.unlock(digest.partition) }
+        return (index.find(digest).map { index.entry($0) }, partitions.owner(of: digest) != nil)
+    }
+
     /// The payload of an image as the backend gave it; nil if it is not what was written.
     func payload(of image: UnsafeRawBufferPointer, _ digest: Digest) -> ImageView? {
         NamespaceShard.payload(of: image, digest, checksChecksum: checksChecksums)

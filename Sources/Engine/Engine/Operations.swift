@@ -63,6 +63,24 @@ extension NamespaceShard {
         }
     }
 
+    /// Makes ready for `addBin` with so many names; true if they are many enough for a hash.
+    func beginBins(_ view: ImageView, names: Int) -> Bool {
+        guard names > NamespaceShard.linearNamesMax else { return false }
+        scratch.editor.begin(view)
+        return true
+    }
+    private static let linearNamesMax = 16
+
+    /// Adds the bin that a read names, or null if it is not there and every operation is answered.
+    func addBin(_ operation: OperationView, _ view: ImageView, searchesHashed: Bool, respondsAll: Bool) {
+        let bin = searchesHashed ? scratch.editor.read(operation.name) : view.bin(named: operation.name)
+        if let bin {
+            addResult(operation.code, bin.name, bin.particleType, bin.value)
+        } else if respondsAll {
+            addNull(operation)
+        }
+    }
+
     func addNull(_ operation: OperationView) {
         addResult(
             operation.code, operation.name, ParticleType.null, UnsafeRawBufferPointer(start: nil, count: 0))

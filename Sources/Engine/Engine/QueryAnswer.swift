@@ -13,8 +13,6 @@ struct QueryAnswerFields {
     private let selection: OperationSequence
     private let selectionCount: Int
     private let respondsAll: Bool
-    /// Names above so many are looked up by a hash.
-    private static let linearMax = 16
     private static let fieldHeaderSize = 5
 
     init(_ request: RequestPointer) {
@@ -29,8 +27,7 @@ struct QueryAnswerFields {
     func operations(_ view: ImageView, _ record: IndexedRecord, _ shard: NamespaceShard) -> AnswerOperations? {
         guard selectionCount > 0 else { return AnswerOperations(bytes: view.binBytes, count: view.binCount) }
         let scratch = shard.scratch
-        let searchesHashed = selectionCount > QueryAnswerFields.linearMax
-        if searchesHashed { scratch.editor.begin(view) }
+        let searchesHashed = shard.beginBins(view, names: selectionCount)
         var operations = selection
         let work = scratch.expressions.work
         while let operation = operations.next() {
@@ -39,13 +36,8 @@ struct QueryAnswerFields {
                 evaluate(operation, view, record, shard)
                 continue
             }
-            let bin = searchesHashed ? scratch.editor.read(operation.name) : view.bin(named: operation.name)
-            if let bin {
-                shard.addResult(OperationCode.read, bin.name, bin.particleType, bin.value)
-            } else if respondsAll {
-                let nothing = UnsafeRawBufferPointer(start: nil, count: 0)
-                shard.addResult(OperationCode.read, operation.name, ParticleType.null, nothing)
-            }
+            // Only reads are left: their code is the one that queries answer.
+            shard.addBin(operation, view, searchesHashed: searchesHashed, respondsAll: respondsAll)
         }
         guard scratch.resultCount > 0 else { return nil }
         return AnswerOperations(bytes: scratch.results.bytes, count: scratch.resultCount)

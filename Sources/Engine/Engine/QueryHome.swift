@@ -9,30 +9,11 @@ internal import Base
 internal import Wire
 
 /// Room for answers of one part: a frame that is filled, sent, and given out again.
-final class QueryChunk {
+final class QueryChunk: PostedObject {
     let output = OutputBuffer(capacity: Limits.streamPartSizeMax + 4096)
     let part: QueryPart
-    private let letter: UnsafeMutablePointer<Letter>
 
-    init(part: QueryPart) {
-        self.part = part
-        letter = .allocate(capacity: 1)
-        letter.initialize(to: Letter(kind: LetterKind.queryFilled))
-    }
-
-    deinit { letter.deallocate() }
-
-    /// Sends it as a letter of `kind`.
-    func post(_ kind: UInt32, to reactor: Int, _ shell: any EngineShell) {
-        letter.pointee.kind = kind
-        letter.pointee.payload = UInt64(UInt(bitPattern: Unmanaged.passRetained(self).toOpaque()))
-        shell.post(letter, to: reactor)
-    }
-
-    /// What a letter has brought.
-    static func take(_ letter: UnsafeMutablePointer<Letter>) -> QueryChunk {
-        Unmanaged<QueryChunk>.fromOpaque(UnsafeRawPointer(bitPattern: UInt(letter.pointee.payload))!).takeRetainedValue()
-    }
+    init(part: QueryPart) { self.part = part }
 }
 
 /// See the invariants above. Home reactor's thread only.

@@ -167,7 +167,9 @@ final class QueryLane: SlotOwner {
         guard count > 0 else { return false }
         let rows = window.takeFresh(count)
         if isLater {
-            for row in rows where window.places[row].state == .fresh { lookUp(row) }
+            for row in rows where window.places[row].state == .fresh {
+                _ = renew(row, shard.current(window.records[row].digest).entry)
+            }
         }
         if query.kind == .background {
             for row in rows where window.places[row].state == .fresh { write(row) }
@@ -186,15 +188,6 @@ final class QueryLane: SlotOwner {
             look(row)
         }
         return true
-    }
-
-    /// Copies the entry of a record again; leaves it out if it is not asked for any more.
-    private func lookUp(_ row: Int) {
-        let digest = window.records[row].digest
-        shard.partitions.lock(digest.partition)
-        let entry = shard.index.find(digest).map { shard.index.entry($0) }
-        shard.partitions.unlock(digest.partition)
-        _ = renew(row, entry)
     }
 
     private func needsImage(_ row: Int) -> Bool {
@@ -262,10 +255,7 @@ final class QueryLane: SlotOwner {
     /// The image was not where the entry said: the record has changed or has gone since, or it is damaged.
     private func again(_ row: Int) {
         let record = window.records[row]
-        shard.partitions.lock(record.digest.partition)
-        let entry = shard.index.find(record.digest).map { shard.index.entry($0) }
-        let isClaimed = shard.partitions.owner(of: record.digest) != nil
-        shard.partitions.unlock(record.digest.partition)
+        let (entry, isClaimed) = shard.current(record.digest)
         window.places[row].attempts += 1
         guard renew(row, entry) else { return }
         let isSame = window.records[row].entry.location == record.entry.location
@@ -347,14 +337,9 @@ final class QueryLane: SlotOwner {
         if let filter { slot.pointee.setFilter(filter) }
         slot.pointee.deadline = shard.scratch.now.monotonic.advanced(byMilliseconds: Limits.queryWriteMilliseconds)
         shard.scratch.discardOutput()
-        if shard.startWrite(slot, now: shard.scratch.now) == .answered {
-            shard.scratch.slots.giveBack(slot)
-        } else {
-            shard.scratch.slots.keepBody(slot)
-            shard.scratch.parkResults(slot)
-            window.places[row].state = .waiting
-            underWay += 1
-        }
+        guard !shard.runOwn(slot, shard.scratch.now) else { return }
+        window.places[row].state = .waiting
+        underWay += 1
     }
 
     override func answer(

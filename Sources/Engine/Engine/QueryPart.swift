@@ -18,7 +18,7 @@ enum SliceOutcome: BitwiseCopyable {
 }
 
 /// See the invariants above. Its reactor's thread only, but for `home`.
-final class QueryPart {
+final class QueryPart: PostedObject {
     private static let lanesMax = 4
     /// A client waits so long at most for records that have been found: its patience may be short.
     private static let chunkAgeMaxNanoseconds: UInt64 = 100_000_000
@@ -36,7 +36,6 @@ final class QueryPart {
     private var lanes: [QueryLane] = []
     private var nextLane = 0
     private var hasEnded = false
-    private let letter: UnsafeMutablePointer<Letter>
     /// Compiled by this reactor.
     private var filter: Expression?
     /// Where it runs, from `begin` on; outlives every query.
@@ -47,20 +46,6 @@ final class QueryPart {
         self.query = query
         self.reactor = reactor
         self.walked = walked
-        letter = .allocate(capacity: 1)
-        letter.initialize(to: Letter(kind: LetterKind.queryPart))
-    }
-
-    deinit { letter.deallocate() }
-
-    func post(_ kind: UInt32, to reactor: Int, _ shell: any EngineShell) {
-        letter.pointee.kind = kind
-        letter.pointee.payload = UInt64(UInt(bitPattern: Unmanaged.passRetained(self).toOpaque()))
-        shell.post(letter, to: reactor)
-    }
-
-    static func take(_ letter: UnsafeMutablePointer<Letter>) -> QueryPart {
-        Unmanaged<QueryPart>.fromOpaque(UnsafeRawPointer(bitPattern: UInt(letter.pointee.payload))!).takeRetainedValue()
     }
 
     /// It has come to its reactor.

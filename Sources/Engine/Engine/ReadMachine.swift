@@ -45,12 +45,8 @@ extension NamespaceShard {
     /// is under way, it is gone; otherwise it is damaged.
     func readAgain(_ slot: SlotPointer, _ now: TurnTime) -> Progress {
         let digest = slot.pointee.digest
-        partitions.lock(digest.partition)
-        let reference = index.find(digest)
-        let location = reference.map { index.entry($0).location }
-        let isClaimed = partitions.owner(of: digest) != nil
-        partitions.unlock(digest.partition)
-        guard let location else { return end(slot, .notFound) }
+        let (entry, isClaimed) = current(digest)
+        guard let location = entry?.location else { return end(slot, .notFound) }
         if location == slot.pointee.previous.location {
             return end(slot, isClaimed && isKeyed ? .notFound : damaged(slot.pointee.previous, digest))
         }
@@ -111,8 +107,7 @@ extension NamespaceShard {
         guard (1...Limits.operationsMax).contains(request.pointee.operationCount) else { return .parameter }
         let respondsAll = request.pointee.header.info2.contains(.respondAllOperations)
         let workBefore = scratch.expressions.work
-        let searchesHashed = request.pointee.operationCount > 16
-        if searchesHashed { scratch.editor.begin(view) }
+        let searchesHashed = beginBins(view, names: request.pointee.operationCount)
         var operations = request.pointee.operations
         while let operation = operations.next() {
             let refusal = OperationRules.checkRead(operation)
@@ -125,12 +120,7 @@ extension NamespaceShard {
                 guard result == .ok else { return result }
                 continue
             }
-            let bin = searchesHashed ? scratch.editor.read(operation.name) : view.bin(named: operation.name)
-            if let bin {
-                addResult(operation.code, bin.name, bin.particleType, bin.value)
-            } else if respondsAll {
-                addNull(operation)
-            }
+            addBin(operation, view, searchesHashed: searchesHashed, respondsAll: respondsAll)
             guard !scratch.isResultTooLarge else { return .recordTooBig }
         }
         return .ok
@@ -148,10 +138,6 @@ extension NamespaceShard {
             namespace: number, connection: 0, now: now.monotonic)
         slot.pointee.isTouch = true
         slot.pointee.deadline = read.pointee.deadline
-        if startWrite(slot, now: now) == .suspended {
-            scratch.slots.keepBody(slot)
-        } else {
-            scratch.slots.giveBack(slot)
-        }
+        runOwn(slot, now)
     }
 }

@@ -53,7 +53,7 @@ final class Scratch {
     let image: UnsafeMutableRawPointer
     let shell: any EngineShell
     let slots: SlotPool
-    let touchTemplate = TouchTemplate()
+    let touchTemplate = OwnRequest.touch()
     let streams = StreamTable()
     let expressions = ExpressionCache()
     /// The clocks as this turn began.

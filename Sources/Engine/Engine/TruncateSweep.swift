@@ -10,7 +10,7 @@ final class TruncateSweep: SweepTask {
     private(set) var changedCount: UInt64 = 0
     private(set) var failedCount: UInt64 = 0
     private let truncation: Truncation
-    private let template = DeleteTemplate()
+    private let template = OwnRequest.delete()
     private var underWay = 0
     private static let underWayMax = 64
     /// How long such a delete waits for a write of the same record.
