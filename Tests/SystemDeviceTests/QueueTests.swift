@@ -98,7 +98,7 @@ import Testing
             if before > 0 {
                 let found = epoll_wait(epoll, &event, 1, 20_000)
                 #expect(found != 0, "not woken in turn \(turn) with \(before) under way")
-                if found == 0 { return }
+                if found == 0 { break }
             }
             queues[0].poll { _ in underWay -= 1 }
         }
