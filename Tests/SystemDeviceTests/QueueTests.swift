@@ -106,8 +106,8 @@ import Testing
             queues[0].wait()
             queues[0].poll { _ in underWay -= 1 }
         }
-        // Awake, it is not signalled: the counter stays as it is read empty. But a helper thread that has ended something while
-        // the owner slept may be about to signal, each once.
+        // Awake, it is not signalled: the counter stays as it is read empty. But a helper thread that has ended something
+        // while the owner slept may be about to signal, each once.
         queues[0].turnEnded(sleeping: false)
         var isSignalled = true
         for _ in 0...8 where isSignalled {
