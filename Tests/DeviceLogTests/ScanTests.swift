@@ -1,6 +1,6 @@
 import Base
 import Device
-import DeviceLog
+@testable import DeviceLog
 import Storage
 import TestSupport
 import Testing
@@ -194,5 +194,43 @@ private let continuing = [(name: "on-missing-device", value: "continue")]
             if round % 3 == 0 { try backend.close() }
             log = TestLog(log.opener.crashed(seed: seed &+ UInt64(round)))
         }
+    }
+
+    /// A block whose front a crash has lost, with groups of two uses: the older one is hidden. The next use of the block may
+    /// spoil the newer one and lose its own front in a crash, too: the hidden must not come back.
+    @Test func whatALostFrontHidesDoesNotComeBack() throws {
+        let log = TestLog(count: 1, seed: runSeed("whatALostFrontHides"))
+        let backend = try #require(try log.open(["d0"]) as? DeviceLogBackend)
+        // Each image has a group of its own, in a sector of its own.
+        let locations = try backend.append(0..<6)
+        let device = try #require(backend.core.devices[0])
+        let layout = device.layout
+        let block = layout.block(of: locations[0])
+        #expect(locations.allSatisfy { layout.block(of: $0) == block })
+        var machine = log.opener.crashed(seed: log.seed)
+
+        func store(_ sector: DeviceMemory, _ unit: Int) throws {
+            let offset = layout.offset(ofBlock: block) + unit * LogFormat.unitSize
+            try ControlChannel(machine.all[0], path: "d0").write(sector.view, offset)
+        }
+        func numbersOfStart() throws -> [Int] {
+            let shown = try TestLog(machine).open(["d0"]).coldStart()
+            machine = machine.crashed(seed: log.seed)
+            return shown.map(\.number).sorted()
+        }
+        try store(DeviceMemory(byteCount: 512), 0)
+        #expect(try numbersOfStart() == [1, 2, 3, 4, 5])
+
+        let last = layout.unitsPerBlock - 512 / LogFormat.unitSize
+        let later = DeviceMemory(byteCount: 512)
+        LogFormat.writeGroup(
+            GroupHeader(
+                units: LogFormat.groupHeaderUnits, sequence: device.lines[block].sequence + 2, block: block, unit: last,
+                identity: backend.core.identity, stream: 0),
+            to: later.base)
+        try store(later, last)
+        #expect(try numbersOfStart() == [])
+        try store(DeviceMemory(byteCount: 512), last)
+        #expect(try numbersOfStart() == [])
     }
 }

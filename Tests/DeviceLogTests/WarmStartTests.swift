@@ -98,7 +98,7 @@ private struct Generations {
         let seed = runSeed("powerFailsDuringAStart")
         var random = SeededRandom(seed: seed)
         var deaths = 0
-        try forAWhile(5) {
+        try forAWhile(5, until: deaths > 0) {
             let history = random.next()
             var random = SeededRandom(seed: history)
             var plan = WarmPlan.random(&random)

@@ -280,7 +280,7 @@ private struct Generator {
         let editor = RecordEditor()
         var known = 0
         var decided = 0
-        try forAWhile(2) {
+        try forAWhile(2, until: known > 1000 && decided > 100) {
             var generator = Generator()
             let isFilter = Bool.random(using: &random)
             let type = isFilter ? .bool : Generator.types.randomElement(using: &random)!
@@ -311,10 +311,13 @@ private struct Generator {
     @Test func damagedBytesAreRefusedOrEvaluated() throws {
         var random = SeededRandom(seed: runSeed("RandomExpressionTests.damage"))
         let editor = RecordEditor()
-        let (_, record, facts) = World.random(&random)
+        let (_, record, drawn) = World.random(&random)
+        var facts = drawn
+        let kept = KeptBlocks()
+        facts.setName = kept.add(facts.setName)
         let image = record.image(editor)
         var compiled = 0
-        forAWhile(1) {
+        forAWhile(1, until: compiled > 0) {
             var generator = Generator()
             var bytes = generator.node(.bool, 4, &random).packed.packed
             for _ in 0..<Int.random(in: 1...3, using: &random) where !bytes.isEmpty {
@@ -331,6 +334,6 @@ private struct Generator {
             _ = expression.metadata(facts)
         }
         #expect(compiled > 0)
-        withExtendedLifetime(record) {}
+        withExtendedLifetime((record, kept)) {}
     }
 }

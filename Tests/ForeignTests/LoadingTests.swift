@@ -164,7 +164,7 @@ private let settingFaults = [
     let seed = runSeed("randomNumbersInAStructNeverTrap")
     var random = SeededRandom(seed: seed)
     var refused = 0
-    forAWhile(0.3) {
+    forAWhile(0.3, until: refused > 0) {
         let found = problems { () throws(PluginError) in
             try FakeLoader().load { table in
                 func number() -> UInt64 { random.next() >> (random.next() % 64) }

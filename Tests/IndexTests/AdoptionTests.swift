@@ -278,7 +278,7 @@ private struct LeftIndex {
         let left = try LeftIndex(digests(3000, partitions: 4) + ofOneBucket(600), removing: 300)
         let words = (0..<(left.lines.count - 64) / 8).filter { left.word($0 * 8) != 0 }
         var outcomes = (whole: 0, failed: 0)
-        forAWhile(2) {
+        forAWhile(2, until: outcomes.failed > 0) {
             var damaged = left
             for _ in 0..<[1, 3, 40].randomElement(using: &random)! {
                 // Mostly where something is: of the roots most say little.

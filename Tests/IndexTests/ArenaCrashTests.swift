@@ -131,7 +131,7 @@ import Glibc
         let runSeed = runSeed("ArenaCrashTests.random")
         var random = SeededRandom(seed: runSeed)
         var crashes = (first: 0, later: 0)
-        try forAWhile(3 * Double(ArenaCrashTests.rounds)) {
+        try forAWhile(3 * Double(ArenaCrashTests.rounds), until: crashes.first > 10) {
             let seed = random.next() >> 1
             let shape = randomShape(&random)
             let world = try CrashWorld(shape, seed: seed)

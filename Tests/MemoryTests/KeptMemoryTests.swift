@@ -153,7 +153,7 @@ private final class Lines: @unchecked Sendable {
     @Test func anyEndKeepsEveryRecord() throws {
         var random = SeededRandom(seed: runSeed("anyEndKeepsEveryRecord"))
         var moved: UInt64 = 0
-        try forAWhile(3) {
+        try forAWhile(3, until: moved > 0) {
             let isPersistent = Bool.random(using: &random)
             let digests = (0..<60).map { _ in Digest.random(&random) }
             var world = try KeptWorld(

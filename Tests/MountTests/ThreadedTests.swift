@@ -98,6 +98,9 @@ private final class BlockingShard: BackendShard {
     }
 }
 
+/// Looks at what a thread has to do, 100 us apart: a busy machine may not let it run for seconds.
+private let triesMax = 300_000
+
 /// The wrapper: plain blocking calls on threads of their own, late answers outside.
 @Suite struct ThreadedTests {
     /// A reactor's side, run by hand.
@@ -130,7 +133,7 @@ private final class BlockingShard: BackendShard {
         }
 
         func wait(_ tag: UInt64) -> Outcome? {
-            for _ in 0..<20_000 where ended[tag] == nil {
+            for _ in 0..<triesMax where ended[tag] == nil {
                 turn()
                 if ended[tag] == nil { usleep(100) }
             }
@@ -252,7 +255,7 @@ private final class BlockingShard: BackendShard {
             _ = try side.shard.read(digest, at: Location(rawValue: 1), byteCount: 64, tag: Tag(rawValue: UInt64(round)))
             side.shard.turnEnded(sleeping: true)
             if round % 2 == 0 { usleep(UInt32(round)) }
-            for _ in 0..<20_000 where side.rings() == before { usleep(100) }
+            for _ in 0..<triesMax where side.rings() == before { usleep(100) }
             #expect(side.rings() > before)
             #expect(side.wait(UInt64(round)) == .absent)
         }
@@ -285,7 +288,7 @@ private final class BlockingShard: BackendShard {
         _ = try side.shard.read(digest, at: Location(rawValue: 1), byteCount: 64, tag: Tag(rawValue: 1))
         #expect(side.wait(1) == .absent && side.shard.pressure == .high)
         inner.pressure.withLock { $0 = .none }
-        for _ in 0..<20_000 where side.shard.pressure != .none { usleep(100) }
+        for _ in 0..<triesMax where side.shard.pressure != .none { usleep(100) }
         #expect(side.shard.pressure == .none)
         try backend.close()
     }

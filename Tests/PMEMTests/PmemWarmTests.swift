@@ -13,7 +13,7 @@ import Testing
     @Test func anyEndAnyStart() throws {
         var random = SeededRandom(seed: runSeed("anyEndAnyStart"))
         var starts = (warm: 0, cold: 0, moved: UInt64(0))
-        try forAWhile(4) {
+        try forAWhile(4, until: starts.moved > 0) {
             let isPersistent = Bool.random(using: &random)
             var world = try PmemWorld(
                 new: random.next(), memory: SimulatedMemory(isPersistent: isPersistent, seed: random.next()))

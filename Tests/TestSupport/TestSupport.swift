@@ -44,20 +44,20 @@ extension Digest {
 
 /// Bytes in an allocation of exactly their size, so that a sanitizer sees every byte read beyond them. The
 /// optimiser ends the life of an object at its last use, and a view is no use: so the last 65,536 allocations
-/// stay.
+/// of each thread stay, whatever tests beside this one allocate.
 package struct Block {
     package let bytes: UnsafeMutableRawBufferPointer
     package init(_ content: [UInt8]) {
         bytes = .allocate(byteCount: content.count, alignment: 1)
         bytes.copyBytes(from: content)
-        Recent.keep(bytes)
+        RecentBlocks.ofThisThread.keep(bytes)
     }
     package var count: Int { bytes.count }
     package var view: UnsafeRawBufferPointer { UnsafeRawBufferPointer(bytes) }
 }
 
-/// Allocations of exactly their size that live as long as this object: for tests that hold many views for long, while
-/// others, in parallel, push the recent ones out. Keep it with `withExtendedLifetime`.
+/// Allocations of exactly their size that live as long as this object: for tests that hold views while they allocate many
+/// blocks. Keep it with `withExtendedLifetime`.
 package final class KeptBlocks {
     private var all: [UnsafeMutableRawBufferPointer] = []
     package init() {}
@@ -72,22 +72,41 @@ package final class KeptBlocks {
     }
 }
 
-private enum Recent {
-    private static let kept = Mutex<(ring: [UInt], next: Int)>(([], 0))
+/// The last blocks of one thread. A common ring would let tests that run beside this one free what it still uses: while its
+/// thread has no processor others allocate 65,536 blocks in some 30 ms, and what it then writes into a block is in memory of
+/// theirs. The blocks of a thread that has ended stay: somebody may hold a view.
+private final class RecentBlocks: @unchecked Sendable {
+    private static let countMax = 65_536
+    private static let ofAllThreads = Mutex<[RecentBlocks]>([])
+    private static let key = {
+        var key = pthread_key_t()
+        precondition(pthread_key_create(&key, nil) == 0, "a key for a value of each thread")
+        return key
+    }()
+    private var ring: [UnsafeMutableRawBufferPointer] = []
+    private var next = 0
 
-    static func keep(_ bytes: UnsafeMutableRawBufferPointer) {
-        guard let address = bytes.baseAddress.map({ UInt(bitPattern: $0) }) else { return }
-        kept.withLock { state in
-            if state.ring.count < 65_536 { return state.ring.append(address) }
-            UnsafeMutableRawPointer(bitPattern: state.ring[state.next])?.deallocate()
-            state.ring[state.next] = address
-            state.next = (state.next + 1) % state.ring.count
-        }
+    static var ofThisThread: RecentBlocks {
+        if let known = pthread_getspecific(key) { return Unmanaged.fromOpaque(known).takeUnretainedValue() }
+        let made = RecentBlocks()
+        ofAllThreads.withLock { $0.append(made) }
+        pthread_setspecific(key, Unmanaged.passUnretained(made).toOpaque())
+        return made
+    }
+
+    func keep(_ bytes: UnsafeMutableRawBufferPointer) {
+        if ring.count < RecentBlocks.countMax { return ring.append(bytes) }
+        ring[next].deallocate()
+        ring[next] = bytes
+        next = (next + 1) % RecentBlocks.countMax
     }
 }
 
-/// Repeats `step` of a random history until its time is up, at least once.
-package func forAWhile(_ seconds: Double, _ step: () throws -> Void) rethrows {
+/// Repeats `step` of a random history until its time is up, at least once. What a test expects to have met is no matter of
+/// how fast the machine is: until `isEnough` it goes on beyond its time, up to 100 times as long.
+package func forAWhile(
+    _ seconds: Double, until isEnough: @autoclosure () -> Bool = true, _ step: () throws -> Void
+) rethrows {
     let scale = getenv("APUS_SOAK").flatMap { Double(String(cString: $0)) } ?? 1
     var begun = timespec()
     clock_gettime(CLOCK_MONOTONIC, &begun)
@@ -96,6 +115,6 @@ package func forAWhile(_ seconds: Double, _ step: () throws -> Void) rethrows {
         var now = timespec()
         clock_gettime(CLOCK_MONOTONIC, &now)
         let spent = Double(now.tv_sec - begun.tv_sec) + Double(now.tv_nsec - begun.tv_nsec) / 1e9
-        if spent > seconds * scale { return }
+        if spent > seconds * scale, isEnough() || spent > 100 * seconds * scale { return }
     }
 }

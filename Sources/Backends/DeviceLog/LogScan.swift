@@ -2,7 +2,8 @@
 // 1. Until the cold start has ended every block is unknown: nothing can be appended. A fresh set has none.
 // 2. At the cold start only the groups and images of one sequence count in a block: that of its first group. Groups of a
 //    later use behind it were never confirmed: groups are confirmed in their order. Did they hide the first, the next use
-//    could spoil them alone, and the hidden would come back. Only if the first group is damaged the highest sequence counts.
+//    could spoil them alone, and the hidden would come back. Only if the first group is damaged the highest sequence counts;
+//    if it was never written and so hides others, they are hidden for good: an empty first group says which one counts.
 //    Later it is the sequence that the block's line says.
 // 3. From the first segment of a later scan to the end of its last one nothing is moved (`LogCore.hasScans`), so that no
 //    image slips past. A segment that is stopped or fails ends the whole scan.
@@ -226,12 +227,39 @@ struct ScanSegment {
             return sequence > 0 ? sequence : nil
         }
         var highest: UInt64 = 0
+        var hidesOthers = false
         for offset in stride(from: 0, to: core.shape.blockSize, by: core.shape.flushUnit) {
-            highest = max(highest, group(in: loaded, at: offset)?.sequence ?? 0)
+            guard let found = group(in: loaded, at: offset)?.sequence else { continue }
+            hidesOthers = hidesOthers || highest > 0 && found != highest
+            highest = max(highest, found)
         }
         highestSequence = max(highestSequence, highest)
-        let sequence = group(in: loaded, at: 0)?.sequence ?? highest
-        return sequence >= max(firstSequence, 1) ? sequence : nil
+        if let first = group(in: loaded, at: 0)?.sequence { return first >= max(firstSequence, 1) ? first : nil }
+        guard highest >= max(firstSequence, 1) else { return nil }
+        if hidesOthers { hideForGood(loaded, but: highest) }
+        return highest
+    }
+
+    /// Writes an empty first group of this sequence where none was ever written. Without it the next use of the block could
+    /// spoil the groups of this sequence, lose its own first one in a crash, and so bring back what is hidden now. Its first
+    /// sector is there or not, so that one of two first groups counts from now on. A front that is damaged or cannot be read
+    /// is left alone: it may be in order the next time.
+    private func hideForGood(_ loaded: LoadedBlock, but sequence: UInt64) {
+        let front = UnsafeRawBufferPointer(start: loaded.bytes, count: core.shape.flushUnit)
+        guard loaded.unreadableBytes == 0, DeviceSurvey.isZero(front) else { return }
+        let device = loaded.device
+        LogFormat.writeGroup(
+            GroupHeader(
+                units: LogFormat.groupHeaderUnits, sequence: sequence, block: loaded.block, unit: 0, identity: core.identity,
+                stream: Int(sequence % 2)),
+            to: loaded.bytes)
+        let sector = UnsafeRawBufferPointer(rebasing: front[..<device.layout.sectorSize])
+        do throws(StorageError) {
+            let channel = try ControlChannel(device.device, path: device.path)
+            try channel.write(sector, device.layout.offset(ofBlock: loaded.block))
+        } catch {
+            core.logDamage("\(device.path): the front of write block \(loaded.block) cannot be written: \(error.text)")
+        }
     }
 
     /// The group of this very place, whatever its sequence.

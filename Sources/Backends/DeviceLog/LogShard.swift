@@ -32,14 +32,16 @@ final class LogShard: BackendShard {
     static let never = UInt64.max
     private static let writeAttemptsMax: UInt8 = 3
 
+    // Members go in the order in which they are declared: the queues first, which may have transfers under way, then the
+    // memory of those.
+    /// The queue that kicks, polls and waits for all.
+    private let first: (any DeviceQueue)?
+    let queues: [(any DeviceQueue)?]
     let core: LogCore
     let number: Int
     let member: Int
     let mail: ShardMail
     let milliseconds: @Sendable () -> UInt64
-    let queues: [(any DeviceQueue)?]
-    /// The queue that kicks, polls and waits for all.
-    private let first: (any DeviceQueue)?
     let pool = ReadPool()
     var operations = OperationTable()
     var lent = LentMemory()
