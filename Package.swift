@@ -65,6 +65,10 @@ let package = Package(
         cTarget("CBackend", in: "Backends"),
         target("Foreign", in: "Backends", ["Base", "CBackend", "Storage"]),
         target("Builtin", in: "Backends", ["Storage", "Memory", "DeviceLog", "PMEM", "SystemDevice", "SystemSegment"]),
+        // Cluster
+        target("Fabric", in: "Cluster", ["Base"]),
+        target("Partitions", in: "Cluster", ["Base", "Fabric"]),
+        target("Membership", in: "Cluster", ["Base", "Fabric"]),
         // Client
         .systemLibrary(
             name: "COpenSSL", path: "Sources/Node/COpenSSL", pkgConfig: "libcrypto",
@@ -85,7 +89,9 @@ let package = Package(
         target("Logging", in: "Node", ["Base", "CBase"]),
         target("SystemMetadata", in: "Node", ["Base"]),
         target("Configuration", in: "Node", ["Base", "Storage", "Logging"]),
-        target("Assembly", in: "Node", ["Base", "Wire", "Engine", "Storage", "CZlib"]),
+        target(
+            "Assembly", in: "Node",
+            ["Base", "Wire", "Engine", "Storage", "Fabric", "Partitions", "Membership", "CZlib"]),
         target(
             "Node", in: "Node",
             [
@@ -128,6 +134,7 @@ let package = Package(
             name: "TestNode", dependencies: ["Base", "Storage", "Memory", "Builtin", "Node"], path: "Tests/TestNode",
             swiftSettings: settings),
         tests("BaseTests", ["Base", "TestSupport"]),
+        tests("FabricTests", ["Base", "Fabric", "TestSupport"]),
         tests("WireTests", ["Base", "Wire", "TestSupport"]),
         tests("RecordTests", ["Base", "Record", "TestSupport"]),
         tests("ExpressionsTests", ["Base", "Record", "Expressions", "TestSupport"]),
