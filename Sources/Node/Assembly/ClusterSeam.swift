@@ -3,6 +3,7 @@
 package import Base
 package import Fabric
 package import Membership
+package import Metadata
 package import Partitions
 
 /// What an operator asks of the cluster.
@@ -35,6 +36,11 @@ package enum ClusterEvent: Sendable {
     case command(token: UInt64, ClusterCommand)
     /// An operator has changed settings.
     case settings(ClusterSettings)
+    /// Changes of system metadata of one request, at that wall clock time in milliseconds since 2010. Answered by
+    /// `answerMetadata`.
+    case changeMetadata(token: UInt64, [MetadataChange], time: UInt64)
+    /// Answers `reserveTimes`, in its order.
+    case timesReserved(UInt64, [UInt64])
     /// The node is to stop: it leaves first.
     case leave
 }
@@ -52,6 +58,13 @@ package enum ClusterEffect: Sendable {
     case publish(ClusterSnapshot)
     /// `ok`, or `ERROR:code:sentence`.
     case answer(token: UInt64, String)
+    /// Merged into the node's files, and durable before it is answered by `stored`.
+    case storeMetadata(UInt64, [MetadataItem])
+    /// In force from now on.
+    case applyMetadata([MetadataItem])
+    /// Times after all that this node has published of these namespaces, before which nothing is published any more.
+    case reserveTimes(UInt64, [String])
+    case answerMetadata(token: UInt64, MetadataAnswer)
     /// The node has left: nothing depends on it any more.
     case left
     case log(ClusterLogLine)
