@@ -1,22 +1,26 @@
-// What is to happen, by virtual time and, within one nanosecond, in the order in which it was planned: a binary heap.
+// What is to happen, by virtual time and, within one nanosecond, in the order in which it was planned: a binary heap of small
+// entries, and the elements beside it, where they are not moved about.
 
 /// A heap of (virtual nanoseconds, sequence).
 struct EventQueue<Element> {
     private struct Entry {
         let time: UInt64
         let sequence: UInt64
-        let element: Element
+        let place: Int
 
         func isBefore(_ other: Entry) -> Bool { time == other.time ? sequence < other.sequence : time < other.time }
     }
     private var heap: [Entry] = []
+    private var elements: [Element?] = []
+    private var free: [Int] = []
     private var sequence: UInt64 = 0
 
-    var count: Int { heap.count }
+    /// Time of the first, if any.
+    var nextTime: UInt64? { heap.first?.time }
 
     mutating func push(_ element: Element, at time: UInt64) {
         sequence += 1
-        let entry = Entry(time: time, sequence: sequence, element: element)
+        let entry = Entry(time: time, sequence: sequence, place: keep(element))
         heap.append(entry)
         var place = heap.count - 1
         while place > 0 {
@@ -28,14 +32,22 @@ struct EventQueue<Element> {
         heap[place] = entry
     }
 
-    /// Time of the first, if any.
-    var nextTime: UInt64? { heap.first?.time }
+    private mutating func keep(_ element: Element) -> Int {
+        guard let place = free.popLast() else {
+            elements.append(element)
+            return elements.count - 1
+        }
+        elements[place] = element
+        return place
+    }
 
     mutating func pop() -> (time: UInt64, element: Element)? {
         guard let first = heap.first else { return nil }
         let last = heap.removeLast()
         if !heap.isEmpty { sink(last) }
-        return (first.time, first.element)
+        free.append(first.place)
+        guard let element = elements[first.place].take() else { preconditionFailure("an entry without an element") }
+        return (first.time, element)
     }
 
     private mutating func sink(_ entry: Entry) {

@@ -12,6 +12,8 @@ internal import Membership
 package final class ToyProcess: SimulatedProcess {
     private struct Peer {
         var member: Member
+        var address: Address
+        var isOpen: Bool
         var heard: Instant
         var hears: [Member]
         var accepted: View?
@@ -109,7 +111,11 @@ package final class ToyProcess: SimulatedProcess {
         writer.member(boot.member)
         writer.address(boot.addresses.heartbeat[0])
         writer.integer(highest)
-        writer.list(peers.map(\.member)) { $0.member($1) }
+        if case .open = stage { writer.flag(true) } else { writer.flag(false) }
+        writer.list(peers) {
+            $0.member($1.member)
+            $0.address($1.address)
+        }
         if case .shown = stage { write(accepted, &writer) } else if case .open = stage { write(accepted, &writer) }
         return FabricFrame(.view, writer.bytes).bytes
     }
@@ -125,13 +131,16 @@ package final class ToyProcess: SimulatedProcess {
     private func receive(_ frame: FabricFrame) {
         var reader = FabricReader(frame.body)
         guard let member = try? reader.member(), let address = try? reader.address(),
-            let number: UInt64 = try? reader.integer(),
-            let hears = try? reader.list({ (r: inout FabricReader) throws(FabricError) in try r.member() })
+            let number: UInt64 = try? reader.integer(), let isOpen = try? reader.flag(),
+            let hears = try? reader.list({ (r: inout FabricReader) throws(FabricError) -> (Member, Address) in
+                (try r.member(), try r.address())
+            })
         else { return }
         guard member.id != boot.member.id, !retired.contains(member) else { return }
         highest = max(highest, number)
-        if !boot.isMulticast { dial(address) }
-        var peer = Peer(member: member, heard: now.monotonic, hears: hears, accepted: nil)
+        if !boot.isMulticast { for address in [address] + hears.map(\.1) { dial(address) } }
+        var peer = Peer(
+            member: member, address: address, isOpen: isOpen, heard: now.monotonic, hears: hears.map(\.0), accepted: nil)
         if reader.left > 0 { peer.accepted = try? readView(&reader) }
         remember(peer)
         if let view = peer.accepted { hear(view) }
@@ -208,8 +217,8 @@ package final class ToyProcess: SimulatedProcess {
         peers.removeAll { now.monotonic.nanoseconds(since: $0.heard) > silence }
         let mutual = peers.filter { $0.hears.contains(boot.member) }
         let members = (mutual.map(\.member) + [boot.member]).sorted { $0.id > $1.id }
-        let isWell: Bool
-        if case .open = stage { isWell = accepted?.members == members } else { isWell = false }
+        var isWell = accepted?.members == members && mutual.allSatisfy { $0.accepted == accepted && $0.isOpen }
+        if case .open = stage {} else { isWell = false }
         guard !isWell, members[0] == boot.member, members.count >= boot.minClusterSize else { return wish = nil }
         if wish?.members != members { wish = (now.monotonic, members) }
         // Longer and longer, so that those who agree slowly come to an end.

@@ -152,12 +152,10 @@ package final class World {
     }
 
     private func timerRings(_ node: Int, _ run: Int) {
-        guard nodes[node].run == run, let process = nodes[node].process else { return }
-        guard !nodes[node].isPaused else {
-            nodes[node].armed = nil
-            return
-        }
+        // One that was planned before an earlier one is no longer meant.
+        guard nodes[node].run == run, nodes[node].armed == now, let process = nodes[node].process else { return }
         nodes[node].armed = nil
+        guard !nodes[node].isPaused else { return }
         // It may have put its deadline off since.
         guard let due = nodes[node].clock.virtual(process.deadline), due <= now else { return arm(node) }
         hand(node, .timer)
