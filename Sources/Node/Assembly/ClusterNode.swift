@@ -246,7 +246,7 @@ package struct ClusterNode {
             switch effect {
             case .send(let member, let body): inbox.append(.links(.message(to: member, .metadata, body)))
             case .store(let ticket, let items):
-                out.append(.storeMetadata(purposeTicket { .metadata(own: $0, ticket: ticket) }, items))
+                out.append(.store(purposeTicket { .metadata(own: $0, ticket: ticket) }, .metadata(items)))
             case .apply(let items): out.append(.applyMetadata(items))
             case .reserve(let ticket, let namespaces): out.append(.reserveTimes(ticket, namespaces))
             case .prepared(let mark): metadataPrepared(mark)

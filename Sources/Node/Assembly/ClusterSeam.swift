@@ -58,8 +58,6 @@ package enum ClusterEffect: Sendable {
     case publish(ClusterSnapshot)
     /// `ok`, or `ERROR:code:sentence`.
     case answer(token: UInt64, String)
-    /// Merged into the node's files, and durable before it is answered by `stored`.
-    case storeMetadata(UInt64, [MetadataItem])
     /// In force from now on.
     case applyMetadata([MetadataItem])
     /// Times after all that this node has published of these namespaces, before which nothing is published any more.
@@ -76,11 +74,14 @@ package enum StoreRequest: Sendable, Equatable {
     case view([UInt8])
     /// Metadata of all partitions of these namespaces, with the memory of epochs, beside the namespace's records.
     case partitions([(namespace: String, metadata: [[UInt8]])])
+    /// Items of system metadata, merged into the node's files.
+    case metadata([MetadataItem])
 
     package static func == (left: StoreRequest, right: StoreRequest) -> Bool {
         switch (left, right) {
         case (.view(let left), .view(let right)): left == right
         case (.partitions(let left), .partitions(let right)): left.elementsEqual(right, by: { $0 == $1 })
+        case (.metadata(let left), .metadata(let right)): left == right
         default: false
         }
     }
