@@ -3,7 +3,8 @@
 // 1. What is delivered comes from a member in `peers`, in the order it was sent; of two streams of one member only the
 //    one with the higher number counts, and the other is closed.
 // 2. What waits for a stream is bounded in bytes and age, and ends with the peer's incarnation.
-// 3. Frames of members that are not in `peers` yet wait, bounded in bytes and age: the other side may know this node earlier.
+// 3. Frames of members that are not in `peers` yet wait, bounded in bytes and age: the other side may know this node
+//    earlier.
 // 4. `peerConnected` and `peerLost` alternate for each member.
 package import Base
 package import Fabric

@@ -38,7 +38,8 @@ package struct Heartbeat: Sendable {
     struct AcceptedStream: Sendable {
         let stream: StreamID
         let from: Address
-        let since: Instant
+        /// Of the last bytes.
+        var since: Instant
         /// From its hello.
         var member: Member?
         var framer = StreamFramer()

@@ -43,6 +43,8 @@ struct HeartbeatPeer: Sendable {
     var lastSighting: Instant
     // Mesh: the stream to it.
     var dial = Dial()
+    /// Nobody listened at the address that was tried last.
+    var isRefused = false
     /// The next pulse on the stream says all of `hears`.
     var needsList = true
     /// Streams of it that were accepted and have not been confirmed yet.

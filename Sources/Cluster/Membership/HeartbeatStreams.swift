@@ -66,6 +66,7 @@ extension Heartbeat {
         if let index = peer(dialling: stream), !peers.all[index].dial.isStanding {
             peers.all[index].dial.stands(now: now)
             peers.all[index].needsList = false
+            peers.all[index].isRefused = false
         } else if let at = seedStreams.firstIndex(where: { $0.stream == stream }), !seedStreams[at].isStanding {
             seedStreams[at].isStanding = true
             seedStreams[at].since = now
@@ -80,8 +81,8 @@ extension Heartbeat {
         let hello = Hello(
             member: member, port: .heartbeat, stream: stream.rawValue, clusterName: settings.clusterName,
             addresses: settings.addresses)
-        send(stream, hello.frame)
-        send(stream, pulse(isGoodbye: false, withList: true).frame)
+        emit(stream, hello.frame)
+        emit(stream, pulse(isGoodbye: false, withList: true).frame)
         statistics.pulsesSent += 1
         if let index = peer(dialling: stream) { confirm(index) }
     }
@@ -89,7 +90,7 @@ extension Heartbeat {
     /// Tells a peer which of its streams end here.
     private mutating func confirm(_ index: Int) {
         guard peers.all[index].dial.isStanding, let stream = peers.all[index].dial.stream else { return }
-        for number in peers.all[index].unconfirmed { send(stream, Introduction.reached(stream: number).frame) }
+        for number in peers.all[index].unconfirmed { emit(stream, Introduction.reached(stream: number).frame) }
         peers.all[index].unconfirmed = []
     }
 
@@ -122,10 +123,12 @@ extension Heartbeat {
         }
     }
 
-    /// Accepted streams that do not say who they are.
+    /// Accepted streams that do not say who they are, and those of which the other end is gone without a word.
     mutating func closeTheSilent() {
-        for one in accepted where one.member == nil && now.nanoseconds(since: one.since) > 2 * timeoutNanoseconds {
-            close(one.stream)
+        guard now >= graceUntil else { return }
+        for one in accepted {
+            let most = (one.member == nil ? 2 : 4) * timeoutNanoseconds
+            if now.nanoseconds(since: one.since) > most { close(one.stream) }
         }
     }
 
@@ -138,14 +141,17 @@ extension Heartbeat {
 
     private mutating func closed(_ stream: StreamID, _ reason: String) {
         if let at = accepted.firstIndex(where: { $0.stream == stream }) {
-            accepted.remove(at: at)
-            return over()
+            let member = accepted.remove(at: at).member
+            over()
+            if let index = member.flatMap({ peers.index(of: $0) }) { judgeRefused(index) }
+            return
         }
         if let index = peer(dialling: stream) {
             if peers.all[index].dial.isStanding { over() }
             peers.all[index].dial.failed(now: now, backOff: backOff, random: &random)
             dialAt = min(dialAt, peers.all[index].dial.retryAt)
-            refused(index, reason)
+            peers.all[index].isRefused = reason.lowercased().hasSuffix("connection refused")
+            judgeRefused(index)
         } else if let at = seedStreams.firstIndex(where: { $0.stream == stream }) {
             if seedStreams[at].isStanding { over() }
             let one = seedStreams.remove(at: at)
@@ -154,9 +160,9 @@ extension Heartbeat {
     }
 
     /// Nobody listens at any address of a peer, and all streams that it dialled are closed: its process is gone.
-    private mutating func refused(_ index: Int, _ reason: String) {
+    private mutating func judgeRefused(_ index: Int) {
         let peer = peers.all[index]
-        guard peer.standing == .present, reason.lowercased().hasSuffix("connection refused"),
+        guard peer.standing == .present, peer.isRefused, !peer.dial.isStanding,
             peer.dial.attempts >= peer.addresses.heartbeat.count,
             !accepted.contains(where: { $0.member == peer.member })
         else { return }
@@ -169,6 +175,7 @@ extension Heartbeat {
     private mutating func received(_ stream: StreamID, _ bytes: [UInt8]) {
         guard let at = accepted.firstIndex(where: { $0.stream == stream }) else { return }
         statistics.bytesReceived += UInt64(bytes.count)
+        accepted[at].since = now
         accepted[at].framer.append(bytes)
         // Frames may close the stream, and others with it.
         while let at = accepted.firstIndex(where: { $0.stream == stream }) {
@@ -268,7 +275,7 @@ extension Heartbeat {
                 guard let at = peers.index(of: asked), peers.all[at].standing == .present else { return nil }
                 return Introduction.Introduced(member: asked, addresses: peers.all[at].addresses)
             }
-            if !known.isEmpty { send(stream, Introduction.answered(known).frame) }
+            if !known.isEmpty { emit(stream, Introduction.answered(known).frame) }
         case .answered(let introduced):
             for one in introduced.prefix(256) where isStranger(one.member) { introduce(one.member, one.addresses) }
         case .reached(let number): reached(sender, StreamID.dialled(number))

@@ -40,11 +40,11 @@ extension Heartbeat {
             guard peers.all[index].dial.isStanding, let stream = peers.all[index].dial.stream else { continue }
             let isLong = peers.all[index].needsList || sequence % Heartbeat.listEvery == 0
             peers.all[index].needsList = false
-            send(stream, isLong ? long : short)
+            emit(stream, isLong ? long : short)
             statistics.pulsesSent += 1
         }
         for one in seedStreams where one.isStanding {
-            send(one.stream, long)
+            emit(one.stream, long)
             statistics.pulsesSent += 1
         }
     }
@@ -61,7 +61,7 @@ extension Heartbeat {
             duplicates: duplicates)
     }
 
-    mutating func send(_ stream: StreamID, _ bytes: [UInt8]) {
+    mutating func emit(_ stream: StreamID, _ bytes: [UInt8]) {
         statistics.bytesSent += UInt64(bytes.count)
         out.append(.stream(.send(stream, bytes)))
     }
@@ -96,7 +96,7 @@ extension Heartbeat {
             mayHaveStrangers = true
             guard peer.dial.isStanding, let stream = peer.dial.stream else { continue }
             asked += strangers
-            send(stream, Introduction.asked(Array(strangers)).frame)
+            emit(stream, Introduction.asked(Array(strangers)).frame)
         }
     }
 
