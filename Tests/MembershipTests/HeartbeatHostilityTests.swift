@@ -104,7 +104,8 @@ struct HeartbeatHostilityTests {
             _ = bench.step(.stream(.accepted(stream, from: from)))
             let effects = bench.step(.stream(.received(stream, bytes)))
             #expect(bench.closed(effects) == 1)
-            #expect(bench.heart.problems.contains { $0.contains("10.7.7.7") && $0.contains(word) }, "\(bench.heart.problems)")
+            let problems = bench.heart.problems
+            #expect(problems.contains { $0.contains("10.7.7.7") && $0.contains(word) }, "\(problems)")
             #expect(bench.heart.neighbours.isEmpty)
         }
     }
@@ -166,19 +167,20 @@ struct HeartbeatHostilityTests {
         case 8: return .tipClear([SeedName(host: "t\(pick(400))", port: 1)])
         default: break
         }
-        var bytes = frame(&random, heart)
-        if pick(8) == 0, !bytes.isEmpty { bytes[Int(pick(UInt64(bytes.count)))] ^= UInt8(1 << pick(8)) }
-        if pick(16) == 0 { bytes = Array(bytes.prefix(Int(pick(UInt64(bytes.count + 1))))) }
+        let known = heart.accepted.first { $0.stream == accepted }
+        var bytes = frame(&random, heart, greets: pick(10) == 0 ? pick(2) == 0 : known?.member == nil)
+        if pick(20) == 0, !bytes.isEmpty { bytes[Int(pick(UInt64(bytes.count)))] ^= UInt8(1 << pick(8)) }
+        if pick(40) == 0 { bytes = Array(bytes.prefix(Int(pick(UInt64(bytes.count + 1))))) }
         return pick(6) == 0 ? .datagram(bytes, from: from) : heart.settings.mode == .multicast
             ? .datagram(bytes, from: from) : .stream(.received(accepted, bytes))
     }
 
-    private func frame(_ random: inout SeededRandom, _ heart: Heartbeat) -> [UInt8] {
+    private func frame(_ random: inout SeededRandom, _ heart: Heartbeat, greets: Bool) -> [UInt8] {
         func pick(_ count: UInt64) -> UInt64 { random.next() % count }
         func member(_ random: inout SeededRandom) -> Member {
             let id = random.next() % 8
             if id == 7 { return heart.member }
-            return Member(id: NodeID(rawValue: id), incarnation: random.next() % 3 + 1)
+            return Member(id: NodeID(rawValue: id), incarnation: random.next() % 3 + 1 + heart.statistics.arrivals / 20)
         }
         let hears = pick(2) == 0 ? nil : (0..<pick(6)).map { _ in member(&random) }
         let edge = [0, 1, pick(1000), UInt64.max, UInt64.max - pick(3)][Int(pick(40) == 0 ? pick(5) : 2)]
@@ -194,15 +196,16 @@ struct HeartbeatHostilityTests {
             let parts = one.split(sizeMax: Int(pick(200)))
             return parts[Int(pick(UInt64(parts.count)))].frame
         }
-        switch pick(8) {
-        case 0, 1, 2:
+        if greets {
             return Hello(
                 member: member(&random), port: .heartbeat, stream: pick(40) + heart.statistics.pulsesSent / 4,
                 clusterName: "blue", addresses: addresses).frame
+        }
+        switch pick(20) {
         case 3: return Introduction.asked([member(&random), member(&random)]).frame
         case 4: return Introduction.answered([.init(member: member(&random), addresses: addresses)]).frame
         case 5: return Introduction.reached(stream: pick(40) + heart.statistics.pulsesSent / 4).frame
-        case 6: return (0..<pick(60)).map { _ in UInt8(truncatingIfNeeded: random.next()) }
+        case 6: return (0..<pick(30)).map { _ in UInt8(truncatingIfNeeded: random.next()) }
         default: return some.frame
         }
     }

@@ -186,7 +186,8 @@ struct HeartbeatTests {
     @Test func halvesFindEachOtherAgain() {
         let world = formedWorld(6, seed: runSeed("halves"), tunables: tunables)
         for left in world.processes[0..<3] { for right in world.processes[3..<6] { world.cut(left.host, right.host) } }
-        #expect(world.run(until: { world.processes[0].ids == [2, 3] && world.processes[5].ids == [4, 5] }, atMost: 500) != nil)
+        let (first, last) = (world.processes[0], world.processes[5])
+        #expect(world.run(until: { first.ids == [2, 3] && last.ids == [4, 5] }, atMost: 500) != nil)
         world.run(milliseconds: 30_000)
         world.cuts = []
         let took = world.run(until: { world.all(hear: [1, 2, 3, 4, 5, 6]) }, atMost: 10_000)

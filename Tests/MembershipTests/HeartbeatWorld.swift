@@ -118,9 +118,12 @@ final class HeartbeatWorld {
     /// Until `condition`, at most so long. Returns the milliseconds that it took; nil if it did not come true.
     func run(until condition: () -> Bool, atMost milliseconds: UInt64) -> UInt64? {
         let begin = now, end = now + milliseconds * 1_000_000
+        // Once a millisecond: conditions look at everything.
         while !condition() {
-            guard let first = queue.first, first.at <= end else { return nil }
-            pop()()
+            let pause = now + 1_000_000
+            while let first = queue.first, first.at < pause { pop()() }
+            guard pause <= end else { return nil }
+            now = pause
         }
         return (now - begin) / 1_000_000
     }
@@ -186,6 +189,9 @@ final class HeartbeatWorld {
     func clog(_ process: Process, milliseconds: UInt64) {
         for wire in wires where wire.from === process { wire.clog = milliseconds * 1_000_000 }
     }
+
+    /// Nothing is held up any more.
+    func unclog() { for wire in wires { wire.clog = 0 } }
 
     private func passes(_ from: String, _ to: String) -> Bool {
         !dark.contains(from) && !dark.contains(to) && !cuts.contains { $0 == (from, to) }
@@ -334,12 +340,22 @@ final class HeartbeatWorld {
 
     private func arrive(_ wire: Wire, at: UInt64) {
         later(at - now) { [self] in
-            guard wire.isOpenAtTo else { return }
+            guard wire.isOpenAtTo || wire.isOpenAtFrom else { return }
             guard passes(wire.from.host, wire.to.host) else {
                 wire.ready = max(wire.ready, now + 20_000_000)
                 return arrive(wire, at: wire.ready)
             }
+            // Nobody is there any more: the kernel resets the stream, if there is power.
+            guard wire.isOpenAtTo else { return reset(wire) }
             tell(wire.to, isFabric: wire.isFabric, .received(wire.toID, wire.line.removeFirst()))
+        }
+    }
+
+    private func reset(_ wire: Wire) {
+        later(delay()) { [self] in
+            guard wire.isOpenAtFrom, passes(wire.to.host, wire.from.host) else { return }
+            wire.isOpenAtFrom = false
+            tell(wire.from, isFabric: wire.isFabric, .closed(wire.fromID, reason: "Connection reset by peer"))
         }
     }
 

@@ -13,8 +13,9 @@ struct HealthRecord: Sendable {
 }
 
 /// Invariants:
-/// 1. A node is called unhealthy only if all hold: it lost more than `lossFloor` on the average, and more than the others'
-///    mean by twice their standard deviation, and departed `flapCount` times within `flapTimeouts` timeouts.
+/// 1. A node is called unhealthy only if all hold: it lost more than `lossFloor` on the average, twice as much as the
+///    others' mean, and more than that mean by twice their standard deviation; and it departed `flapCount` times within
+///    `flapTimeouts` timeouts. So to a node that is bad itself all the others are alike.
 /// 2. It stays so until it loses less than `lossGood` and has not departed for half of that time.
 /// 3. With fewer than three neighbours there is no deviation to speak of, and nobody becomes unhealthy.
 struct HeartbeatHealth: Sendable {
@@ -98,7 +99,7 @@ struct HeartbeatHealth: Sendable {
             let mean = (sum - loss) / others
             let deviation = max((squares - loss * loss) / others - mean * mean, 0).squareRoot()
             let recent = records[at].departures.filter { now.nanoseconds(since: $0) <= window }.count
-            guard loss > mean + 2 * deviation, recent >= HeartbeatHealth.flapCount else { continue }
+            guard loss > mean + 2 * deviation, loss > 2 * mean, recent >= HeartbeatHealth.flapCount else { continue }
             records[at].isUnhealthy = true
             sentences.append("node \(id) is unhealthy: \(percent(loss)) of its pulses are lost (the others:"
                 + " \(percent(mean)), deviation \(percent(deviation))) and it departed \(recent) times in the last"

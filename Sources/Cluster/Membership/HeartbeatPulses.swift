@@ -47,16 +47,15 @@ extension Heartbeat {
     }
 
     private mutating func take(_ pulse: Pulse, _ index: Int) {
-        let before = peers.all[index]
+        var same = peers.all[index].content
+        same.clock = pulse.content.clock
+        if same != pulse.content { isChanged = true }
         peers.all[index].content = pulse.content
         // Both fit into 40 bits.
         peers.all[index].clockOffset = Int64(pulse.content.clock) - Int64(clock)
         peers.all[index].duplicates = pulse.duplicates
         if let hears = pulse.hears { take(hears: hears, serial: pulse.serial, index) }
         if peers.all[index].hears.contains(member) { peers.all[index].heardMe = now }
-        var same = before.content
-        same.clock = pulse.content.clock
-        if same != pulse.content { isChanged = true }
     }
 
     mutating func take(hears: [Member], serial: UInt64, _ index: Int) {
