@@ -133,6 +133,7 @@ struct ViewHistoryTests {
     @Test func historiesKeepTheRulesAndComeTogether() {
         let count = ViewHistoryTests.wanted("APUS_HISTORIES", 300)
         let first = runSeed("histories of views")
+        let slowMilliseconds = ViewHistoryTests.wanted("APUS_SLOW", 30_000)
         var longest: [UInt64] = []
         var (views, struck) = (0, 0)
         for number in 0..<count {
@@ -146,6 +147,14 @@ struct ViewHistoryTests {
                 return
             }
             longest.append(history.convergedAfterMilliseconds)
+            if history.convergedAfterMilliseconds > slowMilliseconds {
+                print("slow: APUS_SEED=\(seed), \(history.convergedAfterMilliseconds) ms")
+                if count == 1 {
+                    var again = ViewHistory(seed: seed, isTraced: true)
+                    _ = again.run()
+                    again.world.trace?.forEach { print($0) }
+                }
+            }
             views += history.world.oracle.openCount
             struck += history.struck
         }
@@ -180,6 +189,7 @@ struct ViewHistoryTests {
                 seed &+= 1
                 count += 1
                 var history = ViewHistory(seed: seed, breaks: breaks)
+                history.world.oracle.readsDisks = false
                 if history.run() != nil { break }
             }
             needed.append(count)

@@ -243,6 +243,10 @@ extension Views {
             if until > now { return wake(at: until) }
             heldBackUntil = nil
         }
+        guard isReady else {
+            holdBack("it cannot store")
+            return wake(at: heldBackUntil ?? now)
+        }
         let due = max(notBefore, dueTime())
         if due > now { return wake(at: due) }
         if let acceptance, isUnderWay(acceptance) {
