@@ -77,7 +77,7 @@ extension SeededRandom {
         for _ in 0..<(2 + below(20)) {
             let from = all[below(all.count)]
             let next = Epoch(regime: from.epoch.regime + UInt32(1 + below(2)), viewKey: key())
-            let version = chance(30) ? from.joined(at: next) : from.advanced(to: next)
+            let version = chance(30) ? from.joined(at: next, from: chance(30) ? nil : all[below(all.count)]) : from.advanced(to: next)
             all.append(chance(20) ? version.torn : version)
         }
         return all

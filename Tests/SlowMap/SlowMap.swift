@@ -132,7 +132,8 @@ package enum SlowMap {
         result.epochs.append(isKept ? mine.epoch : fresh)
         let isWhole = mine.subsetSince == nil && !mine.isTorn
         let others = versions.keys.filter { node in
-            node != master && !(isWhole && ([mine.epoch] + mine.ancestors).contains(versions[node]!.epoch))
+            let its = versions[node]!
+            return node != master && (its.isMixed || !isWhole || !([mine.epoch] + mine.ancestors).contains(its.epoch))
         }
         if !others.isEmpty { result.duplicates.append((partition, others)) }
         let lacking = replicas.filter { node in

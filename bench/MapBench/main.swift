@@ -65,7 +65,8 @@ private struct Cluster {
             key: UInt64.random(in: 1...0xFF_FFFF_FFFF, using: &random), blocks: chosen.map { (members[$0], block($0)) })
         for member in chosen {
             for (number, name) in namespaces.enumerated() {
-                records[member][number] = map.records(for: members[member].id, namespace: name, before: records[member][number])
+                records[member][number] = map.records(
+                    for: members[member].id, namespace: name, before: records[member][number])
             }
         }
     }

@@ -48,8 +48,6 @@ package enum Availability: Equatable, Sendable {
         case majority
         /// Exactly half of the roster, and the roster master.
         case halfWithMaster
-        /// More of the roster than it has nodes without the replication factor: some copy must be there.
-        case superMajority
     }
 
     /// Why it may not.
@@ -90,7 +88,8 @@ package enum Availability: Equatable, Sendable {
         let replicas = view.roster.prefix(view.replicationFactor)
         if replicas.allSatisfy({ counting.contains($0) }) { return .allReplicas }
         if counting.count * 2 > view.roster.count, replicas.contains(where: { counting.contains($0) }) { return .majority }
-        if counting.count * 2 == view.roster.count, counting.contains(master) { return .halfWithMaster }
-        return counting.count > view.roster.count - view.replicationFactor ? .superMajority : nil
+        // "More than the roster without the replication factor" is no rule of its own: as a majority it has a replica, and
+        // short of one (a factor of half the roster or more) two sides could have it at once.
+        return counting.count * 2 == view.roster.count && counting.contains(master) ? .halfWithMaster : nil
     }
 }

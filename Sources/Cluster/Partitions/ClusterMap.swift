@@ -1,7 +1,7 @@
 // From the bundle of a view to the maps of all namespaces. Invariants:
 // 1. The result follows from the members, the key and the blocks alone: not from who computes, nor when, nor in which build.
 // 2. Whatever the blocks say, there is a result: they come from the network.
-internal import Base
+package import Base
 package import Fabric
 
 /// What a view means for the partitions.
@@ -70,6 +70,14 @@ package struct ClusterMap: Sendable {
             }
         }
         return compute(key: key, blocks: blocks, breaks: breaks, processSeed: processSeed)
+    }
+
+    /// Nodes in the order of the list of a partition, 0 to 4095: what a roster is put into.
+    package static func list(of nodes: [NodeID], partition: Int) -> [NodeID] {
+        nodes.sorted { left, right in
+            let weights = (NodeLists.weight(left, partition) | 0xFFFF, NodeLists.weight(right, partition) | 0xFFFF)
+            return weights.0 == weights.1 ? left < right : weights.0 > weights.1
+        }
     }
 
     /// The map of a namespace.

@@ -4,9 +4,9 @@ internal import Fabric
 
 extension ClusterMap {
     /// The records of all partitions of a namespace that the member stores before it opens the view; none, if it does not
-    /// have the namespace. Its version goes along into the epoch of the map if it holds what the epoch begins with; a copy
-    /// that lacks some of it becomes a subset since this epoch; one whose content the acting master may lack stays what it
-    /// is until it was merged; and every member remembers every epoch, copy or not.
+    /// have the namespace. All replicas and the acting master go along into the epoch of the map: a copy of the acting
+    /// master's own epoch stays what it is; any other becomes a subset since this epoch, mixed if it has another line. A copy
+    /// on a node that takes no writes stays as it is. Every member remembers every epoch, copy or not.
     /// - Parameter before: its records now, from which its own high-water marks and open copies are taken; or none.
     package func records(for member: NodeID, namespace: String, before: [PartitionRecord]) -> [PartitionRecord] {
         guard let map = map(namespace), let me = map.number(of: member) else { return [] }
@@ -21,10 +21,11 @@ extension ClusterMap {
             if breaks.contains(.forgetsEpochs) { return record }
             let next = map.epochs[partition]
             let acting = map.actingMasters[partition]
-            record.version = acting == NamespaceMap.nobody
-                ? claim.version
-                : version(claim.version, acting: claims[Int(acting)][partition].version, next: next,
-                    isActing: acting == me, isReplica: map.column(of: me, partition) != nil)
+            // Nobody serves it: no epoch begins, and nobody may believe that one had.
+            if acting == NamespaceMap.nobody { return record }
+            record.version = version(
+                claim.version, acting: claims[Int(acting)][partition].version, next: next,
+                isActing: acting == me, isReplica: map.column(of: me, partition) != nil)
             if acting == me {
                 record.servedCopies = UInt16(map.copies + (map.column(of: me, partition) == nil ? 1 : 0))
             }
@@ -43,8 +44,7 @@ extension ClusterMap {
         guard let acting else { return PartitionVersion(epoch: next) }
         // The epoch is kept: so are the copies.
         if acting.epoch == next { return mine }
-        guard let mine else { return acting.joined(at: next) }
-        if mine.epoch == acting.epoch { return mine.advanced(to: next) }
-        return acting.holdsAll(of: mine) ? acting.joined(at: next) : mine
+        if let mine, mine.epoch == acting.epoch { return mine.advanced(to: next) }
+        return acting.joined(at: next, from: mine)
     }
 }

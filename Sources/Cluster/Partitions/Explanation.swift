@@ -20,8 +20,8 @@ private struct PartitionStory {
     let partition: Int
 
     func lines(key: UInt64) -> [String] {
-        let head = "partition \(partition) of namespace \(map.name), view \(String(key, radix: 16)): \(map.nodes.count) nodes,"
-            + " \(rules.rackCount) racks, replication factor \(map.copies)"
+        let head = "partition \(partition) of namespace \(map.name), view \(String(key, radix: 16)):"
+            + " \(map.nodes.count) nodes, \(rules.rackCount) racks, replication factor \(map.copies)"
         return [head] + list + columns + versions + serving + waiting
     }
 
@@ -71,7 +71,9 @@ private struct PartitionStory {
         }
         guard rules.isUniform else { return "is taken: the first that may have it" }
         let count = quota.counts[Int(number)]
-        if quota.allows(Int(number)) { return "is taken: it may have it, and had \(count) of \(limit(quota, count)) in this column" }
+        if quota.allows(Int(number)) {
+            return "is taken: it may have it, and had \(count) of \(limit(quota, count)) in this column"
+        }
         let full = "had \(count) in this column, \(quota.floor) are its share"
         return isChosen ? full + ", and is taken: all had their share, and it had the fewest" : full
     }

@@ -111,8 +111,8 @@ struct NamespaceInputs {
     func problems(_ serving: Serving) -> [String] {
         var sentences: [String] = []
         if serving.subsetCount > 0 {
-            sentences.append("namespace \(name): no full copy of \(serving.subsetCount) partitions is in the cluster: what is"
-                + " there is served")
+            sentences.append("namespace \(name): no full copy of \(serving.subsetCount) partitions is in the cluster:"
+                + " what is there is served")
         }
         if serving.tornCount > 0 {
             sentences.append("namespace \(name): all copies of \(serving.tornCount) partitions are of nodes that were not"

@@ -24,7 +24,7 @@ struct NodeLists: Sendable {
         let count = nodes.count
         nodeCount = count
         let seeds = nodes.map { NodeLists.seed($0) }
-        // A weight with the place of its node in the low bits sorts as one number; among equal weights the lower id is first.
+        // A weight with the place of its node in the low bits sorts as one number; of equal weights the lower id is first.
         order = [UInt16](unsafeUninitializedCapacity: count * PartitionID.count) { order, initialized in
             withUnsafeTemporaryAllocation(of: UInt64.self, capacity: count) { buffer in
                 var keys = buffer
@@ -42,8 +42,8 @@ struct NodeLists: Sendable {
         }
     }
 
-    /// The same lists for those nodes that have a place in `numbers` (nil: not of the namespace), renumbered; those for which
-    /// `isLast` holds behind all others, in their order.
+    /// The same lists for those nodes that have a place in `numbers` (nil: not of the namespace), renumbered; those for
+    /// which `isLast` holds behind all others, in their order.
     func among(_ numbers: [UInt16?], count: Int, isLast: [Bool]) -> [UInt16] {
         let places = numbers.map { $0 ?? .max }
         if count == nodeCount, !isLast.contains(true) { return order }

@@ -146,13 +146,15 @@ extension PartitionClaims: Equatable {
 extension PartitionClaim {
     fileprivate func encode(to writer: inout FabricWriter, keys: [UInt64]) {
         let isOwnEpoch = version?.epoch == remembered
-        writer.integer(UInt8((version == nil ? 0 : 1) | (version?.isFull == false ? 2 : 0) | (version?.isTorn == true ? 4 : 0)
-            | (isOwnEpoch ? 8 : 0) | (servedCopies > 0 ? 16 : 0)))
+        writer.integer(UInt8((version == nil ? 0 : 1) | (version?.isFull == false ? 2 : 0)
+            | (version?.isTorn == true ? 4 : 0) | (isOwnEpoch ? 8 : 0) | (servedCopies > 0 ? 16 : 0)
+            | (version?.base != nil ? 32 : 0) | (version?.isMixed == true ? 64 : 0)))
         if servedCopies > 0 { writer.count(Int(servedCopies)) }
         if !isOwnEpoch { writer.epoch(remembered, below: .max, keys: keys) }
         guard let version else { return }
         writer.epoch(version.epoch, below: .max, keys: keys)
         if let since = version.subsetSince { writer.epoch(since, below: .max, keys: keys) }
+        if let base = version.base { writer.epoch(base, below: .max, keys: keys) }
         writer.count(version.ancestors.count)
         var last = version.epoch
         for ancestor in version.ancestors {
@@ -163,7 +165,9 @@ extension PartitionClaim {
 
     fileprivate init(from reader: inout FabricReader, keys: [UInt64]) throws(FabricError) {
         let flags = try reader.byte()
-        guard flags & 0xE0 == 0, flags & 1 != 0 || flags & 14 == 0 else { throw FabricError("flags \(flags) are not known") }
+        guard flags & 0x80 == 0, flags & 1 != 0 || flags & 0x6E == 0 else {
+            throw FabricError("flags \(flags) are not known")
+        }
         let copies = flags & 16 == 0 ? 0 : try reader.varint()
         guard copies <= UInt64(UInt16.max) else { throw FabricError("there are \(copies) copies") }
         var remembered = flags & 8 == 0 ? try reader.epoch(below: .max, keys: keys) : Epoch(rawValue: 0)
@@ -171,12 +175,14 @@ extension PartitionClaim {
         if flags & 1 != 0 {
             let epoch = try reader.epoch(below: .max, keys: keys)
             let since = flags & 2 == 0 ? nil : try reader.epoch(below: .max, keys: keys)
+            let base = flags & 32 == 0 ? nil : try reader.epoch(below: .max, keys: keys)
             var last = epoch
             let ancestors = try reader.list(ofSize: 2) { (reader: inout FabricReader) throws(FabricError) in
                 last = try reader.epoch(below: last.regime, keys: keys)
                 return last
             }
-            version = try PartitionVersion(checking: epoch, ancestors, since: since, isTorn: flags & 4 != 0)
+            version = try PartitionVersion(
+                checking: epoch, ancestors, since: since, base: base, isTorn: flags & 4 != 0, isMixed: flags & 64 != 0)
             if flags & 8 != 0 { remembered = epoch }
         }
         self.init(version: version, remembered: remembered, servedCopies: UInt16(copies))

@@ -41,16 +41,18 @@ extension PartitionRecord {
     /// What is written; the format before is read, too, as soon as there is one.
     package static let format: UInt8 = 1
 
-    /// At most 168 bytes.
+    /// At most 174 bytes.
     package var encoded: [UInt8] {
         var writer = FabricWriter()
-        writer.integer(UInt8((version == nil ? 0 : 1) | (version?.isFull == false ? 2 : 0) | (version?.isTorn == true ? 4 : 0)
-            | (isOpen ? 8 : 0)))
+        writer.integer(UInt8((version == nil ? 0 : 1) | (version?.isFull == false ? 2 : 0)
+            | (version?.isTorn == true ? 4 : 0) | (isOpen ? 8 : 0) | (version?.base != nil ? 16 : 0)
+            | (version?.isMixed == true ? 32 : 0)))
         writer.integer(highWaterMark)
         writer.integer(remembered.rawValue)
         if let version {
             writer.integer(version.epoch.rawValue)
             if let since = version.subsetSince { writer.integer(since.rawValue) }
+            if let base = version.base { writer.integer(base.rawValue) }
             for ancestor in version.ancestors { writer.integer(ancestor.rawValue) }
         }
         var framed = FabricWriter()
@@ -84,15 +86,17 @@ extension PartitionRecord {
             throw FabricError("the checksum does not fit")
         }
         let flags = try reader.byte()
-        guard flags & 0xF0 == 0, flags & 1 != 0 || flags & 6 == 0 else { throw FabricError("flags \(flags) are not known") }
+        guard flags & 0xC0 == 0, flags & 1 != 0 || flags & 0x36 == 0 else { throw FabricError("flags \(flags) are not known") }
         let (mark, remembered) = (try reader.integer(UInt64.self), Epoch(rawValue: try reader.integer()))
         var version: PartitionVersion?
         if flags & 1 != 0 {
             let epoch = Epoch(rawValue: try reader.integer())
             let since = flags & 2 == 0 ? nil : Epoch(rawValue: try reader.integer(UInt64.self))
+            let base = flags & 16 == 0 ? nil : Epoch(rawValue: try reader.integer(UInt64.self))
             var ancestors: [Epoch] = []
             while reader.left > 0 { ancestors.append(Epoch(rawValue: try reader.integer())) }
-            version = try PartitionVersion(checking: epoch, ancestors, since: since, isTorn: flags & 4 != 0)
+            version = try PartitionVersion(
+                checking: epoch, ancestors, since: since, base: base, isTorn: flags & 4 != 0, isMixed: flags & 32 != 0)
         }
         try reader.end()
         guard remembered.rawValue >= version?.epoch.rawValue ?? 0 else {
@@ -143,6 +147,7 @@ extension WordHash {
         guard let version else { return add(0) }
         add(version.epoch.rawValue)
         add(version.subsetSince?.rawValue ?? (version.isTorn ? 1 : 0))
+        add(version.base?.rawValue ?? 0)
         for ancestor in version.ancestors { add(ancestor.rawValue) }
     }
 }
@@ -150,7 +155,9 @@ extension WordHash {
 extension PartitionVersion {
     /// A version out of bytes that may hold anything.
     /// - Throws: if no node can have written it.
-    init(checking epoch: Epoch, _ ancestors: [Epoch], since: Epoch?, isTorn: Bool) throws(FabricError) {
+    init(
+        checking epoch: Epoch, _ ancestors: [Epoch], since: Epoch?, base: Epoch?, isTorn: Bool, isMixed: Bool
+    ) throws(FabricError) {
         guard epoch.rawValue != 0, ancestors.count <= Self.ancestorsMax else { throw FabricError("a version has no epoch") }
         var last = epoch
         for ancestor in ancestors {
@@ -163,6 +170,10 @@ extension PartitionVersion {
         guard since.map({ $0.regime <= epoch.regime }) ?? true else {
             throw FabricError("a version is a subset since later than now")
         }
-        self.init(epoch: epoch, ancestors: ancestors, subsetSince: since, isTorn: isTorn)
+        guard since != nil || base == nil && !isMixed, base.map({ ancestors.contains($0) }) ?? true else {
+            throw FabricError("a version has a base that cannot be")
+        }
+        self.init(
+            epoch: epoch, ancestors: ancestors, subsetSince: since, base: base, isTorn: isTorn, isMixed: isMixed)
     }
 }

@@ -106,7 +106,8 @@ struct Serving {
             let other = self.summary(node, partition)
             if other.grade & 1 != 0 { isSomeSound = true }
             if other.grade & 2 != 0 { isSomeFull = true }
-            guard node != acting, !(isWhole && other.epoch == summary.epoch) else { continue }
+            let isEqual = other.epoch == summary.epoch && other.grade == summary.grade
+            guard node != acting, !(isWhole && isEqual) else { continue }
             guard let mine = claims[Int(acting)][partition].version, let its = claims[Int(node)][partition].version,
                 !mine.holdsAll(of: its)
             else { continue }
