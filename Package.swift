@@ -123,6 +123,9 @@ let package = Package(
             dependencies: ["Base", "Storage", "Device", "DeviceLog", "SystemDevice", "CReactor"], path: "bench/DeviceBench",
             swiftSettings: settings),
         .executableTarget(
+            name: "MapBench", dependencies: ["Base", "Fabric", "Partitions", "CReactor"], path: "bench/MapBench",
+            swiftSettings: settings),
+        .executableTarget(
             name: "RingBench", dependencies: ["Base", "Device", "SystemDevice", "CReactor"], path: "bench/RingBench",
             swiftSettings: settings),
         // Tests
@@ -130,12 +133,15 @@ let package = Package(
         .target(
             name: "ReferenceLog", dependencies: ["Base", "Storage", "Device"], path: "Tests/ReferenceLog",
                 swiftSettings: settings),
+        .target(
+            name: "SlowMap", dependencies: ["Base", "Fabric", "Partitions"], path: "Tests/SlowMap", swiftSettings: settings),
         .executableTarget(
             name: "TestNode", dependencies: ["Base", "Storage", "Memory", "Builtin", "Node"], path: "Tests/TestNode",
             swiftSettings: settings),
         tests("BaseTests", ["Base", "TestSupport"]),
         tests("FabricTests", ["Base", "Fabric", "TestSupport"]),
         tests("MembershipTests", ["Base", "Fabric", "Membership", "TestSupport"]),
+        tests("PartitionsTests", ["Base", "Fabric", "Partitions", "SlowMap", "TestSupport"]),
         tests("WireTests", ["Base", "Wire", "TestSupport"]),
         tests("RecordTests", ["Base", "Record", "TestSupport"]),
         tests("ExpressionsTests", ["Base", "Record", "Expressions", "TestSupport"]),
