@@ -39,7 +39,7 @@ final class RunningNode {
         }
         let metadata: MetadataStore
         do throws(MetadataError) {
-            metadata = try MetadataStore(path: directory.path + "/smd")
+            metadata = try MetadataStore(path: directory.path + "/smd", node: nodeID)
         } catch {
             throw StartError(error.message)
         }
