@@ -281,7 +281,7 @@ import Fabric
                 _ = node.block(for: 1)
                 let garbage = MemberBlock(member: sender, bytes: bytes)
                 node.step(.prepare(ViewMark(number: 2, key: 1), blocks: [garbage]), now: now, effects: &effects)
-                node.step(.open(world.views[0].view), now: now, effects: &effects)
+                node.step(.opened(world.views[0].view), now: now, effects: &effects)
             }
         }
         #expect(understood > 1000)

@@ -72,7 +72,8 @@ final class SharingWorld {
         self.breaks = breaks
         for number in 0..<count {
             let member = Member(id: NodeID(rawValue: UInt64(0xA0 + number)), incarnation: 1)
-            nodes.append(Node(sharing: MetadataSharing(me: member, items: MetadataItems(), settings: settings), member: member))
+            let sharing = MetadataSharing(me: member, items: MetadataItems(), settings: settings)
+            nodes.append(Node(sharing: sharing, member: member))
             nodes[number].sharing.breaks = breaks
         }
     }
@@ -121,7 +122,26 @@ final class SharingWorld {
             step(number, .prepare(views[view].view.mark, blocks: views[view].blocks))
         case .open(let number, let view):
             guard isOf(view, number) else { return }
-            step(number, .open(views[view].view))
+            checkOpening(number, view)
+            step(number, .opened(views[view].view))
+        }
+    }
+
+    /// All members begin a view with what is in its bundle, but for changes of their own, which they send to all.
+    private func checkOpening(_ number: Int, _ view: Int) {
+        let node = nodes[number]
+        // A later block was taken: the node is on its way to another view.
+        guard !views[(view + 1)...].contains(where: { $0.blocks.contains { $0.member == node.member } }) else { return }
+        var bundle = MetadataItems()
+        for block in views[view].blocks {
+            guard case .whole(let items)? = try? MetadataBlock(block.bytes) else { return }
+            for item in items { bundle.merge(item) }
+        }
+        for item in node.sharing.items.all where !bundle.holds(item) && item.version.node != node.member.id {
+            failures.append("\(node.member) opens a view with \(item.version), which is not in its bundle")
+        }
+        for item in bundle.all where !node.disk.holds(item) {
+            failures.append("\(node.member) opens a view without \(item.version) on its disk")
         }
     }
 
@@ -281,7 +301,9 @@ final class SharingWorld {
         run(60_000)
         let first = nodes[0]
         for node in nodes {
-            if node.sharing.openView?.mark != views.last?.view.mark { failures.append("\(node.member) has not opened the view") }
+            if node.sharing.openView?.mark != views.last?.view.mark {
+                failures.append("\(node.member) has not opened the view")
+            }
             if node.sharing.items != first.sharing.items { failures.append("\(node.member) holds other items") }
             if node.disk != node.sharing.items { failures.append("\(node.member) holds not what is on its disk") }
             for item in node.sharing.items.inForce where item.value != nil {

@@ -1,5 +1,5 @@
-// Changes that this node is asked for: named, stored here, sent to the others, answered. One is named at a time, so that each
-// follows the one before.
+// Changes that this node is asked for: named, stored here, sent to the others, answered. One is named at a time, so that
+// each follows the one before.
 internal import Base
 internal import Fabric
 internal import Membership
@@ -118,7 +118,8 @@ extension MetadataSharing {
         guard case .storing(ticket, let named, let isForced) = stage, let asked = queue.first else { return false }
         stage = .waiting
         queue.removeFirst()
-        effects.append(.apply(merge(named, &effects)))
+        merge(named, &effects)
+        putInForce(named, &effects)
         var one = Shared(
             number: ticket, token: asked.token, deadline: asked.deadline, items: named, isForced: isForced,
             waitingFor: isFrozen ? [] : others)

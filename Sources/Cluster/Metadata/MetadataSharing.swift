@@ -1,12 +1,13 @@
 // Sharing of system metadata among the members of a view. Pure. Invariants:
-// 1. `items` never loses a version but to one that replaces it. All that is on this node's disk is in it, but for a change of
-//    its own that has just been stored (`shared`) and is sent to all.
+// 1. `items` never loses a version but to one that replaces it. All that is on this node's disk is in it, but for a
+//    change of its own that has just been stored and is sent to all (`shared`).
 // 2. A change is named and stored here first, then sent to the other members of the open view, and again until all have
 //    answered that they have it on disk; in the next view it is sent again to all of that. It is acknowledged only then.
-// 3. From `block` to the next `open` nothing is taken from others but what a bundle holds: all members of the next view
+// 3. From `block` to the next `opened` nothing is taken from others but what a bundle holds: all members of the next view
 //    open it with what is in its blocks.
 // 4. A bundle is on disk and in force before `prepared`; every member makes the same of the same bundle.
-// 5. A token is answered once: `done`, `refused` (nothing has changed and nothing will), or `inDoubt`.
+// 5. In force is what `durable` says, which holds what is on this node's disk for certain, and is part of `items`.
+// 6. A token is answered once: `done`, `refused` (nothing has changed and nothing will), or `inDoubt`.
 package import Base
 package import Fabric
 package import Membership
@@ -51,7 +52,7 @@ package enum MetadataEvent: Sendable {
     /// What all members of a view have said of their items, as `block` gave it.
     case prepare(ViewMark, blocks: [MemberBlock])
     /// The view is open here.
-    case open(View)
+    case opened(View)
     /// A body of kind `metadata`.
     case message(from: Member, [UInt8])
     case stored(UInt64)
@@ -122,6 +123,8 @@ package struct MetadataSharing: Sendable {
     package var breaks: MetadataBreaks = []
     /// All items that are known.
     package internal(set) var items: MetadataItems
+    /// Those that are on this node's disk.
+    package internal(set) var durable: MetadataItems
     /// The view that is open, or was last.
     var view: View?
     /// A view is being agreed on, or there was none yet.
@@ -138,8 +141,6 @@ package struct MetadataSharing: Sendable {
     var shared: [Shared] = []
     /// Versions from others that are being stored.
     var receiving: [Received] = []
-    /// Those that could not be.
-    var unstored: [MetadataItem] = []
     /// Members that wait for times of this node.
     var reserving: [Reserving] = []
     /// The highest version that this node has given.
@@ -151,6 +152,7 @@ package struct MetadataSharing: Sendable {
     package init(me: Member, items: MetadataItems, settings: MetadataSettings = MetadataSettings()) {
         self.me = me
         self.items = items
+        durable = items
         self.settings = settings
     }
 
@@ -169,7 +171,7 @@ package struct MetadataSharing: Sendable {
         case .timer: break
         case .change(let token, let changes, let time): ask(token, changes, time, now, &effects)
         case .prepare(let mark, let blocks): prepare(mark, blocks, now, &effects)
-        case .open(let view): open(view, now, &effects)
+        case .opened(let view): begin(view, now, &effects)
         case .message(let sender, let body): receive(sender, body, now, &effects)
         case .stored(let ticket): stored(ticket, now, &effects)
         case .notStored(let ticket, let reason): notStored(ticket, reason, now, &effects)
@@ -184,8 +186,7 @@ package struct MetadataSharing: Sendable {
     package mutating func block(for number: UInt64) -> [UInt8] {
         isFrozen = true
         frozenNumber = max(frozenNumber, number)
-        // Whether that will be stored is not known here any more.
-        if let preparation { unstored += preparation.fresh }
+        // What is being stored of an older bundle may not come to be: the next one stores it again.
         preparation = nil
         snapshot = Snapshot(items.all)
         // Times that were collected in the old view say nothing about members of the new one.
@@ -194,7 +195,7 @@ package struct MetadataSharing: Sendable {
         return MetadataBlock.fingerprint(snapshot.fingerprint).bytes
     }
 
-    private mutating func open(_ view: View, _ now: Instant, _ effects: inout [MetadataEffect]) {
+    private mutating func begin(_ view: View, _ now: Instant, _ effects: inout [MetadataEffect]) {
         // A block for a later view was taken already: that one is to open.
         guard view.mark.number >= frozenNumber, view.members.contains(me) else { return }
         self.view = view
@@ -243,16 +244,24 @@ package struct MetadataSharing: Sendable {
         effects.append(.log(ClusterLogLine(level, .smd, text)))
     }
 
-    /// Takes versions in. What is in force now of the items that have changed is returned.
-    @discardableResult
-    mutating func merge(_ versions: [MetadataItem], _ effects: inout [MetadataEffect]) -> [MetadataItem] {
-        var inForce: [MetadataItem] = []
+    /// Takes versions in.
+    mutating func merge(_ versions: [MetadataItem], _ effects: inout [MetadataEffect]) {
         for item in versions where items.merge(item) {
             let held = items.versions(item.module, item.key)
             if held.count > 1 { tellConflict(held, &effects) }
-            inForce.append(held[0])
         }
-        return inForce
+    }
+
+    /// Versions are on disk: what is in force of them now is put in force.
+    mutating func putInForce(_ versions: [MetadataItem], _ effects: inout [MetadataEffect]) {
+        var changed = MetadataItems()
+        for item in versions {
+            let before = durable[item.module, item.key]
+            guard durable.merge(item), let held = durable[item.module, item.key], held != before else { continue }
+            changed.merge(held)
+        }
+        let inForce = changed.inForce.compactMap { durable[$0.module, $0.key] }
+        if !inForce.isEmpty { effects.append(.apply(inForce)) }
     }
 
     private mutating func tellConflict(_ held: [MetadataItem], _ effects: inout [MetadataEffect]) {
@@ -350,7 +359,5 @@ extension MetadataSharing {
         let mark: ViewMark
         let number: UInt64
         let items: [MetadataItem]
-        /// What was in force when it was merged.
-        let inForce: [MetadataItem]
     }
 }

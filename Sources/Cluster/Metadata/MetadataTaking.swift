@@ -68,10 +68,9 @@ extension MetadataSharing {
                 return effects.append(.send(to: sender, body))
             }
         }
-        let inForce = merge(changed, &effects)
+        merge(changed, &effects)
         let ticket = ticket()
-        receiving.append(
-            Received(ticket: ticket, sender: sender, mark: mark, number: number, items: changed, inForce: inForce))
+        receiving.append(Received(ticket: ticket, sender: sender, mark: mark, number: number, items: changed))
         effects.append(.store(ticket, changed))
         guard breaks.contains(.acknowledgesUnstored) else { return }
         effects.append(.send(to: sender, MetadataMessage.stored(mark, number: number).bytes))
@@ -82,7 +81,7 @@ extension MetadataSharing {
         if preparation?.ticket == ticket { return endPreparation(&effects) }
         guard let place = receiving.firstIndex(where: { $0.ticket == ticket }) else { return }
         let one = receiving.remove(at: place)
-        if !one.inForce.isEmpty { effects.append(.apply(one.inForce)) }
+        putInForce(one.items, &effects)
         effects.append(.send(to: one.sender, MetadataMessage.stored(one.mark, number: one.number).bytes))
     }
 
@@ -93,13 +92,11 @@ extension MetadataSharing {
         if notStoredOwn(ticket, reason, &effects) { return }
         if let failed = preparation, failed.ticket == ticket {
             preparation = nil
-            unstored += failed.fresh
             return effects.append(.notPrepared(failed.mark, reason: "system metadata cannot be stored: \(reason)"))
         }
         guard let place = receiving.firstIndex(where: { $0.ticket == ticket }) else { return }
         let one = receiving.remove(at: place)
         // It is known, so the next bundle has it, and it is tried again then.
-        unstored += one.items
         effects.append(
             .send(to: one.sender, MetadataMessage.refused(one.mark, number: one.number, reason: reason).bytes))
     }
@@ -154,14 +151,12 @@ extension MetadataSharing {
         if preparation?.missing.isEmpty == true { storeBundle(&effects) }
     }
 
-    /// Merges and stores the bundle, and what could not be stored before: all other items are on this disk.
+    /// Merges the bundle, and stores what is not on this disk for certain.
     private mutating func storeBundle(_ effects: inout [MetadataEffect]) {
         guard var complete = preparation else { return }
-        let fresh = complete.versions.filter { !items.holds($0) }
-        merge(fresh, &effects)
+        merge(complete.versions, &effects)
         complete.versions = []
-        complete.fresh = fresh + unstored + receiving.flatMap(\.items)
-        unstored = []
+        complete.fresh = items.all.filter { !durable.holds($0) }
         guard !complete.fresh.isEmpty else {
             preparation = complete
             return endPreparation(&effects)
@@ -177,8 +172,7 @@ extension MetadataSharing {
         preparation?.isDone = true
         preparation?.ticket = nil
         preparation?.fresh = []
-        let inForce = MetadataItems(done.fresh).inForce.compactMap { items[$0.module, $0.key] }
-        if !inForce.isEmpty { effects.append(.apply(inForce)) }
+        putInForce(done.fresh, &effects)
         effects.append(.prepared(done.mark))
     }
 }
