@@ -96,7 +96,7 @@ let package = Package(
             "Node", in: "Node",
             [
                 "Base", "CBase", "Wire", "Index", "Engine", "Storage", "Mount", "Foreign", "Reactor", "CReactor", "Logging",
-                "Configuration", "Assembly", "SystemMetadata", "SystemSegment",
+                "Configuration", "Assembly", "SystemMetadata", "SystemSegment", "Fabric", "Membership", "Partitions",
             ]),
         target("Bench", in: "Node", ["Base", "CBase", "Wire", "Client", "CReactor"]),
         target(
