@@ -97,7 +97,8 @@ let package = Package(
             "Node", in: "Node",
             [
                 "Base", "CBase", "Wire", "Index", "Engine", "Storage", "Mount", "Foreign", "Reactor", "CReactor", "Logging",
-                "Configuration", "Assembly", "Metadata", "SystemMetadata", "SystemSegment",
+                "Configuration", "Assembly", "Metadata", "SystemMetadata", "SystemSegment", "Fabric", "Membership",
+                "Partitions",
             ]),
         target("Bench", in: "Node", ["Base", "CBase", "Wire", "Client", "CReactor"]),
         target(

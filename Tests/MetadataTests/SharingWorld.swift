@@ -18,8 +18,7 @@ final class SharingWorld {
         var member: Member
         var isUp = true
         var disk = MetadataItems()
-        /// What is applied, by item.
-        var inForce = MetadataItems()
+        /// What is in force.
         var applied: [MetadataItem] = []
         /// The highest time of a write.
         var mark: UInt64 = 1
@@ -114,7 +113,8 @@ final class SharingWorld {
         case .stored(let member, let ticket, let items, let fails):
             guard let number = number(of: member) else { return }
             guard !fails else { return step(number, .notStored(ticket, reason: "the disk is full")) }
-            for item in items { nodes[number].disk.merge(item) }
+            nodes[number].disk.merge(items)
+            putInForce(items, number)
             step(number, .stored(ticket))
         case .block(let number, let view): takeBlock(number, view)
         case .prepare(let number, let view):
@@ -184,7 +184,6 @@ final class SharingWorld {
             let at = max(nodes[number].storeFree, now + delay(faults.storeMaxMilliseconds))
             nodes[number].storeFree = at
             later(at - now, .stored(member, ticket, items, fails: chance(faults.storeFailsPercent)))
-        case .apply(let items): apply(items, number)
         case .reserve(let ticket, let namespaces):
             nodes[number].mark += 1
             let times = namespaces.map { _ in nodes[number].mark }
@@ -203,19 +202,17 @@ final class SharingWorld {
         later(delay(faults.delayMaxMilliseconds), .open(number, view: view))
     }
 
-    private func apply(_ items: [MetadataItem], _ number: Int) {
-        for item in items {
-            let before = nodes[number].applied.first { $0.module == item.module && $0.key == item.key }
-            if let before, item.isCutOff, item.number < before.number {
-                let held = nodes[number].sharing.items.versions(item.module, item.key)
-                if !held.contains(where: { $0.replaces(before) }) {
-                    failures.append("cut-off \(before.number) became \(item.number) although nobody took it back")
-                }
+    /// What the disk says of these is in force: a cut-off goes down only if somebody took it back who knew of it.
+    private func putInForce(_ items: [MetadataItem], _ number: Int) {
+        for one in items {
+            let held = nodes[number].disk.versions(one.module, one.key)
+            let before = nodes[number].applied.first { $0.module == one.module && $0.key == one.key }
+            if let before, one.isCutOff, held[0].number < before.number, !held.contains(where: { $0.replaces(before) }) {
+                failures.append("cut-off \(before.number) became \(held[0].number) although nobody took it back")
             }
-            if !nodes[number].disk.holds(item) { failures.append("version \(item.version) is in force and not on disk") }
-            nodes[number].applied.removeAll { $0.module == item.module && $0.key == item.key }
-            nodes[number].applied.append(item)
-            if item.module == "truncate" { nodes[number].mark = max(nodes[number].mark, item.number) }
+            nodes[number].applied.removeAll { $0.module == one.module && $0.key == one.key }
+            nodes[number].applied.append(held[0])
+            if one.module == "truncate" { nodes[number].mark = max(nodes[number].mark, held[0].number) }
         }
     }
 
@@ -305,6 +302,7 @@ final class SharingWorld {
                 failures.append("\(node.member) has not opened the view")
             }
             if node.sharing.items != first.sharing.items { failures.append("\(node.member) holds other items") }
+            if node.sharing.durable != node.sharing.items { failures.append("\(node.member) knows of what is not in force") }
             if node.disk != node.sharing.items { failures.append("\(node.member) holds not what is on its disk") }
             for item in node.sharing.items.inForce where item.value != nil {
                 if !node.applied.contains(item) { failures.append("\(node.member) does not go by \(item.version)") }

@@ -119,7 +119,7 @@ extension MetadataSharing {
         stage = .waiting
         queue.removeFirst()
         merge(named, &effects)
-        putInForce(named, &effects)
+        durable.merge(named)
         var one = Shared(
             number: ticket, token: asked.token, deadline: asked.deadline, items: named, isForced: isForced,
             waitingFor: isFrozen ? [] : others)

@@ -110,6 +110,11 @@ package struct MetadataItems: Equatable, Sendable {
         return true
     }
 
+    /// Takes versions in.
+    package mutating func merge(_ items: [MetadataItem]) {
+        for item in items { merge(item) }
+    }
+
     private static func add(_ item: MetadataItem, to versions: inout [MetadataItem]) {
         versions.removeAll { item.replaces($0) }
         versions.insert(item, at: versions.firstIndex { item.isInForce(over: $0) } ?? versions.count)

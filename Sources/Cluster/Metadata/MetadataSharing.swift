@@ -6,7 +6,7 @@
 // 3. From `block` to the next `opened` nothing is taken from others but what a bundle holds: all members of the next view
 //    open it with what is in its blocks.
 // 4. A bundle is on disk and in force before `prepared`; every member makes the same of the same bundle.
-// 5. In force is what `durable` says, which holds what is on this node's disk for certain, and is part of `items`.
+// 5. `durable` is on this node's disk and in force for certain, and is part of `items`.
 // 6. A token is answered once: `done`, `refused` (nothing has changed and nothing will), or `inDoubt`.
 package import Base
 package import Fabric
@@ -75,10 +75,8 @@ package struct MemberBlock: Equatable, Sendable {
 /// What the sharing of metadata wants done, in this order.
 package enum MetadataEffect: Sendable {
     case send(to: Member, [UInt8])
-    /// Merged into the node's files and durable before it is answered. Answered in the order they were asked.
+    /// To be merged into the node's files, durable, and then put in force, before it is answered.
     case store(UInt64, [MetadataItem])
-    /// In force from now on; durable.
-    case apply([MetadataItem])
     /// Times after all that this node has published of these namespaces, before which nothing is published any more.
     case reserve(UInt64, [String])
     /// What the bundle of that view says is durable and in force.
@@ -123,7 +121,7 @@ package struct MetadataSharing: Sendable {
     package var breaks: MetadataBreaks = []
     /// All items that are known.
     package internal(set) var items: MetadataItems
-    /// Those that are on this node's disk.
+    /// Those that are on this node's disk, and in force.
     package internal(set) var durable: MetadataItems
     /// The view that is open, or was last.
     var view: View?
@@ -250,18 +248,6 @@ package struct MetadataSharing: Sendable {
             let held = items.versions(item.module, item.key)
             if held.count > 1 { tellConflict(held, &effects) }
         }
-    }
-
-    /// Versions are on disk: what is in force of them now is put in force.
-    mutating func putInForce(_ versions: [MetadataItem], _ effects: inout [MetadataEffect]) {
-        var changed = MetadataItems()
-        for item in versions {
-            let before = durable[item.module, item.key]
-            guard durable.merge(item), let held = durable[item.module, item.key], held != before else { continue }
-            changed.merge(held)
-        }
-        let inForce = changed.inForce.compactMap { durable[$0.module, $0.key] }
-        if !inForce.isEmpty { effects.append(.apply(inForce)) }
     }
 
     private mutating func tellConflict(_ held: [MetadataItem], _ effects: inout [MetadataEffect]) {

@@ -81,7 +81,7 @@ extension MetadataSharing {
         if preparation?.ticket == ticket { return endPreparation(&effects) }
         guard let place = receiving.firstIndex(where: { $0.ticket == ticket }) else { return }
         let one = receiving.remove(at: place)
-        putInForce(one.items, &effects)
+        durable.merge(one.items)
         effects.append(.send(to: one.sender, MetadataMessage.stored(one.mark, number: one.number).bytes))
     }
 
@@ -172,7 +172,7 @@ extension MetadataSharing {
         preparation?.isDone = true
         preparation?.ticket = nil
         preparation?.fresh = []
-        putInForce(done.fresh, &effects)
+        durable.merge(done.fresh)
         effects.append(.prepared(done.mark))
     }
 }

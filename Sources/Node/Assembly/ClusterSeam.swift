@@ -33,6 +33,8 @@ package enum ClusterEvent: Sendable {
     /// Answers `store`: not durable, and will not be.
     case notStored(UInt64, reason: String)
     case command(token: UInt64, ClusterCommand)
+    /// An operator has changed settings.
+    case settings(ClusterSettings)
     /// The node is to stop: it leaves first.
     case leave
 }

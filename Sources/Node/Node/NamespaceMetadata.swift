@@ -35,7 +35,7 @@ extension NodeState {
             throw SettingRefusal("not durable, nothing has changed: \(error.message)")
         }
         do throws(StorageError) {
-            try namespace.backend.storeNamespaceBlob(copy)
+            try controlPlane.hold { () throws(StorageError) in try namespace.backend.storeNamespaceBlob(copy) }
         } catch {
             warnOfCopy(name, error.text)
         }
