@@ -20,7 +20,7 @@ package struct HeartbeatBoot: Sendable, Equatable {
     package var mode = ClusterMode.alone
     /// Names or numeric addresses: looked up at each try.
     package var seeds: [SeedName] = []
-    /// Time between two pulses. May change while the node runs, as the next two.
+    /// Time between two pulses.
     package var intervalMilliseconds: UInt64 = 150
     /// So many pulses missed in a row, and a node is gone.
     package var timeoutIntervals: UInt64 = 10
@@ -32,7 +32,7 @@ package struct HeartbeatBoot: Sendable, Equatable {
     package init() {}
 }
 
-/// What the map of a namespace depends on. All may change while the node runs; a change takes effect with the next view.
+/// What the map of a namespace depends on. A change takes effect with the next view.
 package struct NamespaceClusterSettings: Sendable, Equatable {
     package let name: String
     package var replicationFactor: UInt32 = 2
@@ -65,7 +65,8 @@ package struct NamespaceClusterSettings: Sendable, Equatable {
 
 /// Settings of the cluster part. `ClusterEvent.settings` brings them again when an operator has changed some.
 package struct ClusterSettings: Sendable, Equatable {
-    /// Empty: no name. Fixed, as are `heartbeat.mode`, `heartbeat.seeds` and the names of the namespaces.
+    /// Empty: no name. All of this may change while the node runs, but `heartbeat.mode`, `heartbeat.seeds` and the names of
+    /// the namespaces.
     package var clusterName = ""
     package var heartbeat = HeartbeatBoot()
     /// A smaller view serves nothing.
