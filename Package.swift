@@ -140,6 +140,11 @@ let package = Package(
         .executableTarget(
             name: "TestNode", dependencies: ["Base", "Storage", "Memory", "Builtin", "Node"], path: "Tests/TestNode",
             swiftSettings: settings),
+        .target(
+            name: "Simulation", dependencies: ["Base", "Fabric", "Membership", "Metadata", "Partitions", "Assembly"],
+            path: "Tests/Simulation", swiftSettings: settings),
+        .executableTarget(
+            name: "apus-simulate", dependencies: ["Simulation", "Base"], path: "Tests/apus-simulate", swiftSettings: settings),
         tests("BaseTests", ["Base", "TestSupport"]),
         tests("FabricTests", ["Base", "Fabric", "TestSupport"]),
         tests("MembershipTests", ["Base", "Fabric", "Membership", "TestSupport"]),

@@ -1,5 +1,5 @@
 // The real cluster part of a node, as the world drives it.
-internal import Assembly
+package import Assembly
 package import Base
 internal import Fabric
 internal import Membership

@@ -69,6 +69,7 @@ package final class ToyProcess: SimulatedProcess {
         case .stored: stored()
         case .notStored: if case .storing = stage { store() }
         case .command(let token, _): out.append(.answer(token: token, "ok"))
+        case .settings, .changeMetadata, .timesReserved: break
         case .leave: out.append(.left)
         }
         consider(&random)

@@ -221,9 +221,9 @@ package final class World {
             queue.push(.stored(node: node, run: nodes[node].run, ticket: ticket), at: done)
         case .publish(let snapshot): publish(node, snapshot)
         case .answer(let token, let text): checkers.answered(nodes[node], token, text).map(fail)
-        case .applyMetadata, .answerMetadata: break
+        case .answerMetadata: break
         case .reserveTimes(let ticket, let namespaces):
-            let wall = nodes[node].clock.reading(at: now).wall.milliseconds
+            let wall = nodes[node].clock.reading(now).wall.milliseconds
             hand(node, .timesReserved(ticket, namespaces.map { _ in wall }))
         case .left: leaveIsDone(node)
         case .log(let line): note("\(nodes[node].name) \(line.context.rawValue): \(line.text)", isDetail: true)
