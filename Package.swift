@@ -135,6 +135,7 @@ let package = Package(
             swiftSettings: settings),
         tests("BaseTests", ["Base", "TestSupport"]),
         tests("FabricTests", ["Base", "Fabric", "TestSupport"]),
+        tests("MembershipTests", ["Base", "Fabric", "Membership", "TestSupport"]),
         tests("WireTests", ["Base", "Wire", "TestSupport"]),
         tests("RecordTests", ["Base", "Record", "TestSupport"]),
         tests("ExpressionsTests", ["Base", "Record", "Expressions", "TestSupport"]),

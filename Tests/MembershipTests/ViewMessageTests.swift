@@ -77,6 +77,8 @@ struct ViewMessageTests {
         var random = SeededRandom(seed: seed)
         for number in 0..<20 {
             let world = ViewWorld(ViewWorldSettings(nodes: 4), seed: seed &+ UInt64(number))
+            world.trace = []
+            world.oracle.isBlind = true
             var kept: [(Int, [UInt8])] = []
             world.onEffect = { _, effect in
                 if case .send(let to, let bytes) = effect, kept.count < 500 { kept.append((Int(to.id.rawValue) - 1, bytes)) }
@@ -101,7 +103,8 @@ struct ViewMessageTests {
             world.step(0, .block(number: 9, [1]))
             world.step(0, .prepared(ViewMark(number: 9, key: 9), mapHash: 1))
             world.step(0, .notPrepared(ViewMark(number: 9, key: 9), reason: "what?"))
-            #expect(world.run(milliseconds: 60_000) { world.isOneView([0, 1, 2, 3]) }, "APUS_SEED=\(seed)")
+            let isOne = world.run(milliseconds: 60_000) { world.isOneView([0, 1, 2, 3]) }
+            #expect(isOne, "APUS_SEED=\(seed)\n\(world.trace!.suffix(60).joined(separator: "\n"))")
         }
     }
 }

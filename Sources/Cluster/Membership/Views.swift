@@ -153,6 +153,8 @@ package struct Views {
     var waitingSaidAt: Instant?
     var orphanReason = ""
     var frozenSince: Instant?
+    /// When a message that made no sense was last mentioned.
+    var garbledSaidAt: Instant?
     package internal(set) var waitingFor: [NodeID] = []
 
     // Of one step.

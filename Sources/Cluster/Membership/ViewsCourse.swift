@@ -226,7 +226,7 @@ extension Views {
 
     /// Whether somebody else's view may still come.
     private func isUnderWay(_ acceptance: Acceptance) -> Bool {
-        acceptance.stage != .opened && acceptance.proposer != me && contains(group.members, acceptance.proposer)
+        acceptance.stage != .opened && acceptance.proposer != me && neighbour(acceptance.proposer) != nil
             && acceptance.heardAt.advanced(byMilliseconds: patience) > now
     }
 

@@ -38,6 +38,8 @@ extension Views {
             guard isSame(receiver, me), sender.id != me.id, !isOld(sender) else { return }
             handle(message, from: sender)
         } catch {
+            guard garbledSaidAt.map({ $0.advanced(byMilliseconds: 1_000) <= now }) ?? true else { return }
+            garbledSaidAt = now
             log(.warning, "a message of node \(sender.id) cannot be understood and is ignored: \(error)")
         }
     }
@@ -138,6 +140,8 @@ extension Views {
         }
         leavingInView = leavingNow
         wantsRecluster = false
+        suspects.removeAll { $0.member == sender }
+        groupIsStale = true
         effects.append(.freeze(view.mark.number))
         if breaks.contains(.acceptsWithoutStoring) {
             acceptance?.isDurable = true
