@@ -21,7 +21,8 @@ struct ViewGroupTests {
     }
 
     private func group(_ count: Int, _ missing: [(Int, Int)], current: [Int] = []) -> [Int] {
-        ViewGroup(member(1_000), candidates(count, missing), current: current.map(member)).members.map { Int($0.id.rawValue) }
+        ViewGroup(member(1_000), candidates(count, missing), current: current.map(member)).members
+            .map { Int($0.id.rawValue) }
     }
 
     @Test func allWhoHearEachOther() {

@@ -34,7 +34,9 @@ struct ViewOracle {
         if firstBlocks[key] == nil { firstBlocks[key] = block }
     }
 
-    mutating func prepared(_ mark: ViewMark, _ member: Member, _ hash: UInt64) { hashes[mark.key, default: [:]][member] = hash }
+    mutating func prepared(_ mark: ViewMark, _ member: Member, _ hash: UInt64) {
+        hashes[mark.key, default: [:]][member] = hash
+    }
 
     mutating func see(_ effect: ViewEffect, of node: ViewWorldNode, at now: UInt64) {
         switch effect {

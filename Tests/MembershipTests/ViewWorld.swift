@@ -179,7 +179,8 @@ final class ViewWorld {
         nodes[node].pausedUntil = 0
         nodes[node].isLeaving = false
         note(node, "starts as \(nodes[node].member)")
-        schedule(now + UInt64.random(in: 0..<50_000_000, using: &random), .pulse(node: node, incarnation: nodes[node].incarnation))
+        let first = now + UInt64.random(in: 0..<50_000_000, using: &random)
+        schedule(first, .pulse(node: node, incarnation: nodes[node].incarnation))
         step(node, .timer)
     }
 

@@ -103,14 +103,14 @@ package struct Views {
     /// Only tests set this.
     package var breaks: ViewBreaks = []
     /// Nodes that are not left out for their health: they have the last copy of something.
-    package var indispensable: [NodeID] = []
+    package var indispensable: [NodeID] = [] { didSet { groupIsStale = true } }
 
     /// The view that is open, or was last.
     package internal(set) var view: View?
     package internal(set) var phase = ViewPhase.orphan
     /// The highest number accepted.
     package internal(set) var accepted: UInt64
-    /// When it wants `timer`.
+    /// When it wants `timer`; the end of time if nothing is to be done.
     package internal(set) var deadline: Instant
 
     // What is known of others.
@@ -153,6 +153,10 @@ package struct Views {
     var waitingSaidAt: Instant?
     var orphanReason = ""
     var frozenSince: Instant?
+    /// Prepared views that failed here since the last one that was opened.
+    var prepareFailures: UInt64 = 0
+    /// So long this node asks to be left out.
+    var unableUntil: Instant?
     /// When a message that made no sense was last mentioned.
     var garbledSaidAt: Instant?
     package internal(set) var waitingFor: [NodeID] = []

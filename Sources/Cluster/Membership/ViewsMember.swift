@@ -87,8 +87,9 @@ extension Views {
                      canPropose: canPropose), to: sender)
     }
 
-    /// Whether stores come back.
+    /// Whether stores come back, and views could be prepared.
     var isReady: Bool {
+        if let unableUntil, unableUntil > now { return false }
         guard storeAgainAt == nil, let oldest = stores.first else { return storeAgainAt == nil }
         return oldest.since.advanced(byMilliseconds: patienceMax / 2) > now
     }
@@ -257,6 +258,8 @@ extension Views {
     mutating func notPrepared(_ mark: ViewMark, _ reason: String) {
         guard let acceptance, acceptance.mark == mark, acceptance.stage == .preparing else { return }
         log(.warning, "view \(mark.number) cannot be prepared: \(reason)")
+        unableUntil = now.advanced(byMilliseconds: min(1_000 << min(prepareFailures, 6), 64_000))
+        prepareFailures += 1
         self.acceptance = nil
         effects.append(.void(mark, reason: reason))
         send(.failed(mark, reason: reason), to: acceptance.proposer)
@@ -293,6 +296,8 @@ extension Views {
         view = acceptance.view
         phase = .open
         hasOpened = true
+        prepareFailures = 0
+        unableUntil = nil
         orphanReason = ""
         waitingFor = []
         waitingSaidAt = nil
