@@ -1,9 +1,9 @@
 import Base
 import Fabric
+import Glibc
 import Membership
 import Testing
 import TestSupport
-import Glibc
 
 /// One history: nodes form, are attacked, are healed, must come together.
 struct ViewHistory {

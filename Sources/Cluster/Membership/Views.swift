@@ -272,7 +272,18 @@ package struct Views {
     // ---- Who is who ----
 
     func neighbour(_ member: Member) -> Neighbour? {
-        neighbours.first { isSame($0.member, member) }
+        guard let place = placeOfNeighbour(member.id), isSame(neighbours[place].member, member) else { return nil }
+        return neighbours[place]
+    }
+
+    /// Neighbours are sorted by id.
+    func placeOfNeighbour(_ id: NodeID) -> Int? {
+        var (low, high) = (0, neighbours.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if neighbours[middle].member.id < id { low = middle + 1 } else { high = middle }
+        }
+        return low < neighbours.count && neighbours[low].member.id == id ? low : nil
     }
 
     func content(of member: Member) -> PulseContent? { neighbour(member)?.content }
@@ -291,6 +302,8 @@ package struct Views {
 /// A node that did not answer where it should have.
 struct Suspect {
     let member: Member
+    /// When it should have spoken, at the latest.
+    let silentSince: Instant
     /// Not asked before.
     var until: Instant
     var milliseconds: UInt64

@@ -46,7 +46,7 @@ extension Views {
 
     /// Whether heartbeats know another incarnation of it.
     private func isOld(_ sender: Member) -> Bool {
-        neighbours.contains { $0.member.id == sender.id && !isSame($0.member, sender) }
+        placeOfNeighbour(sender.id).map { !isSame(neighbours[$0].member, sender) } ?? false
     }
 
     mutating func handle(_ message: ViewMessage, from sender: Member) {
@@ -75,7 +75,10 @@ extension Views {
     private mutating func heard(_ sender: Member) {
         if let awaited, isSame(awaited.member, sender) { self.awaited?.heardAt = now }
         if let acceptance, isSame(acceptance.proposer, sender) { self.acceptance?.heardAt = now }
-        if let place = suspects.firstIndex(where: { $0.member == sender }) { suspects[place].hasAnswered = true }
+        if let place = suspects.firstIndex(where: { $0.member == sender }), !suspects[place].hasAnswered {
+            suspects[place].hasAnswered = true
+            measure(since: suspects[place].silentSince)
+        }
     }
 
     // ---- Accepting ----
