@@ -16,30 +16,31 @@ struct ViewGroupTests {
             return Neighbour(
                 member: member(node), addresses: NodeAddresses(heartbeat: [], fabric: []),
                 content: PulseContent(view: .none, accepted: 0, isLeaving: false, clock: 0),
-                hears: (hears + [100]).map(member))
+                hears: (hears + [1_000]).map(member))
         }
     }
 
     private func group(_ count: Int, _ missing: [(Int, Int)], current: [Int] = []) -> [Int] {
-        ViewGroup(member(100), candidates(count, missing), current: current.map(member)).members.map { Int($0.id.rawValue) }
+        ViewGroup(member(1_000), candidates(count, missing), current: current.map(member)).members
+            .map { Int($0.id.rawValue) }
     }
 
     @Test func allWhoHearEachOther() {
-        #expect(group(4, []) == [100, 4, 3, 2, 1])
+        #expect(group(4, []) == [1_000, 4, 3, 2, 1])
         #expect(ViewGroup(member(7), [], current: []).members == [member(7)])
     }
 
     @Test func oneDirectionIsNotEnough() {
-        #expect(group(3, [(1, 2)]) == [100, 3, 2])
-        #expect(group(3, [(2, 1)]) == [100, 3, 2])
+        #expect(group(3, [(1, 2)]) == [1_000, 3, 2])
+        #expect(group(3, [(2, 1)]) == [1_000, 3, 2])
     }
 
     @Test func thoseWhoAreTogetherStay() {
-        #expect(group(3, [(1, 2)], current: [1, 3]) == [100, 3, 1])
+        #expect(group(3, [(1, 2)], current: [1, 3]) == [1_000, 3, 1])
     }
 
     @Test func theMiddleOfAStarGoes() {
-        #expect(group(5, [(5, 1), (5, 2), (5, 3), (5, 4)]) == [100, 4, 3, 2, 1])
+        #expect(group(5, [(5, 1), (5, 2), (5, 3), (5, 4)]) == [1_000, 4, 3, 2, 1])
     }
 
     /// Against all subsets, tried one by one.
@@ -64,7 +65,7 @@ struct ViewGroupTests {
                     || (rank.0, rank.1) == (best.0, best.1) && best.2.lexicographicallyPrecedes(rank.2)
                 if isBetter { best = rank }
             }
-            #expect(found == [100] + best.2, "missing \(missing), together \(current)")
+            #expect(found == [1_000] + best.2, "missing \(missing), together \(current)")
         }
     }
 

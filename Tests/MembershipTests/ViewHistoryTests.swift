@@ -1,9 +1,9 @@
 import Base
 import Fabric
+import Glibc
 import Membership
 import Testing
 import TestSupport
-import Glibc
 
 /// One history: nodes form, are attacked, are healed, must come together.
 struct ViewHistory {
@@ -16,6 +16,10 @@ struct ViewHistory {
     init(seed: UInt64, breaks: ViewBreaks = [], isTraced: Bool = false) {
         random = SeededRandom(seed: seed &* 3 &+ 1)
         var settings = ViewWorldSettings(nodes: Int.random(in: 1...7, using: &random))
+        if Int.random(in: 0..<4, using: &random) == 0 {
+            settings.views.heartbeatIntervalMilliseconds = 150
+            settings.views.heartbeatTimeoutIntervals = 10
+        }
         if Bool.random(using: &random) { settings.delayMaxMilliseconds = Double.random(in: 0.1...120, using: &random) }
         if Bool.random(using: &random) { settings.lossPercent = Int.random(in: 0...30, using: &random) }
         if Bool.random(using: &random) { settings.duplicatePercent = Int.random(in: 0...30, using: &random) }
@@ -42,6 +46,7 @@ struct ViewHistory {
             strike()
         }
         heal()
+        world.run(milliseconds: 3_000)
         let all = Array(world.nodes.indices)
         let start = world.now
         var isOne = false
@@ -72,7 +77,7 @@ struct ViewHistory {
                 let wait = UInt64.random(in: 1...1_000, using: &random)
                 world.schedule(world.now + wait * 1_000_000, .restart(node: one))
             }
-        case 4: world.nodes[node].pausedUntil = world.now + UInt64.random(in: 5...3_000, using: &random) * 1_000_000
+        case 4: pause(node, UInt64.random(in: 5...3_000, using: &random))
         case 5: split { Bool.random(using: &self.random) }
         case 6: split { false }
             for other in 0..<count { link(node, other, false) }
@@ -88,6 +93,10 @@ struct ViewHistory {
             world.nodes[node].prepareFails.toggle()
             world.nodes[Int.random(in: 0..<count, using: &random)].isUnhealthy.toggle()
         }
+    }
+
+    private func pause(_ node: Int, _ milliseconds: UInt64) {
+        world.nodes[node].pausedUntil = max(world.nodes[node].pausedUntil, world.now + milliseconds * 1_000_000)
     }
 
     private func link(_ one: Int, _ other: Int, _ isUp: Bool) {
@@ -116,7 +125,6 @@ struct ViewHistory {
         world.settings.pulseLossPercent = 0
         world.settings.storeFailPercent = 0
         for node in world.nodes.indices {
-            world.nodes[node].pausedUntil = min(world.nodes[node].pausedUntil, world.now)
             world.nodes[node].prepareFails = false
             world.nodes[node].isUnhealthy = false
             if !world.nodes[node].isAlive { world.start(node) }

@@ -14,7 +14,8 @@ struct ViewMessageTests {
         let mark = view.mark
         return [
             .ask(members: [], isRunning: false), .ask(members: members, isRunning: true),
-            .answer(open: .none, accepted: 3, .waits, canPropose: false), .answer(open: mark, accepted: 12, .fine, canPropose: true),
+            .answer(open: .none, accepted: 3, .waits, canPropose: false),
+            .answer(open: mark, accepted: 12, .fine, canPropose: true),
             .propose(view, isRunning: true), .accept(mark, block: [1, 2, 3]), .refuse(mark, accepted: 99, .better),
             .working(mark), .bundle(mark, blocks: [[], [1], [2, 2]]), .prepared(mark, mapHash: .max),
             .failed(mark, reason: "voll"), .open(mark), .void(mark, reason: "so"),
@@ -77,19 +78,23 @@ struct ViewMessageTests {
         var random = SeededRandom(seed: seed)
         for number in 0..<20 {
             let world = ViewWorld(ViewWorldSettings(nodes: 4), seed: seed &+ UInt64(number))
+            world.trace = []
+            world.oracle.isBlind = true
             var kept: [(Int, [UInt8])] = []
             world.onEffect = { _, effect in
-                if case .send(let to, let bytes) = effect, kept.count < 500 { kept.append((Int(to.id.rawValue) - 1, bytes)) }
+                if case .send(let to, let bytes) = effect, kept.count < 500 {
+                    kept.append((Int(to.id.rawValue) - 1, bytes))
+                }
             }
             world.nodes.indices.forEach { world.start($0) }
             for _ in 0..<1_500 {
                 world.run(milliseconds: 1)
                 var (to, bytes) = kept.randomElement(using: &random) ?? (0, [])
                 if Int.random(in: 0..<3, using: &random) == 0 {
-                    bytes = (0..<Int.random(in: 0...80, using: &random)).map { _ in UInt8.random(in: 0...11, using: &random) }
+                    let size = Int.random(in: 0...80, using: &random)
+                    bytes = (0..<size).map { _ in UInt8.random(in: 0...11, using: &random) }
                 }
                 for _ in 0..<Int.random(in: 1...3, using: &random) where !bytes.isEmpty {
-                    // Kind and content: the number of a view may not rise beyond hope.
                     let place = Int.random(in: 0..<bytes.count, using: &random)
                     bytes[place] = UInt8.random(in: 0...255, using: &random)
                 }
@@ -101,7 +106,8 @@ struct ViewMessageTests {
             world.step(0, .block(number: 9, [1]))
             world.step(0, .prepared(ViewMark(number: 9, key: 9), mapHash: 1))
             world.step(0, .notPrepared(ViewMark(number: 9, key: 9), reason: "what?"))
-            #expect(world.run(milliseconds: 60_000) { world.isOneView([0, 1, 2, 3]) }, "APUS_SEED=\(seed)")
+            let isOne = world.run(milliseconds: 60_000) { world.isOneView([0, 1, 2, 3]) }
+            #expect(isOne, "APUS_SEED=\(seed)\n\(world.trace!.suffix(60).joined(separator: "\n"))")
         }
     }
 }

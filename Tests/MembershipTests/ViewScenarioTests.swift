@@ -1,5 +1,6 @@
 import Base
 import Fabric
+import Glibc
 import Membership
 import Testing
 import TestSupport
@@ -32,7 +33,7 @@ struct ViewScenarioTests {
     }
 
     private func report(_ world: ViewWorld) -> String {
-        (world.oracle.violation ?? "no violation") + "\n" + world.trace!.suffix(60).joined(separator: "\n")
+        (world.oracle.violation ?? "no violation") + "\n" + (world.trace ?? []).suffix(60).joined(separator: "\n")
     }
 
     private func said(_ world: ViewWorld, _ text: String) -> Int {
@@ -220,5 +221,30 @@ struct ViewScenarioTests {
         case .prepared, .failed, .void: 7
         case .open: 8
         }
+    }
+
+    /// What a large cluster costs: figures for the reader, and one view whatever the size. 256 nodes if `APUS_LARGE` is set:
+    /// that takes ten seconds.
+    @Test(arguments: getenv("APUS_LARGE") == nil ? [64] : [64, 256]) func manyNodesForm(count: Int) {
+        let world = world(count) { $0.views.heartbeatIntervalMilliseconds = 150 }
+        world.trace = nil
+        var (messages, bytes) = (0, 0)
+        world.onEffect = { _, effect in
+            if case .send(_, let body) = effect {
+                messages += 1
+                bytes += body.count
+            }
+        }
+        let begin = world.now
+        world.nodes.indices.forEach { world.start($0) }
+        expect(world, Array(world.nodes.indices), within: 20_000)
+        print("\(count) nodes: one view after \((world.now - begin) / 1_000_000) ms, \(messages) messages, "
+            + "\(bytes) bytes, number \(world.nodes[0].views!.accepted)")
+        (messages, bytes) = (0, 0)
+        world.crash(count - 1)
+        let killed = world.now
+        expect(world, Array(0..<(count - 1)), within: 3_000)
+        print("\(count) nodes: without the largest after \((world.now - killed) / 1_000_000) ms, \(messages) messages, "
+            + "\(bytes) bytes")
     }
 }

@@ -33,7 +33,8 @@ struct ViewWorldNode {
     var saidAt: UInt64 = 0
     var said: PulseContent?
     var hears: [Member] = []
-    var heard: [Int: (at: UInt64, saidAt: UInt64, neighbour: Neighbour)] = [:]
+    var heard: [Int: (at: UInt64, neighbour: Neighbour)] = [:]
+    var readUpTo: [Int: UInt64] = [:]
     var timerAt: UInt64 = .max
     var isLeaving = false
     var frozen: UInt64 = 0
@@ -178,7 +179,8 @@ final class ViewWorld {
         nodes[node].pausedUntil = 0
         nodes[node].isLeaving = false
         note(node, "starts as \(nodes[node].member)")
-        schedule(now + UInt64.random(in: 0..<50_000_000, using: &random), .pulse(node: node, incarnation: nodes[node].incarnation))
+        let first = now + UInt64.random(in: 0..<50_000_000, using: &random)
+        schedule(first, .pulse(node: node, incarnation: nodes[node].incarnation))
         step(node, .timer)
     }
 
@@ -190,6 +192,7 @@ final class ViewWorld {
         nodes[node].pendingStores = []
         nodes[node].heard = [:]
         nodes[node].hears = []
+        nodes[node].readUpTo = [:]
         nodes[node].said = nil
         nodes[node].storeStuck = false
         nodes[node].timerAt = .max
@@ -217,11 +220,12 @@ final class ViewWorld {
         for other in nodes.indices where other != node && nodes[other].isAlive && links[other][node] {
             guard let said = nodes[other].said, nodes[other].pausedUntil <= now,
                 Int.random(in: 0..<100, using: &random) >= settings.pulseLossPercent else { continue }
-            if let known = nodes[node].heard[other], known.saidAt >= nodes[other].saidAt { continue }
+            if let read = nodes[node].readUpTo[other], read >= nodes[other].saidAt { continue }
+            nodes[node].readUpTo[other] = nodes[other].saidAt
             let neighbour = Neighbour(
                 member: nodes[other].member, addresses: NodeAddresses(heartbeat: [], fabric: []), content: said,
                 hears: nodes[other].hears, isUnhealthy: nodes[other].isUnhealthy)
-            nodes[node].heard[other] = (now, nodes[other].saidAt, neighbour)
+            nodes[node].heard[other] = (now, neighbour)
         }
         let timeout = interval * settings.views.heartbeatTimeoutIntervals
         for (other, known) in nodes[node].heard where known.at + timeout < now { nodes[node].heard[other] = nil }

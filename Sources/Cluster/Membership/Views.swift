@@ -103,14 +103,14 @@ package struct Views {
     /// Only tests set this.
     package var breaks: ViewBreaks = []
     /// Nodes that are not left out for their health: they have the last copy of something.
-    package var indispensable: [NodeID] = []
+    package var indispensable: [NodeID] = [] { didSet { groupIsStale = true } }
 
     /// The view that is open, or was last.
     package internal(set) var view: View?
     package internal(set) var phase = ViewPhase.orphan
     /// The highest number accepted.
     package internal(set) var accepted: UInt64
-    /// When it wants `timer`.
+    /// When it wants `timer`; the end of time if nothing is to be done.
     package internal(set) var deadline: Instant
 
     // What is known of others.
@@ -153,6 +153,12 @@ package struct Views {
     var waitingSaidAt: Instant?
     var orphanReason = ""
     var frozenSince: Instant?
+    /// Prepared views that failed here since the last one that was opened.
+    var prepareFailures: UInt64 = 0
+    /// So long this node asks to be left out.
+    var unableUntil: Instant?
+    /// When a message that made no sense was last mentioned.
+    var garbledSaidAt: Instant?
     package internal(set) var waitingFor: [NodeID] = []
 
     // Of one step.
@@ -266,7 +272,18 @@ package struct Views {
     // ---- Who is who ----
 
     func neighbour(_ member: Member) -> Neighbour? {
-        neighbours.first { isSame($0.member, member) }
+        guard let place = placeOfNeighbour(member.id), isSame(neighbours[place].member, member) else { return nil }
+        return neighbours[place]
+    }
+
+    /// Neighbours are sorted by id.
+    func placeOfNeighbour(_ id: NodeID) -> Int? {
+        var (low, high) = (0, neighbours.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if neighbours[middle].member.id < id { low = middle + 1 } else { high = middle }
+        }
+        return low < neighbours.count && neighbours[low].member.id == id ? low : nil
     }
 
     func content(of member: Member) -> PulseContent? { neighbour(member)?.content }
@@ -285,6 +302,8 @@ package struct Views {
 /// A node that did not answer where it should have.
 struct Suspect {
     let member: Member
+    /// When it should have spoken, at the latest.
+    let silentSince: Instant
     /// Not asked before.
     var until: Instant
     var milliseconds: UInt64

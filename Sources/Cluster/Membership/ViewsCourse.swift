@@ -57,7 +57,8 @@ extension Views {
         let before = known.map { suspects[$0].milliseconds } ?? formerSuspects.first { $0.member == member }?.milliseconds
         let wait = before.map { min(2 * $0, Suspect.millisecondsMax) } ?? 1_000
         let new = Suspect(
-            member: member, until: now.advanced(byMilliseconds: wait), milliseconds: wait, askedAt: now)
+            member: member, silentSince: Instant(nanoseconds: now.nanoseconds - min(now.nanoseconds, patience * 1_000_000)),
+            until: now.advanced(byMilliseconds: wait), milliseconds: wait, askedAt: now)
         if let known { suspects[known] = new } else { suspects.append(new) }
         formerSuspects.removeAll { $0.member == member }
         formerSuspects.append(new)
@@ -226,7 +227,7 @@ extension Views {
 
     /// Whether somebody else's view may still come.
     private func isUnderWay(_ acceptance: Acceptance) -> Bool {
-        acceptance.stage != .opened && acceptance.proposer != me && contains(group.members, acceptance.proposer)
+        acceptance.stage != .opened && acceptance.proposer != me && neighbour(acceptance.proposer) != nil
             && acceptance.heardAt.advanced(byMilliseconds: patience) > now
     }
 

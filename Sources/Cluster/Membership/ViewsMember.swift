@@ -38,13 +38,15 @@ extension Views {
             guard isSame(receiver, me), sender.id != me.id, !isOld(sender) else { return }
             handle(message, from: sender)
         } catch {
+            guard garbledSaidAt.map({ $0.advanced(byMilliseconds: 1_000) <= now }) ?? true else { return }
+            garbledSaidAt = now
             log(.warning, "a message of node \(sender.id) cannot be understood and is ignored: \(error)")
         }
     }
 
     /// Whether heartbeats know another incarnation of it.
     private func isOld(_ sender: Member) -> Bool {
-        neighbours.contains { $0.member.id == sender.id && !isSame($0.member, sender) }
+        placeOfNeighbour(sender.id).map { !isSame(neighbours[$0].member, sender) } ?? false
     }
 
     mutating func handle(_ message: ViewMessage, from sender: Member) {
@@ -73,7 +75,10 @@ extension Views {
     private mutating func heard(_ sender: Member) {
         if let awaited, isSame(awaited.member, sender) { self.awaited?.heardAt = now }
         if let acceptance, isSame(acceptance.proposer, sender) { self.acceptance?.heardAt = now }
-        if let place = suspects.firstIndex(where: { $0.member == sender }) { suspects[place].hasAnswered = true }
+        if let place = suspects.firstIndex(where: { $0.member == sender }), !suspects[place].hasAnswered {
+            suspects[place].hasAnswered = true
+            measure(since: suspects[place].silentSince)
+        }
     }
 
     // ---- Accepting ----
@@ -85,8 +90,9 @@ extension Views {
                      canPropose: canPropose), to: sender)
     }
 
-    /// Whether stores come back.
+    /// Whether stores come back, and views could be prepared.
     var isReady: Bool {
+        if let unableUntil, unableUntil > now { return false }
         guard storeAgainAt == nil, let oldest = stores.first else { return storeAgainAt == nil }
         return oldest.since.advanced(byMilliseconds: patienceMax / 2) > now
     }
@@ -138,6 +144,8 @@ extension Views {
         }
         leavingInView = leavingNow
         wantsRecluster = false
+        suspects.removeAll { $0.member == sender }
+        groupIsStale = true
         effects.append(.freeze(view.mark.number))
         if breaks.contains(.acceptsWithoutStoring) {
             acceptance?.isDurable = true
@@ -253,6 +261,8 @@ extension Views {
     mutating func notPrepared(_ mark: ViewMark, _ reason: String) {
         guard let acceptance, acceptance.mark == mark, acceptance.stage == .preparing else { return }
         log(.warning, "view \(mark.number) cannot be prepared: \(reason)")
+        unableUntil = now.advanced(byMilliseconds: min(1_000 << min(prepareFailures, 6), 64_000))
+        prepareFailures += 1
         self.acceptance = nil
         effects.append(.void(mark, reason: reason))
         send(.failed(mark, reason: reason), to: acceptance.proposer)
@@ -289,6 +299,8 @@ extension Views {
         view = acceptance.view
         phase = .open
         hasOpened = true
+        prepareFailures = 0
+        unableUntil = nil
         orphanReason = ""
         waitingFor = []
         waitingSaidAt = nil

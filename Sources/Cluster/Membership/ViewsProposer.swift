@@ -118,7 +118,7 @@ extension Views {
         if let acceptance, acceptance.mark == open { handle(.open(open), from: sender) }
     }
 
-    private mutating func measure(since asked: Instant) {
+    mutating func measure(since asked: Instant) {
         roundTrip = max(min(now.nanoseconds(since: asked), 1_000_000_000), roundTrip / 8 * 7)
     }
 
