@@ -19,6 +19,7 @@ extension Heartbeat {
         peers.all[index].sequence = pulse.sequence
         peers.all[index].from = from
         if pulse.isGoodbye {
+            peers.all[index].hasSaidGoodbye = true
             retire(index, "it said goodbye")
             return nil
         }
@@ -26,6 +27,7 @@ extension Heartbeat {
         case .present:
             if lost > 0 { health.heard(sender.id, lost: lost - 1, now: now) }
         case .contested: break
+        case .retired where peers.all[index].hasSaidGoodbye: return nil
         case .retired:
             statistics.receivedRetired += 1
             peers.all[index].lastPulse = now

@@ -38,7 +38,7 @@ extension Heartbeat {
     /// Every dial that is due, and when the next will be.
     mutating func dialAll() {
         var next = Instant(nanoseconds: .max)
-        for index in peers.all.indices where peers.all[index].wantsStream && peers.all[index].dial.stream == nil {
+        for index in peers.all.indices where peers.all[index].dial.stream == nil && wantsStream(index) {
             if peers.all[index].dial.retryAt <= now {
                 dial(index)
             } else {
@@ -46,6 +46,17 @@ extension Heartbeat {
             }
         }
         dialAt = min(next, driveSeeds())
+    }
+
+    /// Whether pulses go to a peer. To a retired one, too, while no other incarnation of its id is there: when two of one
+    /// id came and went, the one that is left may be the one that was retired, and so may be this node to it.
+    private func wantsStream(_ index: Int) -> Bool {
+        let peer = peers.all[index]
+        guard !peer.addresses.heartbeat.isEmpty else { return false }
+        guard peer.standing == .retired else { return true }
+        return !peer.hasSaidGoodbye && peer.member.id != member.id && !peers.indices(of: peer.member.id).contains {
+            peers.all[$0].standing == .present || peers.all[$0].standing == .contested
+        }
     }
 
     private mutating func dial(_ index: Int) {
@@ -295,7 +306,7 @@ extension Heartbeat {
         } else {
             return
         }
-        if peers.all[index].dial.isStanding || !peers.all[index].wantsStream {
+        if peers.all[index].dial.isStanding || !wantsStream(index) {
             out.append(.stream(.close(stream)))
             return over()
         }
