@@ -86,8 +86,11 @@ extension Heartbeat {
                 peers.all[index].standing = .contested
                 return
             case .present: retire(other, "it was started again: \(arrived) is there")
-            case .departed: peers.all[other].standing = .retired
-            case .known, .retired: break
+            case .departed:
+                peers.all[other].standing = .retired
+                closeDial(other)
+            case .retired: closeDial(other)
+            case .known: break
             }
         }
         peers.all[index].standing = .present

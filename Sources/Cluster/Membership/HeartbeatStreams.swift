@@ -303,6 +303,7 @@ extension Heartbeat {
             seedSucceeded(one)
         } else if let wrong = peer(dialling: stream), peers.all[wrong].dial.isStanding {
             peers.all[wrong].dial.failed(now: now, backOff: backOff, random: &random)
+            isReplaced(wrong, by: index)
         } else {
             return
         }
@@ -314,6 +315,12 @@ extension Heartbeat {
         peers.all[index].dial.adopt(stream, now: now)
         peers.all[index].needsList = true
         confirm(index)
+    }
+
+    /// Where one was looked for, a younger incarnation of it is.
+    private mutating func isReplaced(_ old: Int, by new: Int) {
+        guard peers.all[old].member.id == peers.all[new].member.id, peers.all[new].standing == .present else { return }
+        if peers.all[old].standing == .known || peers.all[old].standing == .departed { peers.all[old].standing = .retired }
     }
 
     /// A stream that this node dialled ends at itself.
