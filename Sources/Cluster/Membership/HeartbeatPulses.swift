@@ -170,12 +170,11 @@ extension Heartbeat {
     mutating func judge() {
         guard now >= graceUntil else { return }
         for index in peers.all.indices where peers.all[index].standing == .present {
-            let peer = peers.all[index]
-            let silent = now.nanoseconds(since: peer.lastPulse)
-            guard min(silent, now.nanoseconds(since: peer.lastEvidence)) >= timeoutNanoseconds
+            let silent = now.nanoseconds(since: peers.all[index].lastPulse)
+            guard min(silent, now.nanoseconds(since: peers.all[index].lastEvidence)) >= timeoutNanoseconds
                 || silent >= 2 * timeoutNanoseconds
             else { continue }
-            log(.warning, "node \(peer.member) has departed: no heartbeat for \(silent / 1_000_000) ms")
+            log(.warning, "node \(peers.all[index].member) has departed: no heartbeat for \(silent / 1_000_000) ms")
             departed(index)
             redial(index)
         }
