@@ -121,11 +121,14 @@ extension Heartbeat {
         peers.all[index].dial.forget(now: now)
     }
 
-    /// A stream to one that does not hear this node, or is silent itself, may be stuck.
+    /// A stream to one that says that it does not hear this node is stuck. One that is silent cannot say so: with it this
+    /// node is more patient than the longest back-off, else two nodes could each close its stream just before the other's
+    /// stands, for ever.
     mutating func redialTheDeaf() {
         for index in peers.all.indices where peers.all[index].dial.isStanding {
             let since = max(peers.all[index].heardMe, peers.all[index].dial.since)
-            if now.nanoseconds(since: since) > timeoutNanoseconds { redial(index) }
+            let isAudible = now.nanoseconds(since: peers.all[index].lastPulse) < timeoutNanoseconds
+            if now.nanoseconds(since: since) > (isAudible ? 1 : 4) * timeoutNanoseconds { redial(index) }
         }
         for one in seedStreams where one.isStanding && now.nanoseconds(since: one.since) > 2 * timeoutNanoseconds {
             out.append(.stream(.close(one.stream)))
