@@ -66,9 +66,10 @@ extension Heartbeat {
         connect(stream, address)
     }
 
+    /// Waiting longer than the heartbeat timeout would only put the next try off, which may find the way open again.
     mutating func connect(_ stream: StreamID, _ address: Address) {
-        out.append(.stream(.connect(
-            stream, to: address, timeoutMilliseconds: settings.tunables.connectTimeoutMilliseconds)))
+        let wait = min(settings.tunables.connectTimeoutMilliseconds, timeout)
+        out.append(.stream(.connect(stream, to: address, timeoutMilliseconds: wait)))
     }
 
     private func peer(dialling stream: StreamID) -> Int? { peers.all.firstIndex { $0.dial.stream == stream } }
