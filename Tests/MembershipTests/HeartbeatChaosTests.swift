@@ -1,7 +1,7 @@
 // Everything at once, by chance, and then peace: all must find each other again.
 import Base
 import Fabric
-import Membership
+@testable import Membership
 import Testing
 import TestSupport
 
@@ -39,6 +39,7 @@ struct HeartbeatChaosTests {
             }
             let took = world.run(until: { world.all(hear: Array(1...count)) }, atMost: 60_000)
             #expect(took != nil, "seed \(seed): \(count) nodes, \(mode)")
+            if took == nil { for process in world.processes where process.isUp { print(state(process)) } }
             world.run(milliseconds: 20_000)
             for process in world.processes where process.isUp {
                 #expect(world.all(hear: Array(1...count)), "seed \(seed)")
@@ -47,6 +48,13 @@ struct HeartbeatChaosTests {
                 let live = world.processes.filter { $0.isUp && $0 !== process }.map(\.member).sorted()
                 #expect(process.members == live, "seed \(seed)")
             }
+        }
+    }
+
+    private func state(_ process: HeartbeatWorld.Process) -> String {
+        process.heart.peers.all.reduce("\(process.member) at \(process.host)") { text, peer in
+            text + "\n    \(peer.member) \(peer.standing), dialled: \(peer.dial.isStanding), tries: \(peer.dial.attempts),"
+                + " sightings: \(peer.sightings), hears: \(peer.hears)"
         }
     }
 

@@ -1,7 +1,8 @@
 // Who is there: pulses to every other node, and theirs. A stream that a node dials it only sends on, one that it accepts it
 // only reads: there is never a question which of two connections counts. Invariants:
 // 1. Of one node id at most one incarnation is `present`; while one is contested, none is.
-// 2. A retired incarnation does not come back, unless it goes on pulsing beside its successor: then both are contested.
+// 2. A retired incarnation does not come back, unless it goes on pulsing: beside its successor both are contested then, and
+//    without one it is present again.
 // 3. Only pulses make an arrival. Fabric traffic puts a departure off, at most to twice the timeout.
 // 4. Nothing that arrives can trap, or make the machine keep more than its bounds.
 // 5. Time never goes back, and after a pause of this node nobody is judged before an interval has passed.

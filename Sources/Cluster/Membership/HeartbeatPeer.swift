@@ -10,7 +10,7 @@ enum PeerStanding: Sendable, Equatable {
     case present
     /// Silent for the timeout. May come back.
     case departed
-    /// A younger incarnation was heard, or it said goodbye: never comes back.
+    /// A younger incarnation was heard, or it said goodbye.
     case retired
     /// Another incarnation of its id is alive, too: none of them is a neighbour.
     case contested
@@ -38,6 +38,8 @@ struct HeartbeatPeer: Sendable {
     var lastEvidence: Instant
     /// When it last said that it hears this node.
     var heardMe: Instant
+    /// It will not pulse again.
+    var hasSaidGoodbye = false
     /// Of a retired one: at how many different intervals it was heard since, and when last.
     var sightings: UInt64 = 0
     var lastSighting: Instant
@@ -62,9 +64,6 @@ struct HeartbeatPeer: Sendable {
         heardMe = now
         lastSighting = now
     }
-
-    /// Whether pulses go to it.
-    var wantsStream: Bool { standing != .retired && !addresses.heartbeat.isEmpty }
 
     func isAt(_ address: Address) -> Bool {
         addresses.heartbeat.contains(address) || reachedBy.contains(address)

@@ -19,6 +19,7 @@ extension Heartbeat {
         peers.all[index].sequence = pulse.sequence
         peers.all[index].from = from
         if pulse.isGoodbye {
+            peers.all[index].hasSaidGoodbye = true
             retire(index, "it said goodbye")
             return nil
         }
@@ -26,6 +27,7 @@ extension Heartbeat {
         case .present:
             if lost > 0 { health.heard(sender.id, lost: lost - 1, now: now) }
         case .contested: break
+        case .retired where peers.all[index].hasSaidGoodbye: return nil
         case .retired:
             statistics.receivedRetired += 1
             peers.all[index].lastPulse = now
@@ -84,8 +86,11 @@ extension Heartbeat {
                 peers.all[index].standing = .contested
                 return
             case .present: retire(other, "it was started again: \(arrived) is there")
-            case .departed: peers.all[other].standing = .retired
-            case .known, .retired: break
+            case .departed:
+                peers.all[other].standing = .retired
+                closeDial(other)
+            case .retired: closeDial(other)
+            case .known: break
             }
         }
         peers.all[index].standing = .present
@@ -165,12 +170,11 @@ extension Heartbeat {
     mutating func judge() {
         guard now >= graceUntil else { return }
         for index in peers.all.indices where peers.all[index].standing == .present {
-            let peer = peers.all[index]
-            let silent = now.nanoseconds(since: peer.lastPulse)
-            guard min(silent, now.nanoseconds(since: peer.lastEvidence)) >= timeoutNanoseconds
+            let silent = now.nanoseconds(since: peers.all[index].lastPulse)
+            guard min(silent, now.nanoseconds(since: peers.all[index].lastEvidence)) >= timeoutNanoseconds
                 || silent >= 2 * timeoutNanoseconds
             else { continue }
-            log(.warning, "node \(peer.member) has departed: no heartbeat for \(silent / 1_000_000) ms")
+            log(.warning, "node \(peers.all[index].member) has departed: no heartbeat for \(silent / 1_000_000) ms")
             departed(index)
             redial(index)
         }

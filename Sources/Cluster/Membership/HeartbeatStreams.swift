@@ -38,7 +38,7 @@ extension Heartbeat {
     /// Every dial that is due, and when the next will be.
     mutating func dialAll() {
         var next = Instant(nanoseconds: .max)
-        for index in peers.all.indices where peers.all[index].wantsStream && peers.all[index].dial.stream == nil {
+        for index in peers.all.indices where peers.all[index].dial.stream == nil && wantsStream(index) {
             if peers.all[index].dial.retryAt <= now {
                 dial(index)
             } else {
@@ -48,6 +48,17 @@ extension Heartbeat {
         dialAt = min(next, driveSeeds())
     }
 
+    /// Whether pulses go to a peer. To a retired one, too, while no other incarnation of its id is there: when two of one
+    /// id came and went, the one that is left may be the one that was retired, and so may be this node to it.
+    private func wantsStream(_ index: Int) -> Bool {
+        let peer = peers.all[index]
+        guard !peer.addresses.heartbeat.isEmpty else { return false }
+        guard peer.standing == .retired else { return true }
+        return !peer.hasSaidGoodbye && peer.member.id != member.id && !peers.indices(of: peer.member.id).contains {
+            peers.all[$0].standing == .present || peers.all[$0].standing == .contested
+        }
+    }
+
     private mutating func dial(_ index: Int) {
         let stream = nextStream()
         guard let address = peers.all[index].dial.begin(peers.all[index].addresses.heartbeat, stream: stream, now: now)
@@ -55,9 +66,10 @@ extension Heartbeat {
         connect(stream, address)
     }
 
+    /// Waiting longer than the heartbeat timeout would only put the next try off, which may find the way open again.
     mutating func connect(_ stream: StreamID, _ address: Address) {
-        out.append(.stream(.connect(
-            stream, to: address, timeoutMilliseconds: settings.tunables.connectTimeoutMilliseconds)))
+        let wait = min(settings.tunables.connectTimeoutMilliseconds, timeout)
+        out.append(.stream(.connect(stream, to: address, timeoutMilliseconds: wait)))
     }
 
     private func peer(dialling stream: StreamID) -> Int? { peers.all.firstIndex { $0.dial.stream == stream } }
@@ -110,11 +122,14 @@ extension Heartbeat {
         peers.all[index].dial.forget(now: now)
     }
 
-    /// A stream to one that does not hear this node, or is silent itself, may be stuck.
+    /// A stream to one that says that it does not hear this node is stuck. One that is silent cannot say so: with it this
+    /// node is more patient than the longest back-off, else two nodes could each close its stream just before the other's
+    /// stands, for ever.
     mutating func redialTheDeaf() {
         for index in peers.all.indices where peers.all[index].dial.isStanding {
             let since = max(peers.all[index].heardMe, peers.all[index].dial.since)
-            if now.nanoseconds(since: since) > timeoutNanoseconds { redial(index) }
+            let isAudible = now.nanoseconds(since: peers.all[index].lastPulse) < timeoutNanoseconds
+            if now.nanoseconds(since: since) > (isAudible ? 1 : 4) * timeoutNanoseconds { redial(index) }
         }
         for one in seedStreams where one.isStanding && now.nanoseconds(since: one.since) > 2 * timeoutNanoseconds {
             out.append(.stream(.close(one.stream)))
@@ -292,10 +307,11 @@ extension Heartbeat {
             seedSucceeded(one)
         } else if let wrong = peer(dialling: stream), peers.all[wrong].dial.isStanding {
             peers.all[wrong].dial.failed(now: now, backOff: backOff, random: &random)
+            isReplaced(wrong, by: index)
         } else {
             return
         }
-        if peers.all[index].dial.isStanding || !peers.all[index].wantsStream {
+        if peers.all[index].dial.isStanding || !wantsStream(index) {
             out.append(.stream(.close(stream)))
             return over()
         }
@@ -303,6 +319,12 @@ extension Heartbeat {
         peers.all[index].dial.adopt(stream, now: now)
         peers.all[index].needsList = true
         confirm(index)
+    }
+
+    /// Where one was looked for, a younger incarnation of it is.
+    private mutating func isReplaced(_ old: Int, by new: Int) {
+        guard peers.all[old].member.id == peers.all[new].member.id, peers.all[new].standing == .present else { return }
+        if peers.all[old].standing == .known || peers.all[old].standing == .departed { peers.all[old].standing = .retired }
     }
 
     /// A stream that this node dialled ends at itself.
