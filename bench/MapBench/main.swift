@@ -33,6 +33,7 @@ private struct Cluster {
     /// Of each member, of each namespace.
     private(set) var records: [[[PartitionRecord]]]
     private let isUniform: Bool
+    private var number: UInt64 = 1
 
     init(nodes: Int, namespaces: Int = namespaceCount, isUniform: Bool = true) {
         members = (0..<nodes).map { Member(id: NodeID(rawValue: 0xBB9_0000_0000 + UInt64($0)), incarnation: 1) }
@@ -62,7 +63,9 @@ private struct Cluster {
         let chosen = members.indices.filter { _ in Int.random(in: 0..<100, using: &random) < percent }
         if chosen.isEmpty { return }
         let map = ClusterMap.compute(
-            key: UInt64.random(in: 1...0xFF_FFFF_FFFF, using: &random), blocks: chosen.map { (members[$0], block($0)) })
+            number: number, key: UInt64.random(in: 1...0xFF_FFFF_FFFF, using: &random),
+            blocks: chosen.map { (members[$0], block($0)) })
+        number += 1
         for member in chosen {
             for (number, name) in namespaces.enumerated() {
                 records[member][number] = map.records(
@@ -78,9 +81,9 @@ private func measure(_ nodes: Int, _ rounds: Int, views: Int) {
     let (first, all) = (cluster.blocks(namespaces: 1), cluster.blocks())
     let decodedFirst = first.map { ($0.member, try! NodeBlock($0.block)) }
     let decodedAll = all.map { ($0.member, try! NodeBlock($0.block)) }
-    let one = median(rounds) { precondition(ClusterMap.compute(key: 9, blocks: decodedFirst).maps.count == 1) }
-    let two = median(rounds) { precondition(ClusterMap.compute(key: 9, blocks: decodedAll).maps.count == 2) }
-    let map = ClusterMap.compute(key: 9, blocks: decodedFirst)
+    let one = median(rounds) { precondition(ClusterMap.compute(number: 9, key: 9, blocks: decodedFirst).maps.count == 1) }
+    let two = median(rounds) { precondition(ClusterMap.compute(number: 9, key: 9, blocks: decodedAll).maps.count == 2) }
+    let map = ClusterMap.compute(number: 9, key: 9, blocks: decodedFirst)
     let encode = median(rounds) { precondition(cluster.block(0, namespaces: 1).encoded == first[0].block) }
     let decode = median(rounds) { precondition((try? NodeBlock(first[0].block)) == decodedFirst[0].1) }
     let store = median(rounds) {
