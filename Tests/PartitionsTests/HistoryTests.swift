@@ -156,7 +156,9 @@ private struct History {
         let partition = tracked[place]
         var merged = nodes[acting].records[partition].version!
         if !others.isEmpty {
-            for other in others { contents[acting][place].formUnion(contents[other][place]) }
+            // What wins a merge is replicated like a write.
+            let won = others.reduce(into: Set<Write>()) { $0.formUnion(contents[$1][place]) }
+            for copy in Set(replicas + [acting]) { contents[copy][place].formUnion(won) }
             let versions = [merged] + others.compactMap { nodes[$0].records[partition].version }
             if merged.isSound, PartitionVersion.areComplete(versions, upTo: merged.epoch) {
                 merged = PartitionVersion(epoch: merged.epoch, ancestors: merged.ancestors)

@@ -77,7 +77,7 @@ struct MovementTests {
                 guard racks == 1 else { continue }
                 var all = [Int](repeating: 0, count: count)
                 for number in map.replicas { all[Int(number)] += 1 }
-                #expect(Double(all.max()! - all.min()!) <= 0.05 * Double(map.replicas.count / count))
+                #expect(all.max()! <= (map.replicas.count / count + 1) * 17 / 16)
             }
         }
     }

@@ -83,7 +83,8 @@ package enum SlowMap {
                 let usedRacks = Set(placed[partition].map { spaces[$0]!.rackID })
                 var possible = lists[partition].filter { columnNodes.contains($0) && !placed[partition].contains($0) }
                 if usedRacks.count < racks.count { possible.removeAll { usedRacks.contains(spaces[$0]!.rackID) } }
-                let share = 4096 / columnNodes.count
+                let exact = 4096 / columnNodes.count
+                let share = column == 0 ? exact : exact + exact / 16
                 let above = counts.values.filter { $0 > share }.count
                 let under = possible.filter { node in
                     counts[node]! < share || counts[node]! == share && above < 4096 % columnNodes.count

@@ -1,5 +1,6 @@
 // What a view costs each member in computing: its block, all blocks of the bundle, the maps, and what it stores.
-// CPU time of the thread, the median of the rounds. Usage: MapBench [--rounds N] [NODES...]
+// CPU time of the thread, the median of the rounds. Usage: MapBench [--rounds N] [NODES...], or MapBench --movement
+// (Movement.swift).
 import Base
 import CReactor
 import Fabric
@@ -10,7 +11,7 @@ private let namespaceCount = 2
 
 private func cpuMilliseconds() -> Double { Double(apus_clock_nanoseconds(CLOCK_THREAD_CPUTIME_ID)) / 1e6 }
 
-private func rounded(_ value: Double) -> String {
+func rounded(_ value: Double) -> String {
     let hundredths = Int((value * 100).rounded())
     return "\(hundredths / 100).\(hundredths % 100 < 10 ? "0" : "")\(hundredths % 100)"
 }
@@ -97,6 +98,10 @@ private func measure(_ nodes: Int, _ rounds: Int, views: Int) {
         + " | \(first.reduce(0) { $0 + $1.block.count } / 1024) |")
 }
 
+if CommandLine.arguments.dropFirst() == ["--movement"] {
+    surveyMovement()
+    exit(0)
+}
 private var rounds = 11
 private var sizes: [Int] = []
 private var arguments = Array(CommandLine.arguments.dropFirst())
@@ -108,7 +113,7 @@ while !arguments.isEmpty {
     } else if let number = Int(word), number > 0 {
         sizes.append(number)
     } else {
-        print("usage: MapBench [--rounds N] [NODES...]")
+        print("usage: MapBench [--rounds N] [NODES...] | --movement")
         exit(2)
     }
 }
