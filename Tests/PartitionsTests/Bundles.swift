@@ -30,8 +30,11 @@ struct TestNode {
 }
 
 /// The map of a view of these nodes.
-func view(_ key: UInt64, _ nodes: [TestNode], breaks: PartitionBreaks = [], processSeed: UInt64 = 0) -> ClusterMap {
-    ClusterMap.compute(key: key, blocks: nodes.map(\.handedIn), breaks: breaks, processSeed: processSeed)
+func view(
+    _ key: UInt64, _ nodes: [TestNode], number: UInt64 = 0, breaks: PartitionBreaks = [], processSeed: UInt64 = 0
+) -> ClusterMap {
+    ClusterMap.compute(
+        number: number, key: key, blocks: nodes.map(\.handedIn), breaks: breaks, processSeed: processSeed)
 }
 
 extension SeededRandom {
@@ -43,10 +46,12 @@ extension SeededRandom {
     /// 1 to 16 nodes of chance, with racks, factors, quiesced ones and settings that may differ.
     mutating func nodes() -> [TestNode] {
         let racks = below(5)
-        let (factor, isUniform, activeRack) = (UInt16(1 + below(4)), chance(60), chance(20) ? UInt32(1 + below(4)) : 0)
+        let (factor, isUniform) = (UInt16(1 + below(4)), chance(60))
+        let activeRack = chance(20) ? UInt32(1 + below(4)) : 0
         let start = chance(50) ? next() >> 1 : 0xBB90_0000
         return (0..<(1 + below(16))).map { number in
-            var node = TestNode(start + UInt64(number * (1 + below(3))) * 7, rack: UInt32(racks == 0 ? 0 : below(racks)))
+            let id = start + UInt64(number * (1 + below(3))) * 7
+            var node = TestNode(id, rack: UInt32(racks == 0 ? 0 : below(racks)))
             node.block.replicationFactor = chance(5) ? factor + 1 : factor
             node.block.prefersUniformBalance = chance(2) ? !isUniform : isUniform
             node.block.activeRack = chance(2) ? 0 : activeRack
@@ -77,7 +82,8 @@ extension SeededRandom {
         for _ in 0..<(2 + below(20)) {
             let from = all[below(all.count)]
             let next = Epoch(regime: from.epoch.regime + UInt32(1 + below(2)), viewKey: key())
-            let version = chance(30) ? from.joined(at: next, from: chance(30) ? nil : all[below(all.count)]) : from.advanced(to: next)
+            let held = chance(30) ? nil : all[below(all.count)]
+            let version = chance(30) ? from.joined(at: next, from: held) : from.advanced(to: next)
             all.append(chance(20) ? version.torn : version)
         }
         return all

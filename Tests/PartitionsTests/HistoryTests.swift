@@ -19,6 +19,8 @@ private struct History {
     var contents: [[Set<Write>]]
     /// Acknowledged, by tracked partition; whether it was ever on one copy alone.
     var acknowledged: [[(write: Write, isAlone: Bool)]]
+    /// The highest view number that each node accepted.
+    var accepted: [UInt64]
     let tracked: [Int]
     /// Serves only what the roster allows, and nothing is torn.
     let isStronglyConsistent: Bool
@@ -35,6 +37,7 @@ private struct History {
         let (count, factor) = (2 + random.below(5), UInt16(2 + random.below(2)))
         let isUniform = random.chance(50)
         nodes = (1...count).map { TestNode(UInt64($0), rack: UInt32($0 % 3), factor: factor, isUniform: isUniform) }
+        accepted = [UInt64](repeating: 0, count: count)
         tracked = (0..<48).map { $0 * 85 }
         contents = [[Set<Write>]](repeating: [Set<Write>](repeating: [], count: tracked.count), count: count)
         acknowledged = [[(write: Write, isAlone: Bool)]](repeating: [], count: tracked.count)
@@ -51,7 +54,9 @@ private struct History {
         if random.chance(10) { nodes[random.below(nodes.count)].block.isQuiesced.toggle() }
         var servedBy = [Int](repeating: -1, count: tracked.count)
         for (number, group) in groups.enumerated() where !group.isEmpty {
-            let map = view(random.key(), group.map { nodes[$0] }, breaks: breaks)
+            let highest = group.map { accepted[$0] }.max()! + 1
+            for node in group { accepted[node] = highest }
+            let map = view(random.key(), group.map { nodes[$0] }, number: highest, breaks: breaks)
             // A view that some have stored and nobody has opened.
             let isVoid = random.chance(10)
             let before = group.map { nodes[$0].records }
@@ -111,7 +116,8 @@ private struct History {
         guard Availability.inStrongConsistency(view).isAvailable else { return false }
         let there = group.reduce(into: Set<Write>()) { $0.formUnion(contents[$1][place]) }
         for (write, _) in acknowledged[place] where !there.contains(write) {
-            failures.append("R2: partition \(tracked[place]) is served without write \(write.number) of \(write.epoch.words)")
+            failures.append("R2: partition \(tracked[place]) is served without write \(write.number) of"
+                + " \(write.epoch.words)")
         }
         return true
     }
@@ -150,7 +156,9 @@ private struct History {
         let partition = tracked[place]
         var merged = nodes[acting].records[partition].version!
         if !others.isEmpty {
-            for other in others { contents[acting][place].formUnion(contents[other][place]) }
+            // What wins a merge is replicated like a write.
+            let won = others.reduce(into: Set<Write>()) { $0.formUnion(contents[$1][place]) }
+            for copy in Set(replicas + [acting]) { contents[copy][place].formUnion(won) }
             let versions = [merged] + others.compactMap { nodes[$0].records[partition].version }
             if merged.isSound, PartitionVersion.areComplete(versions, upTo: merged.epoch) {
                 merged = PartitionVersion(epoch: merged.epoch, ancestors: merged.ancestors)
@@ -185,7 +193,8 @@ private struct History {
                     }
                 }
             }
-            for (write, isAlone) in acknowledged[place] where !isAlone && !contents.contains(where: { $0[place].contains(write) }) {
+            for (write, isAlone) in acknowledged[place] where !isAlone {
+                if contents.contains(where: { $0[place].contains(write) }) { continue }
                 failures.append("partition \(tracked[place]): write \(write.number) of \(write.epoch.words) is nowhere")
             }
         }
@@ -205,7 +214,8 @@ struct HistoryTests {
             (histories, kept, served) = (histories + 1, kept + history.kept, served + history.served)
             refused += history.refused
         }
-        print("\(name): \(histories) histories, \(served) times served, \(kept) of them under a kept epoch, \(refused) refused")
+        print("\(name): \(histories) histories, \(served) times served, \(kept) of them under a kept epoch,"
+            + " \(refused) refused")
         #expect(kept > 0 && served > kept)
         #expect(isStronglyConsistent == (refused > 0))
     }
@@ -228,7 +238,7 @@ struct HistoryTests {
                 let map = view(random.key(), nodes, breaks: .forgetsEpochs)
                 for number in nodes.indices { nodes[number].open(map) }
                 let epochs = map.maps[0].epochs
-                if (0..<PartitionID.count).contains(where: { epochs[$0] != last[$0] && epochs[$0].regime <= last[$0].regime }) {
+                if zip(epochs, last).contains(where: { $0 != $1 && $0.regime <= $1.regime }) {
                     failed += 1
                     break
                 }

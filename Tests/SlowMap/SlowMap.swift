@@ -6,9 +6,9 @@ package import Partitions
 
 /// The slow way from a bundle to a map.
 package enum SlowMap {
-    /// The map of a namespace; nil if no member has it. `key`: the view key.
+    /// The map of a namespace; nil if no member has it. `key`: the view key. `number`: of the view, below 2^32.
     package static func map(
-        _ name: String, key: UInt64, blocks: [(member: Member, block: NodeBlock)]
+        _ name: String, number: UInt64, key: UInt64, blocks: [(member: Member, block: NodeBlock)]
     ) -> NamespaceMap? {
         var spaces: [NodeID: NamespaceBlock] = [:]
         var leaving: Set<NodeID> = []
@@ -30,7 +30,7 @@ package enum SlowMap {
         let numbers = Dictionary(uniqueKeysWithValues: all.enumerated().map { ($1, UInt16($0)) })
         var result = Served()
         for partition in 0..<4096 {
-            serve(partition, placed[partition], lists[partition], spaces, key: key, into: &result)
+            serve(partition, placed[partition], lists[partition], spaces, number, key: key, into: &result)
         }
         let marks = spaces.values.map(\.highWaterMark)
         return NamespaceMap(
@@ -83,7 +83,8 @@ package enum SlowMap {
                 let usedRacks = Set(placed[partition].map { spaces[$0]!.rackID })
                 var possible = lists[partition].filter { columnNodes.contains($0) && !placed[partition].contains($0) }
                 if usedRacks.count < racks.count { possible.removeAll { usedRacks.contains(spaces[$0]!.rackID) } }
-                let share = 4096 / columnNodes.count
+                let exact = 4096 / columnNodes.count
+                let share = column == 0 ? exact : exact + exact / 16
                 let above = counts.values.filter { $0 > share }.count
                 let under = possible.filter { node in
                     counts[node]! < share || counts[node]! == share && above < 4096 % columnNodes.count
@@ -108,14 +109,14 @@ package enum SlowMap {
     }
 
     private static func serve(
-        _ partition: Int, _ replicas: [NodeID], _ list: [NodeID], _ spaces: [NodeID: NamespaceBlock], key: UInt64,
-        into result: inout Served
+        _ partition: Int, _ replicas: [NodeID], _ list: [NodeID], _ spaces: [NodeID: NamespaceBlock], _ number: UInt64,
+        key: UInt64, into result: inout Served
     ) {
         let claims = spaces.mapValues { $0.claims[partition] }
         let versions = claims.compactMapValues(\.version)
         let known = claims.values.map(\.remembered.rawValue) + versions.values.map(\.epoch.rawValue)
         let highest = Epoch(rawValue: known.max()!)
-        let fresh = Epoch(regime: min(highest.regime + 1, 0xFFFFFF), viewKey: key)
+        let fresh = Epoch(regime: min(max(highest.regime + 1, UInt32(number)), 0xFFFFFF), viewKey: key)
         guard let newest = versions.values.map(\.epoch.rawValue).max() else {
             result.masters.append(replicas[0])
             return result.epochs.append(fresh)

@@ -1,5 +1,6 @@
 // What a view costs each member in computing: its block, all blocks of the bundle, the maps, and what it stores.
-// CPU time of the thread, the median of the rounds. Usage: MapBench [--rounds N] [NODES...]
+// CPU time of the thread, the median of the rounds. Usage: MapBench [--rounds N] [NODES...], or MapBench --movement
+// (Movement.swift).
 import Base
 import CReactor
 import Fabric
@@ -10,7 +11,7 @@ private let namespaceCount = 2
 
 private func cpuMilliseconds() -> Double { Double(apus_clock_nanoseconds(CLOCK_THREAD_CPUTIME_ID)) / 1e6 }
 
-private func rounded(_ value: Double) -> String {
+func rounded(_ value: Double) -> String {
     let hundredths = Int((value * 100).rounded())
     return "\(hundredths / 100).\(hundredths % 100 < 10 ? "0" : "")\(hundredths % 100)"
 }
@@ -33,6 +34,7 @@ private struct Cluster {
     /// Of each member, of each namespace.
     private(set) var records: [[[PartitionRecord]]]
     private let isUniform: Bool
+    private var number: UInt64 = 1
 
     init(nodes: Int, namespaces: Int = namespaceCount, isUniform: Bool = true) {
         members = (0..<nodes).map { Member(id: NodeID(rawValue: 0xBB9_0000_0000 + UInt64($0)), incarnation: 1) }
@@ -62,7 +64,9 @@ private struct Cluster {
         let chosen = members.indices.filter { _ in Int.random(in: 0..<100, using: &random) < percent }
         if chosen.isEmpty { return }
         let map = ClusterMap.compute(
-            key: UInt64.random(in: 1...0xFF_FFFF_FFFF, using: &random), blocks: chosen.map { (members[$0], block($0)) })
+            number: number, key: UInt64.random(in: 1...0xFF_FFFF_FFFF, using: &random),
+            blocks: chosen.map { (members[$0], block($0)) })
+        number += 1
         for member in chosen {
             for (number, name) in namespaces.enumerated() {
                 records[member][number] = map.records(
@@ -78,9 +82,9 @@ private func measure(_ nodes: Int, _ rounds: Int, views: Int) {
     let (first, all) = (cluster.blocks(namespaces: 1), cluster.blocks())
     let decodedFirst = first.map { ($0.member, try! NodeBlock($0.block)) }
     let decodedAll = all.map { ($0.member, try! NodeBlock($0.block)) }
-    let one = median(rounds) { precondition(ClusterMap.compute(key: 9, blocks: decodedFirst).maps.count == 1) }
-    let two = median(rounds) { precondition(ClusterMap.compute(key: 9, blocks: decodedAll).maps.count == 2) }
-    let map = ClusterMap.compute(key: 9, blocks: decodedFirst)
+    let one = median(rounds) { precondition(ClusterMap.compute(number: 9, key: 9, blocks: decodedFirst).maps.count == 1) }
+    let two = median(rounds) { precondition(ClusterMap.compute(number: 9, key: 9, blocks: decodedAll).maps.count == 2) }
+    let map = ClusterMap.compute(number: 9, key: 9, blocks: decodedFirst)
     let encode = median(rounds) { precondition(cluster.block(0, namespaces: 1).encoded == first[0].block) }
     let decode = median(rounds) { precondition((try? NodeBlock(first[0].block)) == decodedFirst[0].1) }
     let store = median(rounds) {
@@ -94,6 +98,10 @@ private func measure(_ nodes: Int, _ rounds: Int, views: Int) {
         + " | \(first.reduce(0) { $0 + $1.block.count } / 1024) |")
 }
 
+if CommandLine.arguments.dropFirst() == ["--movement"] {
+    surveyMovement()
+    exit(0)
+}
 private var rounds = 11
 private var sizes: [Int] = []
 private var arguments = Array(CommandLine.arguments.dropFirst())
@@ -105,7 +113,7 @@ while !arguments.isEmpty {
     } else if let number = Int(word), number > 0 {
         sizes.append(number)
     } else {
-        print("usage: MapBench [--rounds N] [NODES...]")
+        print("usage: MapBench [--rounds N] [NODES...] | --movement")
         exit(2)
     }
 }

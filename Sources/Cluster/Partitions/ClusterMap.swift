@@ -6,6 +6,8 @@ package import Fabric
 
 /// What a view means for the partitions.
 package struct ClusterMap: Sendable {
+    /// The number of the view.
+    package let number: UInt64
     /// The view key, 40 bits.
     package let key: UInt64
     /// By id, with the block that each handed in.
@@ -21,8 +23,10 @@ package struct ClusterMap: Sendable {
     private let processSeed: UInt64
 
     private init(
-        key: UInt64, blocks: [(member: Member, block: NodeBlock)], breaks: PartitionBreaks, processSeed: UInt64
+        number: UInt64, key: UInt64, blocks: [(member: Member, block: NodeBlock)], breaks: PartitionBreaks,
+        processSeed: UInt64
     ) {
+        self.number = number
         self.key = key & 0xFF_FFFF_FFFF
         self.blocks = blocks
         self.breaks = breaks
@@ -32,7 +36,7 @@ package struct ClusterMap: Sendable {
         for name in ClusterMap.names(blocks) {
             let inputs = NamespaceInputs(name, blocks, lists)
             let rules = inputs.rules(firstPartition: ClusterMap.firstPartition(breaks, processSeed))
-            let (map, found) = ClusterMap.map(inputs, rules, key: self.key)
+            let (map, found) = ClusterMap.map(inputs, rules, number: number, key: self.key)
             maps.append(map)
             problems += found
         }
@@ -43,23 +47,26 @@ package struct ClusterMap: Sendable {
 
     /// The maps of a view. Of blocks of one id the first counts.
     /// - Parameters:
+    ///   - number: of the view; above that of every view that a member ever accepted.
     ///   - key: the view key; its lower 40 bits count.
     ///   - blocks: of each member, in any order.
     ///   - processSeed: means nothing unless `breaks` says so.
     package static func compute(
-        key: UInt64, blocks: [(member: Member, block: NodeBlock)], breaks: PartitionBreaks = [], processSeed: UInt64 = 0
+        number: UInt64, key: UInt64, blocks: [(member: Member, block: NodeBlock)], breaks: PartitionBreaks = [],
+        processSeed: UInt64 = 0
     ) -> ClusterMap {
         var sorted: [(member: Member, block: NodeBlock)] = []
         for entry in blocks.sorted(by: { $0.member < $1.member }) where sorted.last?.member.id != entry.member.id {
             sorted.append(entry)
         }
-        return ClusterMap(key: key, blocks: sorted, breaks: breaks, processSeed: processSeed)
+        return ClusterMap(number: number, key: key, blocks: sorted, breaks: breaks, processSeed: processSeed)
     }
 
     /// The maps of a view whose blocks are still bytes.
     /// - Throws: names the member whose block cannot be read.
     package static func compute(
-        key: UInt64, encoded: [(member: Member, block: [UInt8])], breaks: PartitionBreaks = [], processSeed: UInt64 = 0
+        number: UInt64, key: UInt64, encoded: [(member: Member, block: [UInt8])], breaks: PartitionBreaks = [],
+        processSeed: UInt64 = 0
     ) throws(FabricError) -> ClusterMap {
         var blocks: [(member: Member, block: NodeBlock)] = []
         for (member, bytes) in encoded {
@@ -69,7 +76,7 @@ package struct ClusterMap: Sendable {
                 throw FabricError("node \(member.id): \(error)")
             }
         }
-        return compute(key: key, blocks: blocks, breaks: breaks, processSeed: processSeed)
+        return compute(number: number, key: key, blocks: blocks, breaks: breaks, processSeed: processSeed)
     }
 
     /// Nodes in the order of the list of a partition, 0 to 4095: what a roster is put into.
@@ -101,12 +108,12 @@ package struct ClusterMap: Sendable {
     }
 
     private static func map(
-        _ inputs: NamespaceInputs, _ rules: PlacementRules, key: UInt64
+        _ inputs: NamespaceInputs, _ rules: PlacementRules, number: UInt64, key: UInt64
     ) -> (NamespaceMap, problems: [String]) {
         let placement = Placement(rules)
         let serving = Serving(
             claims: inputs.blocks.map(\.claims), lists: rules.lists, replicas: placement.replicas, copies: rules.copies,
-            viewKey: key)
+            viewNumber: number, viewKey: key)
         let map = NamespaceMap(
             name: inputs.name, nodes: inputs.nodes, racks: inputs.blocks.map(\.rackID), quiesced: inputs.isLast,
             copies: rules.copies, replicas: placement.replicas, actingMasters: serving.actingMasters,

@@ -3,10 +3,10 @@ package import Base
 internal import Fabric
 
 extension ClusterMap {
-    /// The records of all partitions of a namespace that the member stores before it opens the view; none, if it does not
-    /// have the namespace. All replicas and the acting master go along into the epoch of the map: a copy of the acting
-    /// master's own epoch stays what it is; any other becomes a subset since this epoch, mixed if it has another line. A copy
-    /// on a node that takes no writes stays as it is. Every member remembers every epoch, copy or not.
+    /// The records of all partitions of a namespace that the member stores before it opens the view; none, if it does
+    /// not have the namespace. All replicas and the acting master go along into the epoch of the map: a copy of the
+    /// acting master's own epoch stays what it is; any other becomes a subset since this epoch, mixed if it has
+    /// another line. A copy on a node that takes no writes stays as it is. Every member remembers every epoch, copy or not.
     /// - Parameter before: its records now, from which its own high-water marks and open copies are taken; or none.
     package func records(for member: NodeID, namespace: String, before: [PartitionRecord]) -> [PartitionRecord] {
         guard let map = map(namespace), let me = map.number(of: member) else { return [] }

@@ -96,7 +96,7 @@ private struct PartitionStory {
             return ["served by \(name(number)), the master: nobody had a copy, all begin with epoch \(epoch.words)"]
         }
         let why = map.column(of: number, partition) == 0
-            ? "the master; no copy is better" : "\(betterThanMaster(version))"
+            ? "the master, and no copy is better" : "\(betterThanMaster(version))"
         let kept = version.epoch == epoch
             ? "epoch \(epoch.words) goes on: the same process serves the same copies"
             : "epoch \(epoch.words) begins: who serves, or who has copies, changed"

@@ -86,7 +86,9 @@ extension PartitionRecord {
             throw FabricError("the checksum does not fit")
         }
         let flags = try reader.byte()
-        guard flags & 0xC0 == 0, flags & 1 != 0 || flags & 0x36 == 0 else { throw FabricError("flags \(flags) are not known") }
+        guard flags & 0xC0 == 0, flags & 1 != 0 || flags & 0x36 == 0 else {
+            throw FabricError("flags \(flags) are not known")
+        }
         let (mark, remembered) = (try reader.integer(UInt64.self), Epoch(rawValue: try reader.integer()))
         var version: PartitionVersion?
         if flags & 1 != 0 {

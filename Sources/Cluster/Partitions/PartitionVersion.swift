@@ -1,7 +1,7 @@
 // What a copy of a partition holds. Invariants:
 // 1. A line is the epochs that a copy went through, newest first; regimes fall strictly along it.
-// 2. An epoch names one acting master and one set of copies: whoever has it as its newest epoch got every write of it. When a
-//    copy leaves that set or joins it, or the master changes, a new epoch begins. Else a copy that was cut off while the
+// 2. An epoch names one acting master and one set of copies: whoever has it as its newest epoch got every write of it. When
+//    a copy leaves that set or joins it, or the master changes, a new epoch begins. Else a copy that was cut off while the
 //    same master went on would look complete when it comes back.
 // 3. A copy takes part in one line at a time. What it has besides is either older content of that line, or makes it *mixed*:
 //    then nothing covers it until it was merged.
@@ -110,8 +110,11 @@ extension Epoch {
     /// `5-3fa9c`: regime, and view key in hexadecimal.
     package var words: String { "\(regime)-\(String(viewKey, radix: 16))" }
 
-    /// The epoch after all that are known: a regime is never given up. At the highest regime the key alone tells them apart.
-    package static func next(after highest: Epoch, viewKey: UInt64) -> Epoch {
-        Epoch(regime: min(highest.regime, 0xFF_FFFE) + 1, viewKey: viewKey)
+    /// The epoch that begins with a view: its regime is the number of the view, and in any case above all that are known. So
+    /// the epoch of a view that some members stored and nobody opened is below that of the view that came instead. At the
+    /// highest regime, 16,777,215, the key alone tells epochs apart.
+    package static func next(after highest: Epoch, viewNumber: UInt64, viewKey: UInt64) -> Epoch {
+        let regime = max(UInt64(min(highest.regime, 0xFF_FFFE) + 1), min(viewNumber, 0xFF_FFFF))
+        return Epoch(regime: UInt32(regime), viewKey: viewKey)
     }
 }

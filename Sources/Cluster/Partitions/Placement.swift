@@ -1,6 +1,7 @@
 // Which nodes have the copies of each partition of a namespace, column by column. Invariants:
 // 1. The copies of a partition are on different nodes, and on different racks as long as there are racks without one.
-// 2. With uniform balance, and if racks allow it, the partitions of the nodes of a column differ by one at most.
+// 2. With uniform balance, and if racks allow it, the masters of the nodes differ by one at most, and no node has more than
+//    a sixteenth above its share of any other column: an exact share there would cost more movement than it is worth.
 internal import Base
 
 /// What placing goes by.
@@ -26,14 +27,15 @@ struct PlacementRules: Sendable {
 
 /// How many partitions of a column each node may have.
 struct Quota {
-    /// 4096 among the nodes of the column, rounded down.
+    /// 4096 among the nodes of the column, rounded down; behind the masters a sixteenth more.
     let floor: Int
     /// How many nodes may still have one more.
     private(set) var extra: Int
     private(set) var counts: [Int]
 
-    init(nodes: Int, all: Int) {
-        floor = PartitionID.count / nodes
+    init(column: Int, nodes: Int, all: Int) {
+        let share = PartitionID.count / nodes
+        floor = column == 0 ? share : share + share / 16
         extra = PartitionID.count % nodes
         counts = [Int](repeating: 0, count: all)
     }
@@ -66,7 +68,7 @@ struct Placement {
 
     private mutating func place(column: Int) {
         let nodes = column == 0 && rules.activeRack != nil ? rules.activeRackNodes : rules.candidateCount
-        var quota = Quota(nodes: nodes, all: rules.nodeCount)
+        var quota = Quota(column: column, nodes: nodes, all: rules.nodeCount)
         for step in 0..<PartitionID.count {
             let partition = (rules.firstPartition + step) % PartitionID.count
             if partition == watched { quotasWhenWatched.append(quota) }

@@ -11,6 +11,7 @@ struct Serving {
     private let claims: [PartitionClaims]
     private let lists: [UInt16]
     private let replicas: [UInt16]
+    private let viewNumber: UInt64
     private let viewKey: UInt64
 
     private(set) var actingMasters: [UInt16] = []
@@ -23,12 +24,15 @@ struct Serving {
     private(set) var subsetCount = 0
 
     /// Runs at once. `lists`: as for placing; `claims`: of each node.
-    init(claims: [PartitionClaims], lists: [UInt16], replicas: [UInt16], copies: Int, viewKey: UInt64) {
+    init(
+        claims: [PartitionClaims], lists: [UInt16], replicas: [UInt16], copies: Int, viewNumber: UInt64, viewKey: UInt64
+    ) {
         nodeCount = claims.count
         self.claims = claims
         self.lists = lists
         self.replicas = replicas
         self.copies = copies
+        self.viewNumber = viewNumber
         self.viewKey = viewKey
         let holders = Holders(claims)
         actingMasters.reserveCapacity(PartitionID.count)
@@ -41,15 +45,19 @@ struct Serving {
         let highest = holders.highest[partition]
         guard let acting = best(partition, nodes) else {
             actingMasters.append(replicas[partition])
-            epochs.append(.next(after: Epoch(rawValue: highest), viewKey: viewKey))
+            epochs.append(next(after: highest))
             return
         }
         let summary = summary(acting, partition)
         actingMasters.append(acting)
         let isKept = summary.epoch == highest && summary.servedCopies > 0
             && allGoAlong(partition, acting, summary.epoch, count: Int(summary.servedCopies))
-        epochs.append(isKept ? Epoch(rawValue: summary.epoch) : .next(after: Epoch(rawValue: highest), viewKey: viewKey))
+        epochs.append(isKept ? Epoch(rawValue: summary.epoch) : next(after: highest))
         note(partition, acting, summary, nodes)
+    }
+
+    private func next(after highest: UInt64) -> Epoch {
+        .next(after: Epoch(rawValue: highest), viewNumber: viewNumber, viewKey: viewKey)
     }
 
     @inline(__always)
