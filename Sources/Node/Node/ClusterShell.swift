@@ -10,7 +10,7 @@ internal import Glibc
 internal import Logging
 internal import Reactor
 
-/// Listeners and groups of the cluster, opened early so that a port in use is said early.
+/// Listeners and groups of the cluster, bound early so that a port in use is said early.
 struct ClusterSockets {
     var heartbeat: [Listener] = []
     var fabric: [Listener] = []

@@ -106,6 +106,7 @@ final class RunningNode {
             let endpoints = state.serviceEndpoints.map(\.text).joined(separator: ", ")
             state.log.info(.as, "service ready on \(endpoints): namespaces \(served)")
         }
+        try sockets.open()
         sockets = ClusterSockets()
         try cluster.start()
         self.cluster = cluster
