@@ -2,9 +2,11 @@
 package import Base
 package import Fabric
 package import Membership
+package import Metadata
+package import Partitions
 
 /// How nodes find each other.
-package enum HeartbeatMode: Sendable, Equatable {
+package enum ClusterMode: Sendable, Equatable {
     /// Not at all: this node is alone, and listens to nobody.
     case alone
     /// Streams to all others, found by seeds.
@@ -13,22 +15,11 @@ package enum HeartbeatMode: Sendable, Equatable {
     case multicast
 }
 
-/// Where a node may look for others.
-package struct SeedAddress: Sendable, Equatable {
-    /// A name or a numeric address: looked up at each try.
-    package let host: String
-    package let port: UInt16
-
-    package init(host: String, port: UInt16) {
-        self.host = host
-        self.port = port
-    }
-}
-
 /// Heartbeat settings.
 package struct HeartbeatBoot: Sendable, Equatable {
-    package var mode: HeartbeatMode = .alone
-    package var seeds: [SeedAddress] = []
+    package var mode = ClusterMode.alone
+    /// Names or numeric addresses: looked up at each try.
+    package var seeds: [SeedName] = []
     /// Time between two pulses.
     package var intervalMilliseconds: UInt64 = 150
     /// So many pulses missed in a row, and a node is gone.
@@ -96,10 +87,13 @@ package struct StoredPartitions: Sendable, Equatable {
     package let namespace: String
     /// One for each partition, or none if it was never stored.
     package let metadata: [[UInt8]]
+    /// What the backend has acknowledged is durable: a copy found open at a start is sound.
+    package let isDurableAtAcknowledge: Bool
 
-    package init(namespace: String, metadata: [[UInt8]]) {
+    package init(namespace: String, metadata: [[UInt8]], isDurableAtAcknowledge: Bool = false) {
         self.namespace = namespace
         self.metadata = metadata
+        self.isDurableAtAcknowledge = isDurableAtAcknowledge
     }
 }
 
@@ -117,7 +111,13 @@ package struct ClusterBoot: Sendable {
     package var storedView: [UInt8]?
     /// In the order of `settings.namespaces`.
     package var storedPartitions: [StoredPartitions]
+    /// What the node's files hold of system metadata.
+    package var metadata = MetadataItems()
     package var now: TurnTime
+    /// Rules that are switched off: only tests do that.
+    package var breaks = ClusterBreaks()
+    /// Means nothing unless a rule is switched off: chance that differs from process to process.
+    package var processSeed: UInt64 = 0
 
     package init(
         me: Member, addresses: NodeAddresses, services: ServiceAddresses, build: String, settings: ClusterSettings,
@@ -132,6 +132,22 @@ package struct ClusterBoot: Sendable {
         self.storedPartitions = storedPartitions
         self.now = now
     }
+}
+
+/// Rules of the machines that tests switch off.
+package struct ClusterBreaks: Sendable {
+    package var heartbeat: HeartbeatBreaks = []
+    package var views: ViewBreaks = []
+    package var partitions: PartitionBreaks = []
+    package var metadata: MetadataBreaks = []
+
+    package init() {}
+}
+
+/// What was stored cannot be understood: a sentence for the operator.
+package struct ClusterBootError: Error, Sendable {
+    package let message: String
+    package init(_ message: String) { self.message = message }
 }
 
 /// What the cluster part of a node counts. Read by whoever drives it, as often as it likes.

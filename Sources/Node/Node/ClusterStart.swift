@@ -29,7 +29,7 @@ extension HeartbeatBoot {
         self.init()
         mode = configured.mode == .mesh ? .mesh : .multicast
         seeds = configured.mode == .mesh
-            ? configured.seeds.map { SeedAddress(host: $0.host, port: UInt16(truncatingIfNeeded: $0.port)) } : []
+            ? configured.seeds.map { SeedName(host: $0.host, port: UInt16(truncatingIfNeeded: $0.port)) } : []
         intervalMilliseconds = configured.intervalMilliseconds
         timeoutIntervals = configured.timeoutIntervals
         connectTimeoutMilliseconds = configured.connectTimeoutMilliseconds

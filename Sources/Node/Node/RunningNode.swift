@@ -45,7 +45,7 @@ final class RunningNode {
         incarnation = entropy.next() | 1
         let metadata: MetadataStore
         do throws(MetadataError) {
-            metadata = try MetadataStore(path: directory.path + "/smd")
+            metadata = try MetadataStore(path: directory.path + "/smd", node: nodeID)
         } catch {
             throw StartError(error.message)
         }
