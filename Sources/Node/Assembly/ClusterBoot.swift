@@ -2,6 +2,7 @@
 package import Base
 package import Fabric
 package import Membership
+package import Metadata
 
 /// How nodes find each other.
 package enum HeartbeatMode: Sendable, Equatable {
@@ -117,11 +118,14 @@ package struct ClusterBoot: Sendable {
     package var storedView: [UInt8]?
     /// In the order of `settings.namespaces`.
     package var storedPartitions: [StoredPartitions]
+    /// The node's system metadata; in force already.
+    package var metadata: MetadataItems
     package var now: TurnTime
 
     package init(
         me: Member, addresses: NodeAddresses, services: ServiceAddresses, build: String, settings: ClusterSettings,
-        storedView: [UInt8]?, storedPartitions: [StoredPartitions], now: TurnTime
+        storedView: [UInt8]?, storedPartitions: [StoredPartitions],
+        metadata: MetadataItems = MetadataItems(), now: TurnTime
     ) {
         self.me = me
         self.addresses = addresses
@@ -130,6 +134,7 @@ package struct ClusterBoot: Sendable {
         self.settings = settings
         self.storedView = storedView
         self.storedPartitions = storedPartitions
+        self.metadata = metadata
         self.now = now
     }
 }

@@ -3,6 +3,7 @@
 package import Base
 package import Fabric
 package import Membership
+package import Metadata
 package import Partitions
 
 /// What an operator asks of the cluster.
@@ -35,6 +36,10 @@ package enum ClusterEvent: Sendable {
     case command(token: UInt64, ClusterCommand)
     /// An operator has changed settings.
     case settings(ClusterSettings)
+    /// Somebody wants system metadata changed, all of these or none.
+    case changeMetadata(token: UInt64, [MetadataChange])
+    /// Answers `reserve`, in its order.
+    case reserved(UInt64, [UInt64])
     /// The node is to stop: it leaves first.
     case leave
 }
@@ -52,6 +57,11 @@ package enum ClusterEffect: Sendable {
     case publish(ClusterSnapshot)
     /// `ok`, or `ERROR:code:sentence`.
     case answer(token: UInt64, String)
+    /// Answers `changeMetadata`.
+    case metadataAnswer(token: UInt64, MetadataAnswer)
+    /// For each of these namespaces: a time in milliseconds since 2010 that is after all its writes so far, and not after
+    /// any that follows; 0 if it is not on this node.
+    case reserve(UInt64, [String])
     /// The node has left: nothing depends on it any more.
     case left
     case log(ClusterLogLine)
@@ -63,10 +73,13 @@ package enum StoreRequest: Sendable, Equatable {
     case view([UInt8])
     /// Metadata of all partitions of these namespaces, with the memory of epochs, beside the namespace's records.
     case partitions([(namespace: String, metadata: [[UInt8]])])
+    /// Versions to be merged into the node's system metadata. They are in force, too, before it is answered.
+    case metadata([MetadataItem])
 
     package static func == (left: StoreRequest, right: StoreRequest) -> Bool {
         switch (left, right) {
         case (.view(let left), .view(let right)): left == right
+        case (.metadata(let left), .metadata(let right)): left == right
         case (.partitions(let left), .partitions(let right)): left.elementsEqual(right, by: { $0 == $1 })
         default: false
         }

@@ -8,6 +8,7 @@ internal import CReactor
 internal import Fabric
 internal import Glibc
 internal import Logging
+internal import Metadata
 internal import Reactor
 
 /// Listeners and groups of the cluster, opened early so that a port in use is said early.
@@ -192,17 +193,31 @@ final class ClusterShell: @unchecked Sendable {
         case .fabric(let effect): fabric.perform(effect, now: now)
         case .multicast(let bytes): groups.send(bytes)
         case .resolve(let host, let port): resolve(host, port)
+        case .store(let ticket, .metadata(let items)): store(ticket, items)
         case .store(let ticket, let request):
             stores.store(request) { [desk] problem in
                 desk.post(problem.map { .notStored(ticket, reason: $0) } ?? .stored(ticket))
             }
         case .publish(let snapshot): publish(snapshot)
         case .answer(let token, let text): desk.answer(token, text)
+        case .metadataAnswer(let token, let answer): desk.answer(token, answer)
+        case .reserve(let ticket, let names): pending.append(.reserved(ticket, state.reserveTimes(names)))
         case .left:
             desk.showLeft()
             // The main thread waits for jobs, among others.
             _ = state.controlJobs.add {}
         case .log(let line): log(line)
+        }
+    }
+
+    /// The files are written by a helper; what they say is put in force by the control thread, like all else that is.
+    private func store(_ ticket: UInt64, _ items: [MetadataItem]) {
+        stores.run { [state, desk] in
+            if let problem = state.storeMetadata(items) { return desk.post(.notStored(ticket, reason: problem)) }
+            _ = state.controlJobs.add {
+                state.putInForce(items)
+                desk.post(.stored(ticket))
+            }
         }
     }
 

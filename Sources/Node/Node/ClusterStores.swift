@@ -50,6 +50,9 @@ final class ClusterStores: Sendable {
         return stored
     }
 
+    /// Does something else that may block, after what was asked before.
+    func run(_ job: @escaping @Sendable () -> Void) { queue.add(job) }
+
     /// Makes it durable and calls `done` on the thread of the stores: nil, or what is wrong.
     func store(_ request: StoreRequest, done: @escaping @Sendable (String?) -> Void) {
         queue.add { [self] in done(write(request)) }
@@ -57,6 +60,7 @@ final class ClusterStores: Sendable {
 
     private func write(_ request: StoreRequest) -> String? {
         switch request {
+        case .metadata: return "system metadata is not kept here"
         case .view(let bytes): return replaceFile(viewPath, in: directory, bytes)
         case .partitions(let all):
             for (name, metadata) in all {

@@ -98,7 +98,8 @@ final class RunningNode {
         let boot = ClusterBoot(
             me: Member(id: state.nodeID, incarnation: incarnation), addresses: sockets.addresses, services: state.services,
             build: Product.build, settings: settings, storedView: try stores.loadView(),
-            storedPartitions: try stores.loadPartitions(settings.namespaces.map(\.name)), now: SystemClock.now())
+            storedPartitions: try stores.loadPartitions(settings.namespaces.map(\.name)), metadata: state.metadata.items,
+            now: SystemClock.now())
         let served = namespaces.map { "\($0.settings.name) (\($0.agreement.backend))" }.joined(separator: ", ")
         let cluster = ClusterShell(
             boot, state: state, routing: routing, stores: stores, sockets: sockets, seed: entropy.next()
