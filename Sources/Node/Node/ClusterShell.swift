@@ -8,6 +8,7 @@ internal import CReactor
 internal import Fabric
 internal import Glibc
 internal import Logging
+internal import Metadata
 internal import Reactor
 
 /// Listeners and groups of the cluster, bound early so that a port in use is said early.
@@ -53,14 +54,18 @@ final class ClusterShell: @unchecked Sendable {
     init(
         _ boot: ClusterBoot, state: NodeState, routing: ClusterRouting, stores: ClusterStores, sockets: ClusterSockets,
         seed: UInt64, whenReady: @escaping @Sendable () -> Void
-    ) {
+    ) throws(StartError) {
         self.state = state
         self.routing = routing
         self.stores = stores
         self.whenReady = whenReady
         desk = state.cluster
         random = SeededRandom(seed: seed)
-        machine = ClusterNode(boot)
+        do throws(ClusterBootError) {
+            machine = try ClusterNode(boot)
+        } catch {
+            throw StartError(error.message)
+        }
         epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
         precondition(epoll >= 0, "no file descriptors left for the cluster")
         let log = state.log
@@ -192,17 +197,32 @@ final class ClusterShell: @unchecked Sendable {
         case .fabric(let effect): fabric.perform(effect, now: now)
         case .multicast(let bytes): groups.send(bytes)
         case .resolve(let host, let port): resolve(host, port)
+        case .store(let ticket, .metadata(let items)): store(ticket, items)
         case .store(let ticket, let request):
             stores.store(request) { [desk] problem in
                 desk.post(problem.map { .notStored(ticket, reason: $0) } ?? .stored(ticket))
             }
         case .publish(let snapshot): publish(snapshot)
         case .answer(let token, let text): desk.answer(token, text)
+        case .answerMetadata(let token, let answer): desk.answer(token, answer)
+        case .reserveTimes(let ticket, let names):
+            pending.append(.timesReserved(ticket, state.reserveTimes(names)))
         case .left:
             desk.showLeft()
             // The main thread waits for jobs, among others.
             _ = state.controlJobs.add {}
         case .log(let line): log(line)
+        }
+    }
+
+    /// The files are written by a helper; what they say is put in force by the control thread, like all else that is.
+    private func store(_ ticket: UInt64, _ items: [MetadataItem]) {
+        stores.run { [state, desk] in
+            if let problem = state.storeMetadata(items) { return desk.post(.notStored(ticket, reason: problem)) }
+            _ = state.controlJobs.add {
+                state.putInForce(items)
+                desk.post(.stored(ticket))
+            }
         }
     }
 
