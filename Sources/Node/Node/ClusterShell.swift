@@ -29,6 +29,8 @@ final class ClusterShell: @unchecked Sendable {
     private static let eventsMax = 256
     private static let waitMillisecondsMax: UInt64 = 1000
     private static let addressesMax = 16
+    /// Figures are shown as often at most.
+    private static let figuresMilliseconds: UInt64 = 50
     private let state: NodeState
     private let desk: ClusterDesk
     private let routing: ClusterRouting
@@ -185,7 +187,7 @@ final class ClusterShell: @unchecked Sendable {
 
     private func showFigures(_ now: Instant) {
         guard now >= nextFigures else { return }
-        nextFigures = now.advanced(byMilliseconds: ClusterShell.waitMillisecondsMax)
+        nextFigures = now.advanced(byMilliseconds: ClusterShell.figuresMilliseconds)
         desk.show(machine.figures)
     }
 
@@ -203,7 +205,10 @@ final class ClusterShell: @unchecked Sendable {
                 desk.post(problem.map { .notStored(ticket, reason: $0) } ?? .stored(ticket))
             }
         case .publish(let snapshot): publish(snapshot)
-        case .answer(let token, let text): desk.answer(token, text)
+        case .answer(let token, let text):
+            // Whoever has the answer may look at what it changed.
+            desk.show(machine.figures)
+            desk.answer(token, text)
         case .answerMetadata(let token, let answer): desk.answer(token, answer)
         case .reserveTimes(let ticket, let names):
             pending.append(.timesReserved(ticket, state.reserveTimes(names)))
