@@ -79,7 +79,7 @@ import Testing
             .init(context: nil, level: .warning), .init(context: .rw, level: .detail),
         ])
         let seeds = configuration.network.heartbeat?.seeds ?? []
-        #expect(seeds == [.init(host: "10.0.0.1", port: 3002), .init(host: "10.0.0.2", port: 3002)])
+        #expect(seeds.map { "\($0.host) \($0.port)" } == ["10.0.0.1 3002", "10.0.0.2 3002"])
         #expect(configuration.notes == [])
         let network = configuration.values(context: .network)
         #expect(network.filter { $0.0 == "heartbeat.mesh-seed-address-port" }.map(\.1) == ["10.0.0.1 3002", "10.0.0.2 3002"])
@@ -101,7 +101,7 @@ import Testing
         let heartbeat = try #require(network.heartbeat)
         #expect(heartbeat.mode == .mesh && heartbeat.endpoint.port == 3002 && network.fabric.port == 3001)
         #expect(heartbeat.intervalMilliseconds == 150 && heartbeat.timeoutIntervals == 10)
-        #expect(heartbeat.connectTimeoutMilliseconds == 500 && heartbeat.datagramSizeMax == 1500 && heartbeat.seeds == [])
+        #expect(heartbeat.connectTimeoutMilliseconds == 500 && heartbeat.datagramSizeMax == 1500 && heartbeat.seeds.isEmpty)
         let text = "mesh-seed-address-port a.example:4000\nmesh-seed-address-port [fd00::1]:5\nmesh-seed-address-port ::2 6"
         let found = try parse(small + "network { heartbeat {\n\(text)\n}\n}").network.heartbeat?.seeds
         #expect(found?.map { "\($0.host) \($0.port)" } == ["a.example 4000", "fd00::1 5", "::2 6"])

@@ -82,12 +82,12 @@ extension Harness {
 
     func run(_ frame: [UInt8], _ connection: UInt64 = 1) -> BatchAnswer {
         send(batch: frame, connection)
-        finish()
+        finishBatches()
         return BatchAnswer(streams[connection]!)
     }
 
     /// Turns and slices until nothing is under way.
-    func finish() {
+    func finishBatches() {
         for _ in 0..<100_000 {
             var hasWork = shards.contains(where: \.wantsTicks) || !letters.isEmpty
             for shard in shards {

@@ -26,7 +26,7 @@ import Wire
         #expect(!harness.endedStreams.contains(1), "rows that write wait")
         harness.cluster.duty = staysHere ? nil : { _, _ in .refused(.unavailable) }
         for shard in harness.shards { shard.routesChanged() }
-        harness.finish()
+        harness.finishBatches()
         let stream = BatchAnswer(harness.streams[1]!)
         let results = Dictionary(uniqueKeysWithValues: stream.rows.map { ($0.index, $0.result) })
         #expect(stream.last == .ok && results.count == 20)

@@ -149,7 +149,7 @@ import Wire
         let keys = digests(5)
         for (number, key) in keys.enumerated() { harness.send(batch: batch { $0.put(0, key, 1) }, UInt64(number)) }
         #expect(harness.endedStreams == [3, 4] && BatchAnswer(harness.streams[4]!).last == .batchQueuesFull)
-        harness.finish()
+        harness.finishBatches()
         for number in 0..<3 { #expect(BatchAnswer(harness.streams[UInt64(number)]!).last == .ok) }
         #expect(harness.shards[0].batchCounters.underWay == 0)
     }
@@ -231,7 +231,7 @@ import Wire
                 if index == 0 { encoder.get(index, keys[0]) } else { encoder.repeatRow(index, keys[Int(index) % 1000]) }
             }
         })
-        harness.finish()
+        harness.finishBatches()
         let parked = harness.streams[1]!.count
         #expect(parked < 3 * Limits.streamPartSizeMax && !harness.endedStreams.contains(1))
         #expect(harness.shards[0].batchCounters.value(of: .delay) == 1)
@@ -239,7 +239,7 @@ import Wire
         while !harness.endedStreams.contains(1) {
             let before = harness.streams[1]!.count
             harness.shards[0].drained(1)
-            harness.finish()
+            harness.finishBatches()
             #expect(harness.streams[1]!.count > before, "it goes on")
             if harness.streams[1]!.count == before { break }
         }
@@ -253,7 +253,7 @@ import Wire
         harness.send(batch: batch { for (number, key) in keys.enumerated() { $0.put(UInt32(number), key, 1) } })
         harness.goneConnections = [1]
         harness.shards[0].connectionClosed(1)
-        harness.finish()
+        harness.finishBatches()
         #expect(harness.shards[0].batchCounters.underWay == 0 && !harness.endedStreams.contains(1))
         #expect((1..<400).contains(harness.namespace.objectCount), "what was under way has ended, nothing else has begun")
         #expect(backend.images.count == harness.namespace.objectCount)
@@ -262,7 +262,7 @@ import Wire
         _ = all.run(batch { for (number, key) in keys.enumerated() { $0.put(UInt32(number), key, 1) } })
         all.send(batch: batch { for index in 0..<UInt32(30_000) { $0.get(index, keys[Int(index) % 400]) } })
         all.goneConnections = [1]
-        all.finish()
+        all.finishBatches()
         #expect(all.shards[0].batchCounters.underWay == 0 && !all.endedStreams.contains(1))
     }
 
@@ -273,7 +273,7 @@ import Wire
         harness.send(batch: batch(timeout: 50) { for (number, key) in keys.enumerated() { $0.put(UInt32(number), key, 1) } })
         backend.latePercent = 0
         harness.turn(advancing: 51)
-        harness.finish()
+        harness.finishBatches()
         let answer = BatchAnswer(harness.streams[1]!)
         #expect(answer.rows.count == 600 && answer.last == .ok)
         let expired = 600 - Limits.batchRowsPerTurnMax
@@ -295,13 +295,13 @@ import Wire
         #expect(harness.namespace.objectCount == 2)
         _ = harness.shards[0].backgroundSlice()
         #expect(harness.namespace.objectCount == 3)
-        harness.finish()
+        harness.finishBatches()
         #expect(BatchAnswer(harness.streams[1]!).rows.map(\.result) == keys.map { _ in .ok })
         // Reads that a filter leaves out answer nothing, either.
         let filter: [UInt8] = [0x93, 1, 0x93, 0x51, 3, 0xA1, 0x73, 0xA2, 3, 0x79]
         harness.send(batch: batch(filter: filter) { for (number, key) in keys.enumerated() { $0.get(UInt32(number), key) } })
         #expect(harness.namespace.total(.batchSubReadFilteredOut) == 2)
-        harness.finish()
+        harness.finishBatches()
         #expect(harness.namespace.total(.batchSubReadFilteredOut) == 20)
     }
 
@@ -321,7 +321,7 @@ import Wire
             for (number, key) in keys.enumerated().dropFirst() { $0.repeatRow(UInt32(number), key) }
         })
         #expect(harness.namespace.total(.batchSubReadSuccess) == 1)
-        harness.finish()
+        harness.finishBatches()
         #expect(BatchAnswer(harness.streams[1]!).rows.map(\.result) == keys.map { _ in .ok })
         let compilation = 1 + filter.count >> 5 + filter.count << 2
         #expect(harness.shards[0].expressionWork - before == compilation + 100 * (2 * parts + 4))

@@ -91,11 +91,13 @@ import Wire
         for connection in 1...3 { harness.send(Request.count(digest, "n"), UInt64(connection)) }
         decide(harness, RoutingTests.frozen)
         for _ in 0..<50 { harness.turn() }
-        #expect(harness.answers[1]?.integer("n") == 1, "it was under way when the view was frozen")
+        let first = harness.answers[1]
+        #expect(first?.integer("n") == 1, "it was under way when the view was frozen")
         #expect(harness.answers[2] == nil && harness.answers[3] == nil)
-        decide(harness, staysHere ? nil : RoutingTests.foreign)
+        if staysHere { decide(harness, nil) } else { decide(harness, RoutingTests.foreign) }
         harness.settle()
-        #expect((2...3).map { harness.answers[$0]?.result } == (staysHere ? [.ok, .ok] : [.unavailable, .unavailable]))
+        let expected = staysHere ? ResultCode.ok : ResultCode.unavailable
+        #expect(harness.answers[2]?.result == expected && harness.answers[3]?.result == expected)
         decide(harness, nil)
         harness.send(Request.count(digest, "n"), 4)
         harness.settle()

@@ -26,7 +26,7 @@ def free_ports(count):
 
 
 class Cluster:
-    """Nodes that find each other by seeds. Node `n` has id `A0n`; all survive a `stop` of the others."""
+    """Nodes that find each other by seeds. Node `n` has id `A0n`."""
 
     def __init__(self, nodes=3, racks=None, interval=50, timeout=4, name="blue", settings="", wait=True, service="",
                  names=None):
@@ -34,7 +34,9 @@ class Cluster:
         self.names = names or [name] * nodes
         self.racks = racks or [0] * nodes
         self.heartbeats = free_ports(nodes)
-        self.nodes = [self.start(number) for number in range(nodes)]
+        self.nodes = []
+        for number in range(nodes):
+            self.nodes.append(self.start(number))
         if wait:
             self.wait_for(self.nodes)
 
@@ -98,7 +100,7 @@ class Cluster:
         return aerospike.client({"hosts": hosts, "policies": policies}).connect()
 
     def end(self):
-        for node in self.nodes:
+        for node in getattr(self, "nodes", []):
             if node.process.poll() is None:
                 node.process.kill()
                 node.process.wait(10)

@@ -121,7 +121,8 @@ package struct ClusterBoot: Sendable {
 
     package init(
         me: Member, addresses: NodeAddresses, services: ServiceAddresses, build: String, settings: ClusterSettings,
-        storedView: [UInt8]?, storedPartitions: [StoredPartitions], now: TurnTime
+        storedView: [UInt8]?, storedPartitions: [StoredPartitions],
+        metadata: MetadataItems = MetadataItems(), now: TurnTime
     ) {
         self.me = me
         self.addresses = addresses
@@ -130,6 +131,7 @@ package struct ClusterBoot: Sendable {
         self.settings = settings
         self.storedView = storedView
         self.storedPartitions = storedPartitions
+        self.metadata = metadata
         self.now = now
     }
 }

@@ -5,6 +5,8 @@ internal import Assembly
 internal import Base
 internal import CReactor
 internal import Glibc
+internal import Reactor
+internal import Metadata
 internal import Synchronization
 
 /// See the invariants above. Any thread.
@@ -12,6 +14,7 @@ final class ClusterDesk: Sendable {
     private struct Inbox {
         var events: [ClusterEvent] = []
         var answers: [(token: UInt64, answer: @Sendable (String) -> Void)] = []
+        var changes: [(token: UInt64, answer: @Sendable (MetadataAnswer) -> Void)] = []
         var lastToken: UInt64 = 0
         var isClosed = false
         var isStopAsked = false
@@ -71,6 +74,20 @@ final class ClusterDesk: Sendable {
     }
     private static let stopping = "ERROR:11:the node is stopping"
 
+    /// Asks for changes of system metadata, all or none; `answer` is called once, on any thread, perhaps within this call.
+    func change(_ changes: [MetadataChange], _ answer: @escaping @Sendable (MetadataAnswer) -> Void) {
+        let isTaken = inbox.withLock { inbox in
+            guard !inbox.isClosed else { return false }
+            inbox.lastToken += 1
+            inbox.changes.append((inbox.lastToken, answer))
+            let time = SystemClock.now().wall.milliseconds
+            inbox.events.append(.changeMetadata(token: inbox.lastToken, changes, time: time))
+            return true
+        }
+        guard isTaken else { return answer(.refused("nothing has changed: the node is stopping")) }
+        _ = eventfd_write(wake, 1)
+    }
+
     /// The cluster's thread is to end.
     func askToStop() {
         inbox.withLock { $0.isStopAsked = true }
@@ -98,6 +115,14 @@ final class ClusterDesk: Sendable {
         answer?(text)
     }
 
+    /// A change of system metadata is answered.
+    func answer(_ token: UInt64, _ outcome: MetadataAnswer) {
+        let answer = inbox.withLock { inbox in
+            inbox.changes.firstIndex { $0.token == token }.map { inbox.changes.remove(at: $0).answer }
+        }
+        answer?(outcome)
+    }
+
     /// Everybody sees this from now on.
     func show(_ snapshot: ClusterSnapshot) {
         shown.withLock { shown in
@@ -112,14 +137,15 @@ final class ClusterDesk: Sendable {
 
     /// Nothing more is taken; what is open is answered with an error.
     func close() {
-        let answers = inbox.withLock { inbox in
+        let (answers, changes) = inbox.withLock { inbox in
             inbox.isClosed = true
             inbox.events = []
-            let answers = inbox.answers
-            inbox.answers = []
-            return answers
+            let open = (inbox.answers, inbox.changes)
+            (inbox.answers, inbox.changes) = ([], [])
+            return open
         }
         for one in answers { one.answer(ClusterDesk.stopping) }
+        for one in changes { one.answer(.inDoubt("it may have happened: the node is stopping")) }
     }
 
     private func close(_ descriptor: Int32) { Glibc.close(descriptor) }

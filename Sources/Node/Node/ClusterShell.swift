@@ -8,9 +8,10 @@ internal import CReactor
 internal import Fabric
 internal import Glibc
 internal import Logging
+internal import Metadata
 internal import Reactor
 
-/// Listeners and groups of the cluster, opened early so that a port in use is said early.
+/// Listeners and groups of the cluster, bound early so that a port in use is said early.
 struct ClusterSockets {
     var heartbeat: [Listener] = []
     var fabric: [Listener] = []
@@ -28,6 +29,8 @@ final class ClusterShell: @unchecked Sendable {
     private static let eventsMax = 256
     private static let waitMillisecondsMax: UInt64 = 1000
     private static let addressesMax = 16
+    /// Figures are shown as often at most.
+    private static let figuresMilliseconds: UInt64 = 50
     private let state: NodeState
     private let desk: ClusterDesk
     private let routing: ClusterRouting
@@ -53,14 +56,18 @@ final class ClusterShell: @unchecked Sendable {
     init(
         _ boot: ClusterBoot, state: NodeState, routing: ClusterRouting, stores: ClusterStores, sockets: ClusterSockets,
         seed: UInt64, whenReady: @escaping @Sendable () -> Void
-    ) {
+    ) throws(StartError) {
         self.state = state
         self.routing = routing
         self.stores = stores
         self.whenReady = whenReady
         desk = state.cluster
         random = SeededRandom(seed: seed)
-        machine = ClusterNode(boot)
+        do throws(ClusterBootError) {
+            machine = try ClusterNode(boot)
+        } catch {
+            throw StartError(error.message)
+        }
         epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
         precondition(epoll >= 0, "no file descriptors left for the cluster")
         let log = state.log
@@ -180,7 +187,7 @@ final class ClusterShell: @unchecked Sendable {
 
     private func showFigures(_ now: Instant) {
         guard now >= nextFigures else { return }
-        nextFigures = now.advanced(byMilliseconds: ClusterShell.waitMillisecondsMax)
+        nextFigures = now.advanced(byMilliseconds: ClusterShell.figuresMilliseconds)
         desk.show(machine.figures)
     }
 
@@ -192,17 +199,35 @@ final class ClusterShell: @unchecked Sendable {
         case .fabric(let effect): fabric.perform(effect, now: now)
         case .multicast(let bytes): groups.send(bytes)
         case .resolve(let host, let port): resolve(host, port)
+        case .store(let ticket, .metadata(let items)): store(ticket, items)
         case .store(let ticket, let request):
             stores.store(request) { [desk] problem in
                 desk.post(problem.map { .notStored(ticket, reason: $0) } ?? .stored(ticket))
             }
         case .publish(let snapshot): publish(snapshot)
-        case .answer(let token, let text): desk.answer(token, text)
+        case .answer(let token, let text):
+            // Whoever has the answer may look at what it changed.
+            desk.show(machine.figures)
+            desk.answer(token, text)
+        case .answerMetadata(let token, let answer): desk.answer(token, answer)
+        case .reserveTimes(let ticket, let names):
+            pending.append(.timesReserved(ticket, state.reserveTimes(names)))
         case .left:
             desk.showLeft()
             // The main thread waits for jobs, among others.
             _ = state.controlJobs.add {}
         case .log(let line): log(line)
+        }
+    }
+
+    /// The files are written by a helper; what they say is put in force by the control thread, like all else that is.
+    private func store(_ ticket: UInt64, _ items: [MetadataItem]) {
+        stores.run { [state, desk] in
+            if let problem = state.storeMetadata(items) { return desk.post(.notStored(ticket, reason: problem)) }
+            _ = state.controlJobs.add {
+                state.putInForce(items)
+                desk.post(.stored(ticket))
+            }
         }
     }
 

@@ -60,7 +60,7 @@ extension NamespaceClusterSettings {
 }
 
 extension ClusterSockets {
-    /// Listens for other nodes and joins groups, if the node is not to be alone.
+    /// Takes ports and joins groups, if the node is not to be alone.
     init(_ network: NetworkConfiguration) throws(StartError) {
         self.init()
         guard let configured = network.heartbeat else { return }
@@ -83,11 +83,21 @@ extension ClusterSockets {
         // Port 0 of several addresses is one port.
         var port = settings.port ?? 0
         for address in settings.bindAddresses {
-            let listener = try Listener.open(address: address, port: port, kind: 0, setting: setting)
+            let listener = try Listener.open(address: address, port: port, kind: 0, setting: setting, isOpen: false)
             port = listener.port
             listeners.append(listener)
         }
         return listeners
+    }
+
+    /// From here on other nodes can connect: before, a node that is starting would keep what they send for later.
+    func open() throws(StartError) {
+        do throws(ListenError) {
+            for listener in fabric { try listener.open(setting: "fabric") }
+            for listener in heartbeat { try listener.open(setting: "heartbeat") }
+        } catch {
+            throw StartError(error.message)
+        }
     }
 
     /// Where other nodes dial this one.

@@ -42,13 +42,19 @@ final class ClusterStores: Sendable {
             guard let namespace = namespaces.first(where: { $0.settings.name == name }) else { continue }
             do throws(StorageError) {
                 let metadata = try namespace.backend.loadPartitionMetadata()
-                stored.append(StoredPartitions(namespace: name, metadata: metadata))
+                stored.append(StoredPartitions(
+                    namespace: name, metadata: metadata,
+                    isDurableAtAcknowledge: namespace.settings.commitBeforeAnswer
+                        && namespace.agreement.capabilities.contains(.durableAtCommit)))
             } catch {
                 throw StartError("namespace \(name): the metadata of its partitions cannot be read: \(error.text)")
             }
         }
         return stored
     }
+
+    /// Does something else that may block, after what was asked before.
+    func run(_ job: @escaping @Sendable () -> Void) { queue.add(job) }
 
     /// Makes it durable and calls `done` on the thread of the stores: nil, or what is wrong.
     func store(_ request: StoreRequest, done: @escaping @Sendable (String?) -> Void) {
@@ -57,6 +63,7 @@ final class ClusterStores: Sendable {
 
     private func write(_ request: StoreRequest) -> String? {
         switch request {
+        case .metadata: return "system metadata is not kept here"
         case .view(let bytes): return replaceFile(viewPath, in: directory, bytes)
         case .partitions(let all):
             for (name, metadata) in all {

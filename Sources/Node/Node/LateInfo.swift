@@ -48,23 +48,34 @@ extension InfoService {
         return true
     }
 
-    /// The control thread answers the lines that are not answered yet. False: the node stops.
+    /// The control thread begins the lines that are not answered yet, one after the other, and sends the answer when all
+    /// are. False: the node stops.
     private static func answerLater(
         _ copy: [UInt8], _ connection: UInt64, _ kind: UInt8, _ answered: [Int: String], _ state: NodeState, _ reactor: Int
     ) -> Bool {
         state.controlJobs.add {
             let service = InfoService(
-                state: state, reactor: reactor, adminKind: ConnectionKind.admin, mayBlock: true, answered: answered)
-            let output = OutputBuffer()
-            _ = copy.withUnsafeBytes { service.answer($0, connection: connection, kind: kind, to: output) }
-            var frame = [UInt8](repeating: 0, count: FrameHeader.byteCount)
-            frame.withUnsafeMutableBytes {
-                FrameHeader.write(type: .info, bodySize: output.count, to: $0.baseAddress!)
+                state: state, reactor: reactor, adminKind: ConnectionKind.admin, answered: answered)
+            let requests = copy.withUnsafeBytes { InfoService.requests($0) }
+            for (line, request) in requests.enumerated() where answered[line] == nil {
+                guard let request, let command = service.blockingCommands[request.name] else { continue }
+                return command(service, request) { text in
+                    let more = answered.merging([line: text]) { first, _ in first }
+                    _ = answerLater(copy, connection, kind, more, state, reactor)
+                }
             }
-            let answer = LateInfoAnswer(
-                connection: connection, frame: frame + [UInt8](output.bytes), lines: service.completed)
-            state.post(NodeLetter.lateInfo, answer, to: reactor)
+            service.send(copy, connection, kind, to: reactor)
         }
+    }
+
+    /// All lines that may not block are answered now, and the answer goes to its reactor.
+    private func send(_ copy: [UInt8], _ connection: UInt64, _ kind: UInt8, to reactor: Int) {
+        let output = OutputBuffer()
+        _ = copy.withUnsafeBytes { answer($0, connection: connection, kind: kind, to: output) }
+        var frame = [UInt8](repeating: 0, count: FrameHeader.byteCount)
+        frame.withUnsafeMutableBytes { FrameHeader.write(type: .info, bodySize: output.count, to: $0.baseAddress!) }
+        let late = LateInfoAnswer(connection: connection, frame: frame + [UInt8](output.bytes), lines: completed)
+        state.post(NodeLetter.lateInfo, late, to: reactor)
     }
 
     /// Lines that are about the connection, answered now, by number: it may have closed when the control thread comes to

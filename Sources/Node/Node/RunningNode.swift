@@ -95,17 +95,20 @@ final class RunningNode {
             workDirectory: directory.path, namespaces: namespaces, controlPlane: state.controlPlane)
         let settings = ClusterSettings(configuration)
         var entropy = SystemRandomNumberGenerator()
-        let boot = ClusterBoot(
+        var boot = ClusterBoot(
             me: Member(id: state.nodeID, incarnation: incarnation), addresses: sockets.addresses, services: state.services,
             build: Product.build, settings: settings, storedView: try stores.loadView(),
-            storedPartitions: try stores.loadPartitions(settings.namespaces.map(\.name)), now: SystemClock.now())
+            storedPartitions: try stores.loadPartitions(settings.namespaces.map(\.name)),
+            now: SystemClock.now())
+        boot.metadata = state.metadata.items
         let served = namespaces.map { "\($0.settings.name) (\($0.agreement.backend))" }.joined(separator: ", ")
-        let cluster = ClusterShell(
+        let cluster = try ClusterShell(
             boot, state: state, routing: routing, stores: stores, sockets: sockets, seed: entropy.next()
         ) { [state] in
             let endpoints = state.serviceEndpoints.map(\.text).joined(separator: ", ")
             state.log.info(.as, "service ready on \(endpoints): namespaces \(served)")
         }
+        try sockets.open()
         sockets = ClusterSockets()
         try cluster.start()
         self.cluster = cluster

@@ -20,15 +20,22 @@ package struct Listener: Sendable {
     private static let backlog: Int32 = 4096
 
     /// Opens a listener on a numeric address, or on `any` for all IPv4 addresses. Port 0 takes a free one. `setting` is the
-    /// block of the configuration that says so, for messages.
+    /// block of the configuration that says so, for messages. One that is not open refuses connections until `open`.
     package static func open(
-        address: String, port: Int, kind: UInt8, setting: String = "service"
+        address: String, port: Int, kind: UInt8, setting: String = "service", isOpen: Bool = true
     ) throws(ListenError) -> Listener {
         let numeric = address == "any" ? "0.0.0.0" : address
-        let descriptor = apus_listen(numeric, UInt16(truncatingIfNeeded: port), backlog)
+        let descriptor = apus_listen(numeric, UInt16(truncatingIfNeeded: port), isOpen ? backlog : -1)
         guard descriptor >= 0 else { throw ListenError(message: explanation(numeric, port, errno, setting)) }
         return Listener(
             address: numeric, port: Int(apus_bound_port(descriptor)), kind: kind, descriptor: descriptor)
+    }
+
+    /// From here on connections are taken.
+    package func open(setting: String) throws(ListenError) {
+        guard listen(descriptor, Listener.backlog) == 0 else {
+            throw ListenError(message: Listener.explanation(address, port, errno, setting))
+        }
     }
 
     private static func explanation(_ address: String, _ port: Int, _ reason: Int32, _ setting: String) -> String {

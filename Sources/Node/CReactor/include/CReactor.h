@@ -53,6 +53,7 @@ static inline uint64_t apus_wall_nanoseconds(void) { return apus_clock_nanosecon
 // Options of an accepted socket: no delay, keep-alive after 60 s idle every 60 s, twice.
 void apus_socket_prepare(int descriptor);
 // A listening socket on a numeric address; -1 and errno if that fails. `port` 0 takes a free one.
+// With a backlog below 0 it is bound only, and refuses connections until `listen`.
 int apus_listen(const char *address, uint16_t port, int backlog);
 // The port a socket is bound to, 0 if it has none.
 uint16_t apus_bound_port(int descriptor);
