@@ -26,11 +26,9 @@ extension NamespaceShard {
         }
     }
 
-    /// Whether this node is to expire and evict records of the partition.
-    func rules(_ partition: PartitionID) -> Bool {
-        guard isRouting else { return true }
-        if case .done = cluster.route(partition, namespace: number, isWrite: true) { return true }
-        return false
+    /// Whether this node is to expire and evict records of the partition; `pending` while that is being decided.
+    func rule(of partition: PartitionID) -> EffectAnswer {
+        isRouting ? cluster.route(partition, namespace: number, isWrite: true) : .done
     }
 
     /// Ends a request that has not begun; it may own the claim of its record already.

@@ -27,8 +27,7 @@ extension ClusterNode {
         let new = ClusterSnapshot(
             serial: publishing.serial, phase: phase, view: views.view, partitionGeneration: publishing.partitionGeneration,
             peersGeneration: publishing.peersGeneration, rebalanceGeneration: publishing.rebalanceGeneration,
-            maps: map?.map.maps ?? [], mapHash: map?.map.hash ?? 0, peers: map?.peers ?? [],
-            duplicateNodes: heartbeat.duplicateNodes, problems: problems)
+            bundle: map?.map, peers: map?.peers ?? [], duplicateNodes: heartbeat.duplicateNodes, problems: problems)
         snapshot = new
         out.append(.publish(new))
     }
@@ -58,9 +57,4 @@ extension ClusterNode {
     }
 
     private static let clockSkewMillisecondsMax: UInt64 = 10_000
-
-    /// Why a partition is where it is, in lines; nil if no member has the namespace. `partition`: 0 to 4095.
-    package func explain(partition: Int, namespace: String) -> String? {
-        map?.map.explain(partition: partition, namespace: namespace)
-    }
 }

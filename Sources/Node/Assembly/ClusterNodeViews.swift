@@ -98,7 +98,8 @@ extension ClusterNode {
         preparation = nil
         do throws(FabricError) {
             let map = try ClusterMap.compute(
-                key: view.mark.key, encoded: blocks, breaks: breaks.partitions, processSeed: processSeed)
+                number: view.mark.number, key: view.mark.key, encoded: blocks, breaks: breaks.partitions,
+                processSeed: processSeed)
             let peers = try map.blocks.filter { $0.member != me }.map { entry throws(FabricError) in
                 PeerDescription(
                     id: entry.member.id, services: try ServiceAddresses(entry.block.services), build: entry.block.build)

@@ -108,9 +108,11 @@ package final class ClusterSnapshot: Sendable {
     package let peersGeneration: UInt64
     /// Rises with every view; `rebalance-generation`.
     package let rebalanceGeneration: UInt64
-    package let maps: [NamespaceMap]
+    /// What the maps follow from; nil before the first.
+    package let bundle: ClusterMap?
+    package var maps: [NamespaceMap] { bundle?.maps ?? [] }
     /// Over all maps: equal on all members.
-    package let mapHash: UInt64
+    package var mapHash: UInt64 { bundle?.hash ?? 0 }
     /// What each other member told of itself, by id.
     package let peers: [PeerDescription]
     /// Ids that more than one node claims.
@@ -120,7 +122,7 @@ package final class ClusterSnapshot: Sendable {
 
     package init(
         serial: UInt64, phase: ClusterPhase, view: View?, partitionGeneration: UInt64, peersGeneration: UInt64,
-        rebalanceGeneration: UInt64, maps: [NamespaceMap], mapHash: UInt64, peers: [PeerDescription],
+        rebalanceGeneration: UInt64, bundle: ClusterMap?, peers: [PeerDescription],
         duplicateNodes: [NodeID], problems: [String]
     ) {
         self.serial = serial
@@ -129,8 +131,7 @@ package final class ClusterSnapshot: Sendable {
         self.partitionGeneration = partitionGeneration
         self.peersGeneration = peersGeneration
         self.rebalanceGeneration = rebalanceGeneration
-        self.maps = maps
-        self.mapHash = mapHash
+        self.bundle = bundle
         self.peers = peers
         self.duplicateNodes = duplicateNodes
         self.problems = problems

@@ -122,17 +122,17 @@ extension InfoService {
         return fields.joined(separator: ":")
     }
 
-    /// `namespace=NS;partition=N`: why this node has it, or has not, in words.
+    /// `namespace=NS;partition=N`: why nodes have it, and who serves it, in lines.
     private func explain(_ request: InfoRequest) -> String {
         let (namespace, problem) = namespace(request)
         guard let namespace else { return problem }
         guard let text = request["partition"], let partition = Int(text), (0..<PartitionID.count).contains(partition) else {
             return InfoError.text(4, "missing or bad 'partition': 0 to \(PartitionID.count - 1)")
         }
-        guard let snapshot, let view = snapshot.view,
-            let map = snapshot.maps.first(where: { $0.name == namespace.settings.name })
-        else { return InfoError.text(11, "this node has no view yet") }
-        return map.explanation(of: partition) + " (view \(hexadecimal(view.mark.key)), \(snapshot.phase))"
+        guard let told = snapshot?.bundle?.explain(partition: partition, namespace: namespace.settings.name) else {
+            return InfoError.text(11, "this node has no view yet")
+        }
+        return told.split(separator: "\n").joined(separator: ";")
     }
 }
 
@@ -172,23 +172,5 @@ extension NamespaceMap {
             if replica == node { return column < copies ? column : nil }
         }
         return nil
-    }
-
-    /// Who has the partition, and what is missing, in words.
-    func explanation(of partition: Int) -> String {
-        func place(_ number: UInt16) -> String { "\(nodes[Int(number)]) on rack \(racks[Int(number)])" }
-        let held = (0..<copies).map { place(replicas[$0 * PartitionID.count + partition]) }
-        var text = "{\(name)} partition \(partition): \(copies) copies: \(held.joined(separator: ", "))"
-        let master = actingMasters[partition]
-        text += master == NamespaceMap.nobody
-            ? "; nobody serves it" : "; \(nodes[Int(master)]) serves it under epoch \(epochs[partition].regime)"
-        let work = PartitionWork(self)
-        if !work.duplicates[partition].isEmpty {
-            text += "; others may have newer records: \(work.duplicates[partition].map(place).joined(separator: ", "))"
-        }
-        if !work.fills[partition].isEmpty {
-            text += "; copies to be filled: \(work.fills[partition].map(place).joined(separator: ", "))"
-        }
-        return text
     }
 }

@@ -57,6 +57,8 @@ final class NamespaceWatch {
         var eviction = EvictionFigures()
         eviction.usedPercent = figures.usedPercent ?? 0
         eviction.indexBytes = figures.indexBytes
+        // A pass takes what this node serves: while it is not known what that is, none begins.
+        guard state.cluster.snapshot?.phase == .open else { return }
         if upkeep.tick(now, eviction) { state.wakeReactors() }
     }
 
