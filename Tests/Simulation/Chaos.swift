@@ -66,8 +66,12 @@ package struct Chaos {
         return .pause(node, milliseconds: chance.magnitude(10, most), stopsClock: chance.permille(200))
     }
 
+    private mutating func another(than node: Int) -> Int {
+        options.nodes == 1 ? node : (node + chance.between(1, options.nodes - 1)) % options.nodes
+    }
+
     private mutating func cut(_ node: Int) -> Fault {
-        let other = chance.below(options.nodes)
+        let other = another(than: node)
         let mask = chance.between(1, (UInt64(1) << UInt64(min(options.nodes, 63))) - 1)
         switch chance.place([3, 3, 3, 2, 3, options.racks > 1 ? 2 : 0]) {
         case 0: return .cut(node, other)
@@ -80,7 +84,7 @@ package struct Chaos {
     }
 
     private mutating func stream(_ node: Int) -> Fault {
-        let other = chance.below(options.nodes)
+        let other = another(than: node)
         switch chance.below(5) {
         case 0, 1: return .clog(from: node, to: other, milliseconds: chance.magnitude(5, 5000))
         case 2: return .names(milliseconds: chance.magnitude(100, 10_000))

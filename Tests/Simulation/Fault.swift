@@ -63,6 +63,15 @@ extension Fault {
         }
     }
 
+    /// The node that has to run for this to be a fault at all.
+    var needsRunning: Int? {
+        switch self {
+        case .crash(let node, let isPower): isPower ? nil : node
+        case .pause(let node, _, _), .leave(let node), .command(let node, _), .disk(let node, _, _): node
+        default: nil
+        }
+    }
+
     /// The largest number of a node that it names.
     var lastNode: Int {
         switch self {

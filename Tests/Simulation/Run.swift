@@ -114,7 +114,9 @@ package final class Run {
     private func heal() {
         var chance = Chance(seed: world.seed, "core")
         if chance.permille(300) { core = core.filter { _ in chance.below(2) == 0 } }
-        if core.count < max(1, world.options.minClusterSize) { core = Array(world.nodes.indices) }
+        if core.count < max(1, world.options.minClusterSize) || !world.canMeet(core) {
+            core = Array(world.nodes.indices)
+        }
         world.calm()
         for node in world.nodes.indices where !core.contains(node) {
             switch chance.below(3) {

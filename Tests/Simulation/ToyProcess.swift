@@ -31,7 +31,8 @@ package final class ToyProcess: SimulatedProcess {
     private var accepted: View?
     private var stage = Stage.idle
     private var peers: [Peer] = []
-    private var retired: [Member] = []
+    /// Former incarnations and until when they are ignored. Not for ever: of two that are new to it, it cannot know which is.
+    private var retired: [(member: Member, until: Instant)] = []
     private var links: [Link] = []
     private var framers: [(stream: StreamID, framer: StreamFramer)] = []
     private var highest: UInt64 = 0
@@ -112,7 +113,7 @@ package final class ToyProcess: SimulatedProcess {
         writer.address(boot.addresses.heartbeat[0])
         writer.integer(highest)
         if case .open = stage { writer.flag(true) } else { writer.flag(false) }
-        writer.list(peers) {
+        writer.list(peers.filter(present)) {
             $0.member($1.member)
             $0.address($1.address)
         }
@@ -136,7 +137,7 @@ package final class ToyProcess: SimulatedProcess {
                 (try r.member(), try r.address())
             })
         else { return }
-        guard member.id != boot.member.id, !retired.contains(member) else { return }
+        guard member.id != boot.member.id, !retired.contains(where: { $0.member == member && $0.until > now.monotonic }) else { return }
         highest = max(highest, number)
         if !boot.isMulticast { for address in [address] + hears.map(\.1) { dial(address) } }
         var peer = Peer(
@@ -156,7 +157,9 @@ package final class ToyProcess: SimulatedProcess {
 
     private func remember(_ peer: Peer) {
         if let place = peers.firstIndex(where: { $0.member.id == peer.member.id }) {
-            if peers[place].member != peer.member { retired.append(peers[place].member) }
+            if peers[place].member != peer.member {
+                retired.append((peers[place].member, now.monotonic.advanced(byMilliseconds: 10_000)))
+            }
             peers[place] = peer
         } else {
             peers.append(peer)
@@ -212,10 +215,12 @@ package final class ToyProcess: SimulatedProcess {
         publish(.open)
     }
 
+    private var silence: UInt64 { boot.intervalMilliseconds * boot.timeoutIntervals * 1_000_000 }
+
+    private func present(_ peer: Peer) -> Bool { now.monotonic.nanoseconds(since: peer.heard) <= silence }
+
     private func consider(_ random: inout SeededRandom) {
-        let silence = boot.intervalMilliseconds * boot.timeoutIntervals * 1_000_000
-        peers.removeAll { now.monotonic.nanoseconds(since: $0.heard) > silence }
-        let mutual = peers.filter { $0.hears.contains(boot.member) }
+        let mutual = peers.filter { present($0) && $0.hears.contains(boot.member) }
         let members = (mutual.map(\.member) + [boot.member]).sorted { $0.id > $1.id }
         var isWell = accepted?.members == members && mutual.allSatisfy { $0.accepted == accepted && $0.isOpen }
         if case .open = stage {} else { isWell = false }

@@ -292,14 +292,32 @@ package final class World {
         boot.minClusterSize = options.minClusterSize
         boot.startWaitMilliseconds = UInt64(options.startWaitMilliseconds)
         boot.startWaitMaxMilliseconds = UInt64(options.startWaitMaxMilliseconds)
-        // Everybody knows the next few: the graph of seeds is connected.
-        let others = (1..<max(2, nodes.count)).prefix(options.seeds).map { (node + $0) % nodes.count }
-        boot.seeds = others.filter { $0 != node }.map { (nodes[$0].name, Channel.heartbeat.port) }
+        boot.seeds = seeds(of: node).map { (nodes[$0].name, Channel.heartbeat.port) }
         boot.namespaces = one.configured
         boot.storedView = one.disk.view
         boot.storedPartitions = one.disk.partitions
         boot.breaks = breaks
         return boot
+    }
+
+    /// Everybody is configured with the next few.
+    private func seeds(of node: Int) -> [Int] {
+        (1..<max(2, nodes.count)).prefix(options.seeds).map { (node + $0) % nodes.count }.filter { $0 != node }
+    }
+
+    /// Whether these can find each other if nobody else answers: by seeds, either way, over some of them.
+    package func canMeet(_ numbers: [Int]) -> Bool {
+        guard options.isMulticast == 0, let first = numbers.first else { return true }
+        var met = [first]
+        var place = 0
+        while place < met.count {
+            let node = met[place]
+            place += 1
+            for other in numbers where !met.contains(other) {
+                if seeds(of: node).contains(other) || seeds(of: other).contains(node) { met.append(other) }
+            }
+        }
+        return met.count == numbers.count
     }
 
     /// Kills the process. With the power its kernel dies, too: nobody is told.
@@ -308,6 +326,7 @@ package final class World {
             nodes[node].disk.crash(now: now, chance: &chance)
             endStreams(node, isPower: isPower)
             nodes[node].end()
+            changeCount += 1
         }
         if isPower { nodes[node].isDark = true }
     }
@@ -317,11 +336,13 @@ package final class World {
         nodes[node].disk.close(now: now)
         endStreams(node, isPower: false)
         nodes[node].end()
+        changeCount += 1
     }
 
     private func resume(_ node: Int) {
         guard nodes[node].isPaused else { return }
         nodes[node].isPaused = false
+        changeCount += 1
         note("\(nodes[node].name) goes on")
         var waiting: [ClusterEvent] = []
         swap(&waiting, &nodes[node].inbox)
@@ -336,7 +357,7 @@ package final class World {
 
     /// Lets a fault strike now.
     package func strike(_ fault: Fault) {
-        guard fault.lastNode < nodes.count else { return }
+        guard fault.lastNode < nodes.count, fault.needsRunning.map({ nodes[$0].isUp }) ?? true else { return }
         faults.append(TimedFault(time: now, fault: fault))
         if fault.isHarm {
             counts.faults += 1
