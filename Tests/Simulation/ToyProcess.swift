@@ -171,9 +171,7 @@ package final class ToyProcess: SimulatedProcess {
 
     private func hear(_ view: View) {
         highest = max(highest, view.mark.number)
-        let knows = boot.breaks.contains("incarnation-ignored")
-            ? view.members.contains { $0.id == boot.member.id } : view.members.contains(boot.member)
-        if knows, view.mark.number > (accepted?.mark.number ?? storedNumber) { accept(view) }
+        if view.members.contains(boot.member), view.mark.number > (accepted?.mark.number ?? storedNumber) { accept(view) }
     }
 
     private func accept(_ view: View) {
