@@ -69,6 +69,7 @@ let package = Package(
         target("Fabric", in: "Cluster", ["Base"]),
         target("Partitions", in: "Cluster", ["Base", "Fabric"]),
         target("Membership", in: "Cluster", ["Base", "Fabric"]),
+        target("Metadata", in: "Cluster", ["Base", "Fabric", "Membership"]),
         // Client
         .systemLibrary(
             name: "COpenSSL", path: "Sources/Node/COpenSSL", pkgConfig: "libcrypto",
@@ -87,16 +88,17 @@ let package = Package(
         cTarget("CReactor", in: "Node"),
         target("Reactor", in: "Node", ["Base", "CBase", "CReactor"]),
         target("Logging", in: "Node", ["Base", "CBase"]),
-        target("SystemMetadata", in: "Node", ["Base"]),
+        target("SystemMetadata", in: "Node", ["Base", "Metadata"]),
         target("Configuration", in: "Node", ["Base", "Storage", "Logging"]),
         target(
             "Assembly", in: "Node",
-            ["Base", "Wire", "Engine", "Storage", "Fabric", "Partitions", "Membership", "CZlib"]),
+            ["Base", "Wire", "Engine", "Storage", "Fabric", "Partitions", "Membership", "Metadata", "CZlib"]),
         target(
             "Node", in: "Node",
             [
                 "Base", "CBase", "Wire", "Index", "Engine", "Storage", "Mount", "Foreign", "Reactor", "CReactor", "Logging",
-                "Configuration", "Assembly", "SystemMetadata", "SystemSegment",
+                "Configuration", "Assembly", "Metadata", "SystemMetadata", "SystemSegment", "Fabric", "Membership",
+                "Partitions",
             ]),
         target("Bench", in: "Node", ["Base", "CBase", "Wire", "Client", "CReactor"]),
         target(
@@ -123,6 +125,9 @@ let package = Package(
             dependencies: ["Base", "Storage", "Device", "DeviceLog", "SystemDevice", "CReactor"], path: "bench/DeviceBench",
             swiftSettings: settings),
         .executableTarget(
+            name: "MapBench", dependencies: ["Base", "Fabric", "Partitions", "CReactor"], path: "bench/MapBench",
+            swiftSettings: settings),
+        .executableTarget(
             name: "RingBench", dependencies: ["Base", "Device", "SystemDevice", "CReactor"], path: "bench/RingBench",
             swiftSettings: settings),
         // Tests
@@ -130,11 +135,16 @@ let package = Package(
         .target(
             name: "ReferenceLog", dependencies: ["Base", "Storage", "Device"], path: "Tests/ReferenceLog",
                 swiftSettings: settings),
+        .target(
+            name: "SlowMap", dependencies: ["Base", "Fabric", "Partitions"], path: "Tests/SlowMap", swiftSettings: settings),
         .executableTarget(
             name: "TestNode", dependencies: ["Base", "Storage", "Memory", "Builtin", "Node"], path: "Tests/TestNode",
             swiftSettings: settings),
         tests("BaseTests", ["Base", "TestSupport"]),
         tests("FabricTests", ["Base", "Fabric", "TestSupport"]),
+        tests("MembershipTests", ["Base", "Fabric", "Membership", "TestSupport"]),
+        tests("PartitionsTests", ["Base", "Fabric", "Partitions", "SlowMap", "TestSupport"]),
+        tests("MetadataTests", ["Base", "Fabric", "Membership", "Metadata", "TestSupport"]),
         tests("WireTests", ["Base", "Wire", "TestSupport"]),
         tests("RecordTests", ["Base", "Record", "TestSupport"]),
         tests("ExpressionsTests", ["Base", "Record", "Expressions", "TestSupport"]),
@@ -150,7 +160,7 @@ let package = Package(
             ["Base", "Wire", "Record", "Index", "Engine", "Storage", "Device", "DeviceLog", "TestSupport"]),
         tests("BenchTests", ["Bench", "TestSupport"]),
         tests("SystemDeviceTests", ["Base", "CBase", "CReactor", "Device", "SystemDevice", "TestSupport"]),
-        tests("SystemMetadataTests", ["Base", "SystemMetadata", "TestSupport"]),
+        tests("SystemMetadataTests", ["Base", "Metadata", "SystemMetadata", "TestSupport"]),
         tests("SystemSegmentTests", ["Base", "PMEM", "Storage", "SystemSegment", "TestSupport"]),
         tests("MountTests", ["Base", "Storage", "Mount", "TestSupport"]),
         tests("ForeignTests", ["Base", "Storage", "CBackend", "Foreign", "TestSupport"]),

@@ -1,9 +1,10 @@
 // The disk of one simulated machine. Invariants:
 // 1. A request is kept as a whole or not at all. What was answered `stored` is kept, whatever crashes later.
-// 2. Requests of one kind (the view; the partitions) take effect in the order in which they were asked for.
+// 2. Requests of one kind (the view; partitions and metadata) take effect in the order in which they were asked for.
 // 3. A crash keeps of what is under way, of each kind, the first few requests, as chance wills.
 // 4. It never comes back in an older state: a disk that lies is no disk of this world.
 internal import Assembly
+internal import Metadata
 
 /// How a disk is at the moment.
 package enum DiskMood: String, Sendable, CaseIterable {
@@ -30,6 +31,7 @@ struct SimulatedDisk {
     private(set) var view: [UInt8]?
     /// By name.
     private(set) var partitions: [(namespace: String, metadata: [[UInt8]])] = []
+    private(set) var metadata = MetadataItems()
     private(set) var underWay: [DiskRequest] = []
     /// Virtual times at which the last request of each kind is done.
     private var lastDone: (view: UInt64, partitions: UInt64) = (0, 0)
@@ -85,11 +87,13 @@ struct SimulatedDisk {
         precondition(underWay.isEmpty, "a disk is wiped while no process uses it")
         view = nil
         partitions = []
+        metadata = MetadataItems()
     }
 
     private mutating func apply(_ request: StoreRequest) {
         switch request {
         case .view(let bytes): view = bytes
+        case .metadata(let items): for item in items { metadata.merge(item) }
         case .partitions(let namespaces):
             for one in namespaces {
                 if let place = partitions.firstIndex(where: { $0.namespace == one.namespace }) {

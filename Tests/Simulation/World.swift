@@ -221,6 +221,10 @@ package final class World {
             queue.push(.stored(node: node, run: nodes[node].run, ticket: ticket), at: done)
         case .publish(let snapshot): publish(node, snapshot)
         case .answer(let token, let text): checkers.answered(nodes[node], token, text).map(fail)
+        case .applyMetadata, .answerMetadata: break
+        case .reserveTimes(let ticket, let namespaces):
+            let wall = nodes[node].clock.reading(at: now).wall.milliseconds
+            hand(node, .timesReserved(ticket, namespaces.map { _ in wall }))
         case .left: leaveIsDone(node)
         case .log(let line): note("\(nodes[node].name) \(line.context.rawValue): \(line.text)", isDetail: true)
         }
@@ -296,6 +300,7 @@ package final class World {
         boot.namespaces = one.configured
         boot.storedView = one.disk.view
         boot.storedPartitions = one.disk.partitions
+        boot.metadata = one.disk.metadata
         boot.breaks = breaks
         return boot
     }

@@ -3,5 +3,5 @@ internal import Simulation
 
 /// The first is what runs if nothing is said.
 nonisolated(unsafe) let processes: [(name: String, maker: ProcessMaker)] = [
-    ("toy", { ToyProcess($0) })
+    ("cluster", { ClusterProcess($0) }), ("toy", { ToyProcess($0) }),
 ]

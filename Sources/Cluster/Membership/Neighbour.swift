@@ -72,11 +72,16 @@ package struct Neighbour: Equatable, Sendable {
     package var content: PulseContent
     /// Whom it hears, by id, itself not among them.
     package var hears: [Member]
+    /// It loses far more pulses than the others and departs again and again: better left out of a new view.
+    package var isUnhealthy: Bool
 
-    package init(member: Member, addresses: NodeAddresses, content: PulseContent, hears: [Member]) {
+    package init(
+        member: Member, addresses: NodeAddresses, content: PulseContent, hears: [Member], isUnhealthy: Bool = false
+    ) {
         self.member = member
         self.addresses = addresses
         self.content = content
         self.hears = hears
+        self.isUnhealthy = isUnhealthy
     }
 }

@@ -27,11 +27,15 @@ package struct NamespaceMap: Sendable, Equatable {
     package let duplicates: [(partition: PartitionID, nodes: [UInt16])]
     /// Partitions of which replicas lack what the acting master has, and those replicas. By partition.
     package let fills: [(partition: PartitionID, nodes: [UInt16])]
+    /// The highest last update that any member ever gave or applied: every partition starts the view from it.
+    package let highWaterMark: UInt64
+    /// The least of every limit among the nodes, by name.
+    package let limits: [NamespaceLimit]
 
     package init(
         name: String, nodes: [NodeID], racks: [UInt32], quiesced: [Bool], copies: Int, replicas: [UInt16],
         actingMasters: [UInt16], epochs: [Epoch], duplicates: [(partition: PartitionID, nodes: [UInt16])],
-        fills: [(partition: PartitionID, nodes: [UInt16])]
+        fills: [(partition: PartitionID, nodes: [UInt16])], highWaterMark: UInt64 = 0, limits: [NamespaceLimit] = []
     ) {
         precondition(replicas.count == copies * PartitionID.count && actingMasters.count == PartitionID.count)
         precondition(racks.count == nodes.count && quiesced.count == nodes.count && epochs.count == PartitionID.count)
@@ -45,11 +49,28 @@ package struct NamespaceMap: Sendable, Equatable {
         self.epochs = epochs
         self.duplicates = duplicates
         self.fills = fills
+        self.highWaterMark = highWaterMark
+        self.limits = limits
     }
 
     /// The node that has the partition in that column.
     package func replica(_ partition: Int, column: Int) -> NodeID {
         nodes[Int(replicas[column * PartitionID.count + partition])]
+    }
+
+    /// The column that the node has of the partition, nil if none. `number`: its place in `nodes`.
+    package func column(of number: UInt16, _ partition: Int) -> Int? {
+        (0..<copies).first { replicas[$0 * PartitionID.count + partition] == number }
+    }
+
+    /// The place of a node in `nodes`, nil if it does not have the namespace.
+    package func number(of node: NodeID) -> UInt16? {
+        var (low, high) = (0, nodes.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if nodes[middle] < node { low = middle + 1 } else { high = middle }
+        }
+        return low < nodes.count && nodes[low] == node ? UInt16(low) : nil
     }
 
     /// Who serves the partition now; nil if it is not available.
@@ -62,6 +83,7 @@ package struct NamespaceMap: Sendable, Equatable {
         left.name == right.name && left.nodes == right.nodes && left.racks == right.racks && left.quiesced == right.quiesced
             && left.copies == right.copies && left.replicas == right.replicas && left.actingMasters == right.actingMasters
             && left.epochs == right.epochs && left.duplicates.elementsEqual(right.duplicates, by: { $0 == $1 })
-            && left.fills.elementsEqual(right.fills, by: { $0 == $1 })
+            && left.fills.elementsEqual(right.fills, by: { $0 == $1 }) && left.highWaterMark == right.highWaterMark
+            && left.limits == right.limits
     }
 }

@@ -57,6 +57,7 @@ final class ExpirySweep: SweepTask {
     }
 
     func handle(_ record: IndexedRecord, _ shard: NamespaceShard, _ now: TurnTime) -> Bool {
+        guard shard.rules(record.digest.partition) else { return true }
         guard underWay < ExpirySweep.underWayMax, !shard.isUnderPressure else { return false }
         underWay += 1
         let origin = record.entry.voidTime < nowSeconds ? RequestOrigin.expiry : .eviction

@@ -3,6 +3,7 @@
 package import Base
 package import Fabric
 package import Membership
+package import Metadata
 package import Partitions
 
 /// What an operator asks of the cluster.
@@ -33,6 +34,13 @@ package enum ClusterEvent: Sendable {
     /// Answers `store`: not durable, and will not be.
     case notStored(UInt64, reason: String)
     case command(token: UInt64, ClusterCommand)
+    /// An operator has changed settings.
+    case settings(ClusterSettings)
+    /// Changes of system metadata of one request, at that wall clock time in milliseconds since 2010. Answered by
+    /// `answerMetadata`.
+    case changeMetadata(token: UInt64, [MetadataChange], time: UInt64)
+    /// Answers `reserveTimes`, in its order.
+    case timesReserved(UInt64, [UInt64])
     /// The node is to stop: it leaves first.
     case leave
 }
@@ -50,6 +58,11 @@ package enum ClusterEffect: Sendable {
     case publish(ClusterSnapshot)
     /// `ok`, or `ERROR:code:sentence`.
     case answer(token: UInt64, String)
+    /// In force from now on.
+    case applyMetadata([MetadataItem])
+    /// Times after all that this node has published of these namespaces, before which nothing is published any more.
+    case reserveTimes(UInt64, [String])
+    case answerMetadata(token: UInt64, MetadataAnswer)
     /// The node has left: nothing depends on it any more.
     case left
     case log(ClusterLogLine)
@@ -61,11 +74,14 @@ package enum StoreRequest: Sendable, Equatable {
     case view([UInt8])
     /// Metadata of all partitions of these namespaces, with the memory of epochs, beside the namespace's records.
     case partitions([(namespace: String, metadata: [[UInt8]])])
+    /// Items of system metadata, merged into the node's files.
+    case metadata([MetadataItem])
 
     package static func == (left: StoreRequest, right: StoreRequest) -> Bool {
         switch (left, right) {
         case (.view(let left), .view(let right)): left == right
         case (.partitions(let left), .partitions(let right)): left.elementsEqual(right, by: { $0 == $1 })
+        case (.metadata(let left), .metadata(let right)): left == right
         default: false
         }
     }

@@ -4,6 +4,7 @@ internal import Base
 internal import Configuration
 internal import Engine
 internal import Logging
+internal import Metadata
 internal import Reactor
 internal import Storage
 internal import SystemMetadata
@@ -92,5 +93,5 @@ extension InfoService {
     }
 
     /// Those of the original, and ours.
-    private static let modules = MetadataModule.allCases.map(\.rawValue) + ["roster", "sindex", "udf", "xdr", "masking"]
+    private static let modules = MetadataModule.allCases.map(\.rawValue) + ["sindex", "udf", "xdr", "masking"]
 }

@@ -37,6 +37,7 @@ final class InfoService: InfoResponder {
         commands = InfoService.identityCommands
             .merging(InfoService.clusterCommands) { first, _ in first }
             .merging(InfoService.dataCommands) { first, _ in first }
+            .merging(InfoService.problemCommands) { first, _ in first }
             .merging(InfoService.operatorCommands) { first, _ in first }
             .merging(InfoService.queryCommands) { first, _ in first }
             .merging(InfoService.storageCommands) { first, _ in first }
@@ -69,6 +70,7 @@ final class InfoService: InfoResponder {
     private func answer(_ line: InfoLine) -> String {
         guard let request = InfoRequest(line) else { return InfoError.text(4, "unrecognized command") }
         if let command = blockingCommands[request.name] { return mayBlock ? command(self, request) : refusal(request) }
+        if InfoService.wishes[request.name] != nil { return refusal(request) }
         if let command = InfoService.connectionCommands[request.name] {
             return command(self, request, connection)
         }
@@ -76,8 +78,10 @@ final class InfoService: InfoResponder {
         return command(self, request)
     }
 
-    /// Whether the control thread has to answer.
-    func isBlocking(_ request: InfoRequest) -> Bool { blockingCommands[request.name] != nil }
+    /// Whether another thread has to answer.
+    func isBlocking(_ request: InfoRequest) -> Bool {
+        blockingCommands[request.name] != nil || InfoService.wishes[request.name] != nil
+    }
 
     private func refusal(_ request: InfoRequest) -> String {
         guard state.phase == .serving else { return InfoError.text(11, "the node is \(state.phase)") }
@@ -94,7 +98,8 @@ final class InfoService: InfoResponder {
 
     /// The names of all commands, sorted.
     var commandNames: [String] {
-        (Array(commands.keys) + blockingCommands.keys + InfoService.connectionCommands.keys).sorted()
+        (Array(commands.keys) + blockingCommands.keys + InfoService.connectionCommands.keys
+            + InfoService.wishes.keys).sorted()
     }
 
     /// The namespace that `parameter` names, or the error that says what is wrong.

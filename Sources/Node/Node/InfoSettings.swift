@@ -1,5 +1,6 @@
 // set-config: settings that change while the node serves. Runs on the control thread: a set's settings are durable before
 // the answer.
+internal import Assembly
 internal import Configuration
 internal import Engine
 internal import Logging
@@ -71,20 +72,27 @@ extension InfoService {
         guard configured.maxRecordSize <= most else {
             throw SettingRefusal("\(change.name): storage-engine \(configured.storageEngine) takes up to \(most) bytes")
         }
+        guard change.name != "replication-factor" || !configured.strongConsistency else {
+            throw SettingRefusal("replication-factor cannot change while the node runs: the namespace is strong-consistency")
+        }
         if change.block == "storage-engine", !StandardSettings.isOfNamespace(change.name) {
             guard let adjusting = namespace.backend.adjusting else {
                 throw SettingRefusal("'\(change.name)' cannot change while the node runs")
             }
             do throws(StorageError) {
-                try adjusting.adjust(configured.storageSettings)
+                try state.controlPlane.hold { () throws(StorageError) in try adjusting.adjust(configured.storageSettings) }
             } catch {
                 throw SettingRefusal("\(change.name): \(error.text)")
             }
         }
         state.tellReactors(namespace.live.change(to: LiveNamespaceSettings(configured)))
+        state.cluster.post(.settings(ClusterSettings(change.configuration)))
     }
 
     private func takeEffect(_ change: SettingChange) throws(SettingRefusal) {
+        guard !change.name.hasPrefix("heartbeat.") || state.configuration.network.heartbeat != nil else {
+            throw SettingRefusal("'\(change.name)': this node is alone, it was started without a heartbeat block")
+        }
         var numbers = LiveServiceSettings(change.configuration.service)
         if change.name == "proto-fd-max" {
             do throws(StartError) {
@@ -96,6 +104,7 @@ extension InfoService {
             numbers.clientConnectionsMax = state.live.current.pointee.clientConnectionsMax
         }
         state.tellReactors(state.live.change(to: numbers))
+        state.cluster.post(.settings(ClusterSettings(change.configuration)))
     }
 
     private func change(

@@ -4,6 +4,7 @@ internal import Base
 internal import Configuration
 internal import Engine
 internal import Logging
+internal import Metadata
 internal import Reactor
 internal import Storage
 internal import SystemMetadata
@@ -34,14 +35,14 @@ extension NodeState {
             throw SettingRefusal("not durable, nothing has changed: \(error.message)")
         }
         do throws(StorageError) {
-            try namespace.backend.storeNamespaceBlob(copy)
+            try controlPlane.hold { () throws(StorageError) in try namespace.backend.storeNamespaceBlob(copy) }
         } catch {
             warnOfCopy(name, error.text)
         }
     }
 
     private func copy(_ items: MetadataItems, _ namespace: String) -> [UInt8] {
-        MetadataCopy(writer: "\(nodeID)", items: items.items(ofNamespace: namespace)).bytes
+        MetadataCopy(writer: "\(nodeID)", items: items.versions(ofNamespace: namespace)).bytes
     }
 
     private func warnOfCopy(_ namespace: String, _ reason: String) {
@@ -149,7 +150,7 @@ extension NodeState {
             // A cold start has asked for another pass already.
             let isPending = namespace.upkeep.threshold.isPending
             namespace.upkeep.setThreshold(UInt32(value) ?? 0, at: item.timestamp, isPending: isPending)
-        case nil: return
+        case .roster, nil: return
         }
     }
 

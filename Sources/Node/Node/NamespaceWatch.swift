@@ -4,9 +4,9 @@ internal import Configuration
 internal import Engine
 internal import Index
 internal import Logging
+internal import Metadata
 internal import Reactor
 internal import Storage
-internal import SystemMetadata
 
 /// The watch over one namespace. Control thread.
 final class NamespaceWatch {
