@@ -6,6 +6,7 @@ internal import Base
 package struct Chaos {
     private let options: RunOptions
     private var chance: Chance
+    private var sets = 0
     /// Time that a neighbour may be silent, in milliseconds.
     private let detection: UInt64
 
@@ -103,7 +104,10 @@ package struct Chaos {
 
     private mutating func operate(_ node: Int, _ world: World) -> [(Fault, after: UInt64)] {
         let other = world.nodes[chance.below(options.nodes)]
-        switch chance.below(7) {
+        switch chance.below(9) {
+        case 7, 8:
+            sets += 1
+            return [(.metadata(node, item: chance.below(3), value: sets), 0)]
         case 0: return [(.leave(node), 0), (.restart(node, change()), chance.magnitude(500, 30_000))]
         case 1, 2: return [(.command(node, .recluster), 0)]
         case 3: return [(.command(node, .quiesce(true)), 0), (.command(chance.below(options.nodes), .recluster), 50)]

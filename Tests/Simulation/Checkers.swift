@@ -4,6 +4,7 @@ package import Assembly
 internal import Base
 internal import Fabric
 internal import Membership
+internal import Metadata
 
 /// A rule that was broken.
 package struct Violation: Error, Equatable, Sendable, CustomStringConvertible {
@@ -39,6 +40,7 @@ package struct Checkers {
     private var list: [any Checker]
     private var openings = OpeningChecker()
     private var tokens: [(node: Int, run: Int, token: UInt64)] = []
+    private var metadata = MetadataChecker()
     /// Recomputes maps from what the bundle said (P1), or checks the availability of partitions. Called for the first
     /// snapshot of each view; a sentence if something is wrong.
     package var audit: ((ClusterSnapshot) -> Violation?)?
@@ -69,6 +71,14 @@ package struct Checkers {
             if let found = list[place].published(world.nodes[node], snapshot, world) { return found }
         }
         return openings.known.count > before ? audit?(snapshot) : nil
+    }
+
+    mutating func metadataIsAsked(_ node: SimulatedNode, _ token: UInt64, _ key: MetadataKey, _ value: String) {
+        metadata.asked(node, token, key, value)
+    }
+
+    func metadataIsDone(_ node: SimulatedNode, _ token: UInt64, _ world: World) -> Violation? {
+        metadata.done(node, token, world)
     }
 
     mutating func answered(_ node: SimulatedNode, _ token: UInt64, _ text: String) -> Violation? {
@@ -239,6 +249,30 @@ struct GrowthChecker: Checker {
         }
         guard snapshot.peers == before.peers || snapshot.peersGeneration > before.peersGeneration else {
             return Violation("growth", "\(node.name) has new peers under peers-generation \(snapshot.peersGeneration)")
+        }
+        return nil
+    }
+}
+
+/// A change of system metadata is answered only when every member of the view that is open has it on disk, or something that
+/// came after it.
+struct MetadataChecker {
+    private var asked: [(node: Int, token: UInt64, key: MetadataKey, value: String)] = []
+
+    mutating func asked(_ node: SimulatedNode, _ token: UInt64, _ key: MetadataKey, _ value: String) {
+        asked.append((node.number, token, key, value))
+    }
+
+    func done(_ node: SimulatedNode, _ token: UInt64, _ world: World) -> Violation? {
+        guard let change = asked.first(where: { $0.node == node.number && $0.token == token }),
+            let members = node.latest?.view?.members
+        else { return Violation("metadata", "\(node.name) says that a change is done that nobody asked for") }
+        let held = node.disk.metadata.item(.sets, change.key)
+        for other in world.nodes where members.contains(other.member) {
+            let own = other.disk.metadata.item(.sets, change.key)
+            guard own == nil || (own!.value != change.value && own!.generation < held?.generation ?? 0) else { continue }
+            return Violation("metadata", "\(node.name) says that \(change.key) is \(change.value), but \(other.name) has"
+                + " \(own.map { "\($0.value ?? "a tombstone")" } ?? "nothing") on disk")
         }
         return nil
     }

@@ -5,6 +5,7 @@
 // 4. It never comes back in an older state: a disk that lies is no disk of this world.
 internal import Assembly
 internal import Metadata
+internal import Metadata
 
 /// How a disk is at the moment.
 package enum DiskMood: String, Sendable, CaseIterable {
@@ -17,14 +18,23 @@ package enum DiskMood: String, Sendable, CaseIterable {
 
 /// One request under way.
 struct DiskRequest {
+    /// What is to be kept. Each kind has its own file, and its own order.
+    enum Content {
+        case store(StoreRequest)
+        case metadata([MetadataItem])
+
+        var kind: Int {
+            switch self {
+            case .store(.view): 0
+            case .store(.partitions): 1
+            case .metadata: 2
+            }
+        }
+    }
     let ticket: UInt64
-    let request: StoreRequest
+    let content: Content
     /// It will be answered with an error.
     let fails: Bool
-
-    var isView: Bool {
-        if case .view = request { true } else { false }
-    }
 }
 
 struct SimulatedDisk {
@@ -33,25 +43,24 @@ struct SimulatedDisk {
     private(set) var partitions: [(namespace: String, metadata: [[UInt8]])] = []
     private(set) var metadata = MetadataItems()
     private(set) var underWay: [DiskRequest] = []
+    private(set) var metadata = MetadataItems()
     /// Virtual times at which the last request of each kind is done.
-    private var lastDone: (view: UInt64, partitions: UInt64) = (0, 0)
+    private var lastDone: [UInt64] = [0, 0, 0]
     var mood = DiskMood.sound
     var moodEnds: UInt64 = 0
 
     /// Takes a request; answers when it will be done.
     mutating func begin(
-        _ ticket: UInt64, _ request: StoreRequest, now: UInt64, options: RunOptions, chance: inout Chance
+        _ ticket: UInt64, _ content: DiskRequest.Content, now: UInt64, options: RunOptions, chance: inout Chance
     ) -> UInt64 {
         if now >= moodEnds { mood = .sound }
         let base = UInt64(options.diskMicroseconds) * 1000
         var duration = chance.between(base / 2, base * 2)
         if mood == .slow { duration += chance.magnitude(1_000_000, 3_000_000_000) }
         let fails = mood == .failing || chance.permille(options.diskFailPermille)
-        let one = DiskRequest(ticket: ticket, request: request, fails: fails)
-        underWay.append(one)
-        let before = one.isView ? lastDone.view : lastDone.partitions
-        let done = max(before + 1, now + duration)
-        if one.isView { lastDone.view = done } else { lastDone.partitions = done }
+        underWay.append(DiskRequest(ticket: ticket, content: content, fails: fails))
+        let done = max(lastDone[content.kind] + 1, now + duration)
+        lastDone[content.kind] = done
         return done
     }
 
@@ -59,28 +68,30 @@ struct SimulatedDisk {
     mutating func finish(_ ticket: UInt64) -> Bool? {
         guard let place = underWay.firstIndex(where: { $0.ticket == ticket }) else { return nil }
         let done = underWay.remove(at: place)
-        if !done.fails { apply(done.request) }
+        if !done.fails { apply(done.content) }
         return !done.fails
     }
 
     /// The process is gone. What was under way is kept up to some request of each kind.
     mutating func crash(now: UInt64, chance: inout Chance) {
-        var keepsView = true
-        var keepsPartitions = true
+        var keeps = [true, true, true]
         for one in underWay where !one.fails {
             let goesOn = chance.below(2) == 0
-            if one.isView { keepsView = keepsView && goesOn } else { keepsPartitions = keepsPartitions && goesOn }
-            if one.isView ? keepsView : keepsPartitions { apply(one.request) }
+            keeps[one.content.kind] = keeps[one.content.kind] && goesOn
+            if keeps[one.content.kind] { apply(one.content) }
         }
-        underWay = []
-        lastDone = (now, now)
+        end(now)
     }
 
     /// An orderly stop: everything that was asked for is done first.
     mutating func close(now: UInt64) {
-        for one in underWay where !one.fails { apply(one.request) }
+        for one in underWay where !one.fails { apply(one.content) }
+        end(now)
+    }
+
+    private mutating func end(_ now: UInt64) {
         underWay = []
-        lastDone = (now, now)
+        lastDone = [now, now, now]
     }
 
     mutating func wipe() {

@@ -4,6 +4,7 @@ package import Base
 package import Fabric
 package import Membership
 package import Metadata
+package import Metadata
 
 /// The cluster part of one process. The world owns it; one thread.
 package protocol SimulatedProcess: AnyObject {
@@ -47,6 +48,7 @@ package struct SimulatedBoot: Sendable {
     package var storedView: [UInt8]?
     /// Metadata of the partitions, by namespace as it was stored last.
     package var storedPartitions: [(namespace: String, metadata: [[UInt8]])] = []
+    package var metadata = MetadataItems()
     package var metadata = MetadataItems()
     /// Rules that are switched off, for canaries: empty in every honest run.
     package var breaks: [String] = []

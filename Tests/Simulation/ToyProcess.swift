@@ -7,6 +7,7 @@ package import Assembly
 package import Base
 internal import Fabric
 internal import Membership
+internal import Metadata
 
 /// See above. Maps are empty.
 package final class ToyProcess: SimulatedProcess {
@@ -70,6 +71,8 @@ package final class ToyProcess: SimulatedProcess {
         case .stored: stored()
         case .notStored: if case .storing = stage { store() }
         case .command(let token, _): out.append(.answer(token: token, "ok"))
+        case .changeMetadata(let token, _, _): out.append(.answerMetadata(token: token, .refused("it is a toy")))
+        case .settings, .timesReserved: break
         case .leave: out.append(.left)
         }
         consider(&random)

@@ -18,6 +18,13 @@ extension World {
             trace.add(UInt64(addresses.count))
         case .published(let number), .stored(let number), .notStored(let number, _): trace.add(number)
         case .command(let token, let command): trace.add("\(token) \(command)")
+        case .settings: break
+        case .changeMetadata(let token, _, let time):
+            trace.add(token)
+            trace.add(time)
+        case .timesReserved(let ticket, let times):
+            trace.add(ticket)
+            for time in times { trace.add(time) }
         }
     }
 
@@ -33,6 +40,9 @@ extension World {
         case .notStored: 8
         case .command: 9
         case .leave: 10
+        case .settings: 11
+        case .changeMetadata: 12
+        case .timesReserved: 13
         }
     }
 

@@ -7,6 +7,7 @@ internal import Assembly
 internal import Base
 internal import Fabric
 internal import Membership
+internal import Metadata
 
 /// What is planned.
 enum Happening {
@@ -20,6 +21,7 @@ enum Happening {
     case resolved(node: Int, run: Int, host: String, port: UInt16)
     case stored(node: Int, run: Int, ticket: UInt64)
     case published(node: Int, run: Int, serial: UInt64)
+    case reserved(node: Int, run: Int, ticket: UInt64, [UInt64])
     case resume(node: Int, run: Int)
     case start(node: Int)
     case endOfGrace(node: Int, run: Int)
@@ -138,6 +140,9 @@ package final class World {
         case .published(let node, let run, let serial):
             guard nodes[node].run == run else { return }
             hand(node, .published(serial))
+        case .reserved(let node, let run, let ticket, let times):
+            guard nodes[node].run == run else { return }
+            hand(node, .timesReserved(ticket, times))
         case .resume(let node, let run):
             guard nodes[node].run == run, !nodes[node].isOutside else { return }
             resume(node)
@@ -215,10 +220,17 @@ package final class World {
         case .resolve(let host, let port):
             let time = now + chance.magnitude(10_000, chance.permille(50) ? 5_000_000_000 : 20_000_000)
             queue.push(.resolved(node: node, run: nodes[node].run, host: host, port: port), at: time)
-        case .store(let ticket, let request):
-            let done = nodes[node].disk.begin(
-                ticket, request, now: now, options: isQuiet ? calmOptions : options, chance: &chance)
-            queue.push(.stored(node: node, run: nodes[node].run, ticket: ticket), at: done)
+        case .store(let ticket, let request): store(node, ticket, .store(request))
+        case .storeMetadata(let ticket, let items): store(node, ticket, .metadata(items))
+        case .applyMetadata: break
+        case .reserveTimes(let ticket, let namespaces):
+            let time = now + chance.magnitude(5000, 2_000_000)
+            let wall = nodes[node].clock.reading(now).wall.milliseconds
+            let times = namespaces.map { _ in wall + 1 }
+            queue.push(.reserved(node: node, run: nodes[node].run, ticket: ticket, times), at: time)
+        case .answerMetadata(let token, let answer):
+            checkers.answered(nodes[node], token, "\(answer)").map(fail)
+            if answer == .done { checkers.metadataIsDone(nodes[node], token, self).map(fail) }
         case .publish(let snapshot): publish(node, snapshot)
         case .answer(let token, let text): checkers.answered(nodes[node], token, text).map(fail)
         case .applyMetadata, .answerMetadata: break
@@ -228,6 +240,12 @@ package final class World {
         case .left: leaveIsDone(node)
         case .log(let line): note("\(nodes[node].name) \(line.context.rawValue): \(line.text)", isDetail: true)
         }
+    }
+
+    private func store(_ node: Int, _ ticket: UInt64, _ content: DiskRequest.Content) {
+        let done = nodes[node].disk.begin(
+            ticket, content, now: now, options: isQuiet ? calmOptions : options, chance: &chance)
+        queue.push(.stored(node: node, run: nodes[node].run, ticket: ticket), at: done)
     }
 
     private var calmOptions: RunOptions {
@@ -300,6 +318,7 @@ package final class World {
         boot.namespaces = one.configured
         boot.storedView = one.disk.view
         boot.storedPartitions = one.disk.partitions
+        boot.metadata = one.disk.metadata
         boot.metadata = one.disk.metadata
         boot.breaks = breaks
         return boot
