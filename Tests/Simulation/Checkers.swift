@@ -267,9 +267,9 @@ struct MetadataChecker {
         guard let change = asked.first(where: { $0.node == node.number && $0.token == token }),
             let members = node.latest?.view?.members
         else { return Violation("metadata", "\(node.name) says that a change is done that nobody asked for") }
-        let held = node.disk.metadata.item(.sets, change.key)
+        let held = node.disk.metadata[MetadataModule.sets.rawValue, change.key]
         for other in world.nodes where members.contains(other.member) {
-            let own = other.disk.metadata.item(.sets, change.key)
+            let own = other.disk.metadata[MetadataModule.sets.rawValue, change.key]
             guard own == nil || (own!.value != change.value && own!.generation < held?.generation ?? 0) else { continue }
             return Violation("metadata", "\(node.name) says that \(change.key) is \(change.value), but \(other.name) has"
                 + " \(own.map { "\($0.value ?? "a tombstone")" } ?? "nothing") on disk")

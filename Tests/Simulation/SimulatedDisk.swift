@@ -1,10 +1,9 @@
 // The disk of one simulated machine. Invariants:
 // 1. A request is kept as a whole or not at all. What was answered `stored` is kept, whatever crashes later.
-// 2. Requests of one kind (the view; partitions and metadata) take effect in the order in which they were asked for.
+// 2. Requests of one kind (the view; the partitions; system metadata) take effect in the order in which they were asked for.
 // 3. A crash keeps of what is under way, of each kind, the first few requests, as chance wills.
 // 4. It never comes back in an older state: a disk that lies is no disk of this world.
 internal import Assembly
-internal import Metadata
 internal import Metadata
 
 /// How a disk is at the moment.
@@ -18,23 +17,19 @@ package enum DiskMood: String, Sendable, CaseIterable {
 
 /// One request under way.
 struct DiskRequest {
-    /// What is to be kept. Each kind has its own file, and its own order.
-    enum Content {
-        case store(StoreRequest)
-        case metadata([MetadataItem])
-
-        var kind: Int {
-            switch self {
-            case .store(.view): 0
-            case .store(.partitions): 1
-            case .metadata: 2
-            }
-        }
-    }
     let ticket: UInt64
-    let content: Content
+    let content: StoreRequest
     /// It will be answered with an error.
     let fails: Bool
+
+    /// Each kind has its own file, and its own order.
+    var kind: Int {
+        switch content {
+        case .view: 0
+        case .partitions: 1
+        case .metadata: 2
+        }
+    }
 }
 
 struct SimulatedDisk {
@@ -43,7 +38,6 @@ struct SimulatedDisk {
     private(set) var partitions: [(namespace: String, metadata: [[UInt8]])] = []
     private(set) var metadata = MetadataItems()
     private(set) var underWay: [DiskRequest] = []
-    private(set) var metadata = MetadataItems()
     /// Virtual times at which the last request of each kind is done.
     private var lastDone: [UInt64] = [0, 0, 0]
     var mood = DiskMood.sound
@@ -51,16 +45,17 @@ struct SimulatedDisk {
 
     /// Takes a request; answers when it will be done.
     mutating func begin(
-        _ ticket: UInt64, _ content: DiskRequest.Content, now: UInt64, options: RunOptions, chance: inout Chance
+        _ ticket: UInt64, _ content: StoreRequest, now: UInt64, options: RunOptions, chance: inout Chance
     ) -> UInt64 {
         if now >= moodEnds { mood = .sound }
         let base = UInt64(options.diskMicroseconds) * 1000
         var duration = chance.between(base / 2, base * 2)
         if mood == .slow { duration += chance.magnitude(1_000_000, 3_000_000_000) }
         let fails = mood == .failing || chance.permille(options.diskFailPermille)
-        underWay.append(DiskRequest(ticket: ticket, content: content, fails: fails))
-        let done = max(lastDone[content.kind] + 1, now + duration)
-        lastDone[content.kind] = done
+        let one = DiskRequest(ticket: ticket, content: content, fails: fails)
+        underWay.append(one)
+        let done = max(lastDone[one.kind] + 1, now + duration)
+        lastDone[one.kind] = done
         return done
     }
 
@@ -77,8 +72,8 @@ struct SimulatedDisk {
         var keeps = [true, true, true]
         for one in underWay where !one.fails {
             let goesOn = chance.below(2) == 0
-            keeps[one.content.kind] = keeps[one.content.kind] && goesOn
-            if keeps[one.content.kind] { apply(one.content) }
+            keeps[one.kind] = keeps[one.kind] && goesOn
+            if keeps[one.kind] { apply(one.content) }
         }
         end(now)
     }

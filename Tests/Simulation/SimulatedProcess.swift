@@ -49,7 +49,6 @@ package struct SimulatedBoot: Sendable {
     /// Metadata of the partitions, by namespace as it was stored last.
     package var storedPartitions: [(namespace: String, metadata: [[UInt8]])] = []
     package var metadata = MetadataItems()
-    package var metadata = MetadataItems()
     /// Rules that are switched off, for canaries: empty in every honest run.
     package var breaks: [String] = []
     package var now: TurnTime

@@ -8,7 +8,7 @@ extension World {
         trace.add(now)
         trace.add(UInt64(node) << 8 | code(event))
         switch event {
-        case .timer, .leave: break
+        case .timer, .leave, .settings: break
         case .heartbeat(let event), .fabric(let event): record(event)
         case .datagram(let bytes, let from):
             trace.add(from.host)
@@ -18,10 +18,7 @@ extension World {
             trace.add(UInt64(addresses.count))
         case .published(let number), .stored(let number), .notStored(let number, _): trace.add(number)
         case .command(let token, let command): trace.add("\(token) \(command)")
-        case .settings: break
-        case .changeMetadata(let token, _, let time):
-            trace.add(token)
-            trace.add(time)
+        case .changeMetadata(let token, let changes, _): trace.add("\(token) \(changes)")
         case .timesReserved(let ticket, let times):
             trace.add(ticket)
             for time in times { trace.add(time) }

@@ -220,9 +220,7 @@ package final class World {
         case .resolve(let host, let port):
             let time = now + chance.magnitude(10_000, chance.permille(50) ? 5_000_000_000 : 20_000_000)
             queue.push(.resolved(node: node, run: nodes[node].run, host: host, port: port), at: time)
-        case .store(let ticket, let request): store(node, ticket, .store(request))
-        case .storeMetadata(let ticket, let items): store(node, ticket, .metadata(items))
-        case .applyMetadata: break
+        case .store(let ticket, let request): store(node, ticket, request)
         case .reserveTimes(let ticket, let namespaces):
             let time = now + chance.magnitude(5000, 2_000_000)
             let wall = nodes[node].clock.reading(now).wall.milliseconds
@@ -233,16 +231,12 @@ package final class World {
             if answer == .done { checkers.metadataIsDone(nodes[node], token, self).map(fail) }
         case .publish(let snapshot): publish(node, snapshot)
         case .answer(let token, let text): checkers.answered(nodes[node], token, text).map(fail)
-        case .applyMetadata, .answerMetadata: break
-        case .reserveTimes(let ticket, let namespaces):
-            let wall = nodes[node].clock.reading(at: now).wall.milliseconds
-            hand(node, .timesReserved(ticket, namespaces.map { _ in wall }))
         case .left: leaveIsDone(node)
         case .log(let line): note("\(nodes[node].name) \(line.context.rawValue): \(line.text)", isDetail: true)
         }
     }
 
-    private func store(_ node: Int, _ ticket: UInt64, _ content: DiskRequest.Content) {
+    private func store(_ node: Int, _ ticket: UInt64, _ content: StoreRequest) {
         let done = nodes[node].disk.begin(
             ticket, content, now: now, options: isQuiet ? calmOptions : options, chance: &chance)
         queue.push(.stored(node: node, run: nodes[node].run, ticket: ticket), at: done)
@@ -318,7 +312,6 @@ package final class World {
         boot.namespaces = one.configured
         boot.storedView = one.disk.view
         boot.storedPartitions = one.disk.partitions
-        boot.metadata = one.disk.metadata
         boot.metadata = one.disk.metadata
         boot.breaks = breaks
         return boot

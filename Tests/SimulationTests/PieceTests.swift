@@ -8,7 +8,7 @@ import Testing
     private let options = RunOptions()
 
     private func begin(_ disk: inout SimulatedDisk, _ ticket: UInt64, _ byte: UInt8, _ chance: inout Chance) -> UInt64 {
-        disk.begin(ticket, .store(.view([byte])), now: 0, options: options, chance: &chance)
+        disk.begin(ticket, .view([byte]), now: 0, options: options, chance: &chance)
     }
 
     @Test func whatIsAnsweredIsKept() {
@@ -45,7 +45,7 @@ import Testing
         _ = begin(&disk, 1, 1, &chance)
         #expect(disk.finish(1) == false)
         #expect(disk.view == nil)
-        _ = disk.begin(2, .store(.view([2])), now: 11, options: options, chance: &chance)
+        _ = disk.begin(2, .view([2]), now: 11, options: options, chance: &chance)
         #expect(disk.finish(2) == true)
         #expect(disk.view == [2])
     }
@@ -55,7 +55,7 @@ import Testing
         var disk = SimulatedDisk()
         for (ticket, name) in [(UInt64(1), "b"), (2, "a"), (3, "b")] {
             let request = StoreRequest.partitions([(namespace: name, metadata: [[UInt8(ticket)]])])
-            _ = disk.begin(ticket, .store(request), now: 0, options: options, chance: &chance)
+            _ = disk.begin(ticket, request, now: 0, options: options, chance: &chance)
             #expect(disk.finish(ticket) == true)
         }
         #expect(disk.partitions.map(\.namespace) == ["a", "b"])

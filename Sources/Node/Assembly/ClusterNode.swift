@@ -247,7 +247,6 @@ package struct ClusterNode {
             case .send(let member, let body): inbox.append(.links(.message(to: member, .metadata, body)))
             case .store(let ticket, let items):
                 out.append(.store(purposeTicket { .metadata(own: $0, ticket: ticket) }, .metadata(items)))
-            case .apply(let items): out.append(.applyMetadata(items))
             case .reserve(let ticket, let namespaces): out.append(.reserveTimes(ticket, namespaces))
             case .prepared(let mark): metadataPrepared(mark)
             case .notPrepared(let mark, let reason): notPrepared(mark, reason)

@@ -58,8 +58,6 @@ package enum ClusterEffect: Sendable {
     case publish(ClusterSnapshot)
     /// `ok`, or `ERROR:code:sentence`.
     case answer(token: UInt64, String)
-    /// In force from now on.
-    case applyMetadata([MetadataItem])
     /// Times after all that this node has published of these namespaces, before which nothing is published any more.
     case reserveTimes(UInt64, [String])
     case answerMetadata(token: UInt64, MetadataAnswer)
@@ -74,7 +72,7 @@ package enum StoreRequest: Sendable, Equatable {
     case view([UInt8])
     /// Metadata of all partitions of these namespaces, with the memory of epochs, beside the namespace's records.
     case partitions([(namespace: String, metadata: [[UInt8]])])
-    /// Items of system metadata, merged into the node's files.
+    /// Items of system metadata: merged into the node's files, and put in force before it is answered.
     case metadata([MetadataItem])
 
     package static func == (left: StoreRequest, right: StoreRequest) -> Bool {
