@@ -144,7 +144,8 @@ let package = Package(
             name: "Simulation", dependencies: ["Base", "Fabric", "Membership", "Metadata", "Partitions", "Assembly"],
             path: "Tests/Simulation", swiftSettings: settings),
         .executableTarget(
-            name: "apus-simulate", dependencies: ["Simulation", "Base"], path: "Tests/apus-simulate", swiftSettings: settings),
+            name: "apus-simulate", dependencies: ["Simulation", "Base"], path: "Tests/apus-simulate",
+            swiftSettings: settings),
         tests("BaseTests", ["Base", "TestSupport"]),
         tests(
             "SimulationTests",

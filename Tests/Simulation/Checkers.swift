@@ -93,8 +93,8 @@ package struct Checkers {
     }
 }
 
-/// M1: nodes that open one key have one list of members. M2: one proposer per key. M3: a key is never used again. Maps: equal
-/// maps and hashes under one key, and so one acting master of each partition.
+/// M1: nodes that open one key have one list of members. M2: one proposer per key. M3: a key is never used again. Maps:
+/// equal maps and hashes under one key, and so one acting master of each partition.
 struct OpeningChecker: Checker {
     /// What the first that opened it showed, by key.
     private(set) var known: [ClusterSnapshot] = []
@@ -139,7 +139,8 @@ struct OpeningChecker: Checker {
     ) -> Violation? {
         let key = String(view.mark.key, radix: 16)
         guard first.mark.number == view.mark.number else {
-            return Violation("M3", "key \(key) was number \(first.mark.number), \(node.name) opens it as \(view.mark.number)")
+            return Violation("M3", "key \(key) was number \(first.mark.number), and for \(node.name)"
+                + " \(view.mark.number)")
         }
         guard first.members == view.members else {
             return Violation("M1", "key \(key) has members \(first.members), and for \(node.name) \(view.members)")
@@ -245,7 +246,7 @@ struct GrowthChecker: Checker {
             snapshot.rebalanceGeneration >= before.rebalanceGeneration
         else { return Violation("growth", "a generation of \(node.name) goes back") }
         guard snapshot.maps == before.maps || snapshot.partitionGeneration > before.partitionGeneration else {
-            return Violation("growth", "\(node.name) has new maps under partition-generation \(snapshot.partitionGeneration)")
+            return Violation("growth", "\(node.name) has new maps, and the same partition-generation")
         }
         guard snapshot.peers == before.peers || snapshot.peersGeneration > before.peersGeneration else {
             return Violation("growth", "\(node.name) has new peers under peers-generation \(snapshot.peersGeneration)")

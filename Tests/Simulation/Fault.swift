@@ -69,7 +69,8 @@ extension Fault {
     var needsRunning: Int? {
         switch self {
         case .crash(let node, let isPower): isPower ? nil : node
-        case .pause(let node, _, _), .leave(let node), .command(let node, _), .disk(let node, _, _), .metadata(let node, _, _): node
+        case .pause(let node, _, _), .leave(let node), .command(let node, _), .disk(let node, _, _): node
+        case .metadata(let node, _, _): node
         default: nil
         }
     }

@@ -1,4 +1,4 @@
-// What the world drives: the cluster part of one process. The real one is ClusterNode of Assembly; ToyProcess tests the world.
+// What the world drives: the cluster part of one process. The real one is ClusterNode; ToyProcess tests the world.
 package import Assembly
 package import Base
 package import Fabric

@@ -1,5 +1,5 @@
-// The smallest process that lives up to the rules of views: it tests the world, not the product. All its state goes out in one
-// message, every interval and whenever it changes. Invariants:
+// The smallest process that lives up to the rules of views: it tests the world, not the product. All its state goes out in
+// one message, every interval and whenever it changes. Invariants:
 // 1. It accepts only a view above all it has accepted; from then on, and before anybody hears of it, it serves no other.
 // 2. It opens a view when the last it heard of every member is that the member has accepted it.
 // 3. What it has accepted is on disk before anybody hears of it.
@@ -32,7 +32,7 @@ package final class ToyProcess: SimulatedProcess {
     private var accepted: View?
     private var stage = Stage.idle
     private var peers: [Peer] = []
-    /// Former incarnations and until when they are ignored. Not for ever: of two that are new to it, it cannot know which is.
+    /// Former incarnations and until when they are ignored. Not for ever: of two new ones it cannot know which is former.
     private var retired: [(member: Member, until: Instant)] = []
     private var links: [Link] = []
     private var framers: [(stream: StreamID, framer: StreamFramer)] = []
@@ -140,7 +140,8 @@ package final class ToyProcess: SimulatedProcess {
                 (try r.member(), try r.address())
             })
         else { return }
-        guard member.id != boot.member.id, !retired.contains(where: { $0.member == member && $0.until > now.monotonic }) else { return }
+        let isRetired = retired.contains { $0.member == member && $0.until > now.monotonic }
+        guard member.id != boot.member.id, !isRetired else { return }
         highest = max(highest, number)
         if !boot.isMulticast { for address in [address] + hears.map(\.1) { dial(address) } }
         var peer = Peer(

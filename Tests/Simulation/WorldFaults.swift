@@ -85,7 +85,7 @@ extension World {
         nodes[node].isPaused = true
         let time = now + milliseconds * 1_000_000
         queue.push(.resume(node: node, run: nodes[node].run), at: time)
-        // The monotonic clock of a suspended machine shows after it what it showed before it. While it sleeps nobody reads it.
+        // The monotonic clock of a suspended machine shows after it what it showed before; meanwhile nobody reads it.
         if stopsClock { nodes[node].clock.stood(nanoseconds: milliseconds * 1_000_000) }
     }
 
