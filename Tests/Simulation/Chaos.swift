@@ -104,6 +104,8 @@ package struct Chaos {
 
     private mutating func operate(_ node: Int, _ world: World) -> [(Fault, after: UInt64)] {
         let other = world.nodes[chance.below(options.nodes)]
+        // What a block says changes while it is under way.
+        if world.isAgreeing, chance.below(2) == 0 { return [(.command(node, .quiesce(chance.below(2) == 0)), 0)] }
         switch chance.below(9) {
         case 7, 8:
             sets += 1

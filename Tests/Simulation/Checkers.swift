@@ -215,7 +215,11 @@ struct FenceChecker: Checker {
 
     private mutating func others(_ view: View, _ node: SimulatedNode, _ world: World) -> Violation? {
         for other in world.nodes where view.members.contains(other.member) {
-            if view.mark.number > bound[other.number].number { bound[other.number] = view.mark }
+            let before = bound[other.number]
+            if view.mark.number == before.number, view.mark.key != before.key {
+                return Violation("M3", "two views are number \(before.number), both open, both with \(other.name)")
+            }
+            if view.mark.number > before.number { bound[other.number] = view.mark }
             guard other.isUp, other.number != node.number else { continue }
             for snapshot in [other.effective].compactMap({ $0 }) + other.pending where snapshot.phase == .open {
                 guard let older = snapshot.view?.mark, older.number < view.mark.number else { continue }

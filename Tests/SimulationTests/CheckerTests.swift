@@ -174,6 +174,15 @@ private func map(
         #expect(stage.open(1, stage.view(1, [1])) == "fence")
     }
 
+    @Test func oneNumberIsOneViewForAMember() {
+        var stage = Stage()
+        #expect(stage.open(0, stage.view(3, key: 5, [0, 2])) == nil)
+        #expect(stage.open(1, stage.view(3, key: 6, [1])) == nil, "they share no member")
+        var other = Stage()
+        #expect(other.open(0, other.view(3, key: 5, [0, 2])) == nil)
+        #expect(other.open(1, other.view(3, key: 6, [1, 2])) == "M3")
+    }
+
     @Test func whatClientsCompareOnlyGrows() {
         var stage = Stage()
         let view = stage.view(1, [0, 1])
