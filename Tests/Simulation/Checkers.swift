@@ -273,7 +273,8 @@ struct MetadataChecker {
             let members = node.latest?.view?.members
         else { return Violation("metadata", "\(node.name) says that a change is done that nobody asked for") }
         let held = node.disk.metadata[MetadataModule.sets.rawValue, change.key]
-        for other in world.nodes where members.contains(other.member) {
+        // Of one that is down the disk may have been wiped since it said so.
+        for other in world.nodes where other.isUp && members.contains(other.member) {
             let own = other.disk.metadata[MetadataModule.sets.rawValue, change.key]
             guard own == nil || (own!.value != change.value && own!.generation < held?.generation ?? 0) else { continue }
             return Violation("metadata", "\(node.name) says that \(change.key) is \(change.value), but \(other.name) has"
