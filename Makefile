@@ -4,8 +4,9 @@ SHELL := /bin/bash
 SWIFT_FLAGS := -c release -Xswiftc -cross-module-optimization -Xswiftc -enforce-exclusivity=unchecked --static-swift-stdlib
 SECONDS_TO_FUZZ ?= 600
 ROUNDS ?= 3
+TIME ?= 45m
 
-.PHONY: help setup build full kit run test fuzz soak bench bench-storage bench-device bench-media bench-jobs bench-index bench-map bench-cores clean
+.PHONY: help setup build full kit run test fuzz soak simulate bench bench-storage bench-device bench-media bench-jobs bench-index bench-map bench-cores clean
 
 help:
 	@echo "make run          build, then start a node on 127.0.0.1:3000 (Ctrl-C stops it): apus-full if librocksdb can be installed"
@@ -23,6 +24,7 @@ help:
 	@echo "make bench-cores  throughput with one reactor per processor"
 	@echo "make fuzz         fuzz the parsers (SECONDS_TO_FUZZ=600 each)"
 	@echo "make soak         random histories and fuzzers for longer (SECONDS_TO_FUZZ=600 each)"
+	@echo "make simulate     simulated clusters for TIME=45m, [SEED=7] the first seed; adds a line to docs/SIMULATION.md"
 	@echo "make clean        remove what was built"
 
 setup:
@@ -50,6 +52,10 @@ fuzz:
 soak:
 	@scripts/setup test
 	scripts/soak $(SECONDS_TO_FUZZ)
+
+simulate:
+	@scripts/setup build
+	scripts/simulate --time $(TIME) $(if $(SEED),--from $(SEED)) --append docs/SIMULATION.md
 
 bench: build
 	@scripts/setup bench

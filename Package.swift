@@ -144,8 +144,12 @@ let package = Package(
             name: "Simulation", dependencies: ["Base", "Fabric", "Membership", "Metadata", "Partitions", "Assembly"],
             path: "Tests/Simulation", swiftSettings: settings),
         .executableTarget(
-            name: "apus-simulate", dependencies: ["Simulation", "Base"], path: "Tests/apus-simulate", swiftSettings: settings),
+            name: "apus-simulate", dependencies: ["Simulation", "Base"], path: "Tests/apus-simulate",
+            swiftSettings: settings),
         tests("BaseTests", ["Base", "TestSupport"]),
+        tests(
+            "SimulationTests",
+            ["Base", "Fabric", "Membership", "Metadata", "Partitions", "Assembly", "Simulation", "TestSupport"]),
         tests("FabricTests", ["Base", "Fabric", "TestSupport"]),
         tests("MembershipTests", ["Base", "Fabric", "Membership", "TestSupport"]),
         tests("PartitionsTests", ["Base", "Fabric", "Partitions", "SlowMap", "TestSupport"]),

@@ -6,6 +6,7 @@ internal import Base
 package struct Chaos {
     private let options: RunOptions
     private var chance: Chance
+    private var sets = 0
     /// Time that a neighbour may be silent, in milliseconds.
     private let detection: UInt64
 
@@ -66,8 +67,12 @@ package struct Chaos {
         return .pause(node, milliseconds: chance.magnitude(10, most), stopsClock: chance.permille(200))
     }
 
+    private mutating func another(than node: Int) -> Int {
+        options.nodes == 1 ? node : (node + chance.between(1, options.nodes - 1)) % options.nodes
+    }
+
     private mutating func cut(_ node: Int) -> Fault {
-        let other = chance.below(options.nodes)
+        let other = another(than: node)
         let mask = chance.between(1, (UInt64(1) << UInt64(min(options.nodes, 63))) - 1)
         switch chance.place([3, 3, 3, 2, 3, options.racks > 1 ? 2 : 0]) {
         case 0: return .cut(node, other)
@@ -80,7 +85,7 @@ package struct Chaos {
     }
 
     private mutating func stream(_ node: Int) -> Fault {
-        let other = chance.below(options.nodes)
+        let other = another(than: node)
         switch chance.below(5) {
         case 0, 1: return .clog(from: node, to: other, milliseconds: chance.magnitude(5, 5000))
         case 2: return .names(milliseconds: chance.magnitude(100, 10_000))
@@ -99,7 +104,12 @@ package struct Chaos {
 
     private mutating func operate(_ node: Int, _ world: World) -> [(Fault, after: UInt64)] {
         let other = world.nodes[chance.below(options.nodes)]
-        switch chance.below(7) {
+        // What a block says changes while it is under way.
+        if world.isAgreeing, chance.below(2) == 0 { return [(.command(node, .quiesce(chance.below(2) == 0)), 0)] }
+        switch chance.below(9) {
+        case 7, 8:
+            sets += 1
+            return [(.metadata(node, item: chance.below(3), value: sets), 0)]
         case 0: return [(.leave(node), 0), (.restart(node, change()), chance.magnitude(500, 30_000))]
         case 1, 2: return [(.command(node, .recluster), 0)]
         case 3: return [(.command(node, .quiesce(true)), 0), (.command(chance.below(options.nodes), .recluster), 50)]

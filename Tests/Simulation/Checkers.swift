@@ -4,6 +4,7 @@ package import Assembly
 internal import Base
 internal import Fabric
 internal import Membership
+internal import Metadata
 
 /// A rule that was broken.
 package struct Violation: Error, Equatable, Sendable, CustomStringConvertible {
@@ -39,6 +40,7 @@ package struct Checkers {
     private var list: [any Checker]
     private var openings = OpeningChecker()
     private var tokens: [(node: Int, run: Int, token: UInt64)] = []
+    private var metadata = MetadataChecker()
     /// Recomputes maps from what the bundle said (P1), or checks the availability of partitions. Called for the first
     /// snapshot of each view; a sentence if something is wrong.
     package var audit: ((ClusterSnapshot) -> Violation?)?
@@ -71,6 +73,14 @@ package struct Checkers {
         return openings.known.count > before ? audit?(snapshot) : nil
     }
 
+    mutating func metadataIsAsked(_ node: SimulatedNode, _ token: UInt64, _ key: MetadataKey, _ value: String) {
+        metadata.asked(node, token, key, value)
+    }
+
+    func metadataIsDone(_ node: SimulatedNode, _ token: UInt64, _ world: World) -> Violation? {
+        metadata.done(node, token, world)
+    }
+
     mutating func answered(_ node: SimulatedNode, _ token: UInt64, _ text: String) -> Violation? {
         guard token > 0, token <= node.nextToken else {
             return Violation("answers", "\(node.name) answers a command that nobody gave: \(text)")
@@ -83,8 +93,8 @@ package struct Checkers {
     }
 }
 
-/// M1: nodes that open one key have one list of members. M2: one proposer per key. M3: a key is never used again. Maps: equal
-/// maps and hashes under one key, and so one acting master of each partition.
+/// M1: nodes that open one key have one list of members. M2: one proposer per key. M3: a key is never used again. Maps:
+/// equal maps and hashes under one key, and so one acting master of each partition.
 struct OpeningChecker: Checker {
     /// What the first that opened it showed, by key.
     private(set) var known: [ClusterSnapshot] = []
@@ -129,7 +139,8 @@ struct OpeningChecker: Checker {
     ) -> Violation? {
         let key = String(view.mark.key, radix: 16)
         guard first.mark.number == view.mark.number else {
-            return Violation("M3", "key \(key) was number \(first.mark.number), \(node.name) opens it as \(view.mark.number)")
+            return Violation("M3", "key \(key) was number \(first.mark.number), and for \(node.name)"
+                + " \(view.mark.number)")
         }
         guard first.members == view.members else {
             return Violation("M1", "key \(key) has members \(first.members), and for \(node.name) \(view.members)")
@@ -204,7 +215,11 @@ struct FenceChecker: Checker {
 
     private mutating func others(_ view: View, _ node: SimulatedNode, _ world: World) -> Violation? {
         for other in world.nodes where view.members.contains(other.member) {
-            if view.mark.number > bound[other.number].number { bound[other.number] = view.mark }
+            let before = bound[other.number]
+            if view.mark.number == before.number, view.mark.key != before.key {
+                return Violation("M3", "two views are number \(before.number), both open, both with \(other.name)")
+            }
+            if view.mark.number > before.number { bound[other.number] = view.mark }
             guard other.isUp, other.number != node.number else { continue }
             for snapshot in [other.effective].compactMap({ $0 }) + other.pending where snapshot.phase == .open {
                 guard let older = snapshot.view?.mark, older.number < view.mark.number else { continue }
@@ -235,10 +250,35 @@ struct GrowthChecker: Checker {
             snapshot.rebalanceGeneration >= before.rebalanceGeneration
         else { return Violation("growth", "a generation of \(node.name) goes back") }
         guard snapshot.maps == before.maps || snapshot.partitionGeneration > before.partitionGeneration else {
-            return Violation("growth", "\(node.name) has new maps under partition-generation \(snapshot.partitionGeneration)")
+            return Violation("growth", "\(node.name) has new maps, and the same partition-generation")
         }
         guard snapshot.peers == before.peers || snapshot.peersGeneration > before.peersGeneration else {
             return Violation("growth", "\(node.name) has new peers under peers-generation \(snapshot.peersGeneration)")
+        }
+        return nil
+    }
+}
+
+/// A change of system metadata is answered only when every member of the view that is open has it on disk, or something that
+/// came after it.
+struct MetadataChecker {
+    private var asked: [(node: Int, token: UInt64, key: MetadataKey, value: String)] = []
+
+    mutating func asked(_ node: SimulatedNode, _ token: UInt64, _ key: MetadataKey, _ value: String) {
+        asked.append((node.number, token, key, value))
+    }
+
+    func done(_ node: SimulatedNode, _ token: UInt64, _ world: World) -> Violation? {
+        guard let change = asked.first(where: { $0.node == node.number && $0.token == token }),
+            let members = node.latest?.view?.members
+        else { return Violation("metadata", "\(node.name) says that a change is done that nobody asked for") }
+        let held = node.disk.metadata[MetadataModule.sets.rawValue, change.key]
+        // Of one that is down the disk may have been wiped since it said so.
+        for other in world.nodes where other.isUp && members.contains(other.member) {
+            let own = other.disk.metadata[MetadataModule.sets.rawValue, change.key]
+            guard own == nil || (own!.value != change.value && own!.generation < held?.generation ?? 0) else { continue }
+            return Violation("metadata", "\(node.name) says that \(change.key) is \(change.value), but \(other.name) has"
+                + " \(own.map { "\($0.value ?? "a tombstone")" } ?? "nothing") on disk")
         }
         return nil
     }

@@ -13,6 +13,7 @@ package final class ClusterProcess: SimulatedProcess {
     /// Rules that can be switched off, by the name that `--break` takes.
     package static let breakNames = [
         "incarnation-ignored", "number-not-stored", "epoch-not-stored", "newer-blocks", "hash-order", "two-proposers",
+        "metadata-answered-early", "metadata-acknowledged-unstored",
     ]
 
     package init(_ boot: SimulatedBoot) {
@@ -78,7 +79,9 @@ package final class ClusterProcess: SimulatedProcess {
             case "newer-blocks": breaks.views.insert(.takesBlockAgain)
             case "hash-order": breaks.partitions.insert(.hashOrderedQuota)
             case "two-proposers": breaks.views.insert(.twoProposersOneNumber)
-            default: break
+            case "metadata-answered-early": breaks.metadata.insert(.answersEarly)
+            case "metadata-acknowledged-unstored": breaks.metadata.insert(.acknowledgesUnstored)
+            default: preconditionFailure("no rule is called \(name), there are \(breakNames)")
             }
         }
         return breaks

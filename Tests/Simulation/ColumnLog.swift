@@ -5,8 +5,8 @@ internal import Membership
 internal import Partitions
 
 /// Writes a line for each snapshot that is published, each fault, and what the nodes log. A column is the phase (`-` nothing
-/// runs, `z` paused, `?` orphan, `~` agreeing, `=` open), the number of the view, the last digits of its key, its members, and
-/// how many partitions of the first namespace the node is acting master of.
+/// runs, `z` paused, `?` orphan, `~` agreeing, `=` open), the number of the view, the last digits of its key, its members,
+/// and how many partitions of the first namespace the node is acting master of.
 package final class ColumnLog {
     private let write: (String) -> Void
     private let hasDetails: Bool

@@ -45,7 +45,9 @@ struct Pipe {
 
     var isEmpty: Bool { first == segments.count }
 
-    mutating func append(_ bytes: [UInt8], due: UInt64) -> UInt64 {
+    /// When the bytes arrive; nil if the pipe is closed already, and they are lost.
+    mutating func append(_ bytes: [UInt8], due: UInt64) -> UInt64? {
+        guard finish == nil else { return nil }
         lastDue = max(lastDue, due)
         heldBytes += bytes.count
         segments.append((lastDue, bytes))

@@ -1,5 +1,5 @@
-// What is to happen, by virtual time and, within one nanosecond, in the order in which it was planned: a binary heap of small
-// entries, and the elements beside it, where they are not moved about.
+// What is to happen, by virtual time and, within one nanosecond, in the order in which it was planned: a binary heap of
+// small entries, and the elements beside it, where they are not moved about.
 
 /// A heap of (virtual nanoseconds, sequence).
 struct EventQueue<Element> {

@@ -32,6 +32,8 @@ package enum Fault: Sendable, Equatable {
     /// SIGTERM.
     case leave(Int)
     case command(Int, ClusterCommand)
+    /// An operator sets an item of system metadata; the number makes it another than all before.
+    case metadata(Int, item: Int, value: Int)
 }
 
 /// What an operator changes between two starts of a node.
@@ -58,8 +60,18 @@ extension Fault {
     /// Whether it hurts: mending and starting are written down, but not counted as faults.
     package var isHarm: Bool {
         switch self {
-        case .heal, .restart: false
+        case .heal, .restart, .metadata: false
         default: true
+        }
+    }
+
+    /// The node that has to run for this to be a fault at all.
+    var needsRunning: Int? {
+        switch self {
+        case .crash(let node, let isPower): isPower ? nil : node
+        case .pause(let node, _, _), .leave(let node), .command(let node, _), .disk(let node, _, _): node
+        case .metadata(let node, _, _): node
+        default: nil
         }
     }
 
@@ -70,7 +82,7 @@ extension Fault {
         case .cutOneWay(let one, let other), .clog(let one, let other, _): max(one, other)
         case .bridge(_, let node), .isolate(let node), .crash(let node, _), .wipe(let node), .restart(let node, _): node
         case .pause(let node, _, _), .stepWall(let node, _), .disk(let node, _, _), .leave(let node): node
-        case .command(let node, _): node
+        case .command(let node, _), .metadata(let node, _, _): node
         case .split, .cutRack, .heal, .names: 0
         }
     }
@@ -98,6 +110,7 @@ extension Fault: CustomStringConvertible {
         case .disk(let node, let mood, let time): "the disk of n\(node + 1) is \(mood.rawValue) for \(time) ms"
         case .names(let time): "no name resolves for \(time) ms"
         case .leave(let node): "n\(node + 1) gets SIGTERM"
+        case .metadata(let node, let item, let value): "n\(node + 1) is to set item \(item) to \(value)"
         case .command(let node, let command): "n\(node + 1) is told: \(command)"
         }
     }

@@ -5,8 +5,8 @@ internal import Fabric
 internal import Membership
 internal import Partitions
 
-/// P2: replicas of a partition are on distinct nodes, and on distinct racks while there are that many. P3: with uniform balance
-/// no node is master of more than one partition more than another.
+/// P2: replicas of a partition are on distinct nodes, and on distinct racks while there are that many. P3: with uniform
+/// balance no node is master of more than one partition more than another.
 struct SpreadChecker: Checker {
     private var lastKey: UInt64 = 0
 
@@ -65,7 +65,8 @@ struct SpreadChecker: Checker {
     }
 }
 
-/// P4: on no node does the regime of a partition go back, not by a restart either.
+/// P4: on no node does the regime of a partition go back, not by a restart either; and an acting master that takes office in
+/// a view has a higher one than any member has seen.
 struct RegimeChecker: Checker {
     private struct Kept {
         let name: String
@@ -73,13 +74,19 @@ struct RegimeChecker: Checker {
     }
     /// By node.
     private var kept: [[Kept]]
+    /// By node: the view that it has shown last.
+    private var lastKeys: [UInt64]
 
-    init(count: Int) { kept = Array(repeating: [], count: count) }
+    init(count: Int) {
+        kept = Array(repeating: [], count: count)
+        lastKeys = Array(repeating: 0, count: count)
+    }
 
     mutating func wiped(_ node: Int) { kept[node] = [] }
 
     mutating func published(_ node: SimulatedNode, _ snapshot: ClusterSnapshot, _ world: World) -> Violation? {
-        guard snapshot.phase == .open else { return nil }
+        guard snapshot.phase == .open, let key = snapshot.view?.mark.key, lastKeys[node.number] != key else { return nil }
+        lastKeys[node.number] = key
         for map in snapshot.maps where map.nodes.contains(node.id) {
             let place: Int
             if let known = kept[node.number].firstIndex(where: { $0.name == map.name }) {
@@ -88,17 +95,20 @@ struct RegimeChecker: Checker {
                 place = kept[node.number].count
                 kept[node.number].append(Kept(name: map.name, regimes: Array(repeating: 0, count: PartitionID.count)))
             }
-            if let found = advance(&kept[node.number][place].regimes, map, node) { return found }
+            if let found = advance(&kept[node.number][place].regimes, map, key, node) { return found }
         }
         return nil
     }
 
-    private func advance(_ regimes: inout [UInt32], _ map: NamespaceMap, _ node: SimulatedNode) -> Violation? {
+    private func advance(
+        _ regimes: inout [UInt32], _ map: NamespaceMap, _ key: UInt64, _ node: SimulatedNode
+    ) -> Violation? {
         for partition in 0..<PartitionID.count where map.actingMasters[partition] != NamespaceMap.nobody {
             let regime = map.epochs[partition].regime
-            guard regime >= regimes[partition] else {
+            let least = regimes[partition] + (map.epochs[partition].viewKey == key ? 1 : 0)
+            guard regime >= least else {
                 return Violation("P4", "partition \(partition) of \(map.name) goes from regime \(regimes[partition]) to"
-                    + " \(regime) on \(node.name)")
+                    + " \(regime) on \(node.name)" + (least > regimes[partition] ? ", with a new acting master" : ""))
             }
             regimes[partition] = regime
         }

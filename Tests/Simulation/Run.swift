@@ -75,7 +75,7 @@ package final class Run {
         let spread = chance.permille(500) ? 1_000_000 : UInt64(3_000_000_000)
         for node in core { world.planStart(node, at: chance.below(spread)) }
         let isDone = world.run(until: limit(world.now)) { [self] in isOne() }
-        if !isDone, world.violation == nil { world.fail(Violation("L1", "no cluster is formed: \(world.standing(core))")) }
+        if !isDone, world.violation == nil { fail("no cluster is formed") }
     }
 
     private func rage() {
@@ -114,7 +114,9 @@ package final class Run {
     private func heal() {
         var chance = Chance(seed: world.seed, "core")
         if chance.permille(300) { core = core.filter { _ in chance.below(2) == 0 } }
-        if core.count < max(1, world.options.minClusterSize) { core = Array(world.nodes.indices) }
+        if core.count < max(1, world.options.minClusterSize) || !world.canMeet(core) {
+            core = Array(world.nodes.indices)
+        }
         world.calm()
         for node in world.nodes.indices where !core.contains(node) {
             switch chance.below(3) {
@@ -125,7 +127,8 @@ package final class Run {
         }
         for node in core {
             if world.nodes[node].isLeaving { world.crash(node, isPower: false) }
-            if world.nodes[node].isUp { world.wake(node) } else { world.planStart(node, at: world.now + chance.below(3_000_000_000)) }
+            let time = world.now + chance.below(3_000_000_000)
+            if world.nodes[node].isUp { world.wake(node) } else { world.planStart(node, at: time) }
         }
         world.note("the core is " + core.map { world.nodes[$0].name }.joined(separator: " "))
     }
@@ -133,7 +136,7 @@ package final class Run {
     private func converge() {
         checked = -1
         guard world.run(until: limit(world.now), isDone: { [self] in isOne() }) else {
-            if world.violation == nil { world.fail(Violation("L1", "the core does not come together: \(world.standing(core))")) }
+            if world.violation == nil { fail("the core does not come together") }
             return
         }
         // It stays together: a late command may change the view once more, but not for ever.
@@ -143,7 +146,7 @@ package final class Run {
         checked = -1
         guard world.violation == nil else { return }
         guard isOne() || world.run(until: world.now + 10 * settled, isDone: { [self] in isOne() }) else {
-            if world.violation == nil { world.fail(Violation("L1", "the core falls apart again: \(world.standing(core))")) }
+            if world.violation == nil { fail("the core falls apart again") }
             return
         }
         if world.counts.views > views + 5 {
@@ -163,6 +166,10 @@ package final class Run {
     }
 
     // ---- Judging ----
+
+    private func fail(_ sentence: String) {
+        world.fail(Violation("L1", "\(sentence): \(world.standing(core))"))
+    }
 
     private var detection: UInt64 {
         UInt64(world.options.intervalMilliseconds * world.options.timeoutIntervals) * 1_000_000

@@ -1,5 +1,5 @@
-// The scenarios: what has gone wrong, or would in the field, each with a sentence for a name. Whatever a machine does in them,
-// the checkers watch every step.
+// The scenarios: what has gone wrong, or would in the field, each with a sentence for a name. Whatever a machine does in
+// them, the checkers watch every step.
 internal import Assembly
 
 /// One of them.

@@ -1,6 +1,6 @@
 // The disk of one simulated machine. Invariants:
 // 1. A request is kept as a whole or not at all. What was answered `stored` is kept, whatever crashes later.
-// 2. Requests of one kind (the view; partitions and metadata) take effect in the order in which they were asked for.
+// 2. Requests of one kind (the view; the partitions; system metadata) take effect in the order in which they were asked for.
 // 3. A crash keeps of what is under way, of each kind, the first few requests, as chance wills.
 // 4. It never comes back in an older state: a disk that lies is no disk of this world.
 internal import Assembly
@@ -18,12 +18,17 @@ package enum DiskMood: String, Sendable, CaseIterable {
 /// One request under way.
 struct DiskRequest {
     let ticket: UInt64
-    let request: StoreRequest
+    let content: StoreRequest
     /// It will be answered with an error.
     let fails: Bool
 
-    var isView: Bool {
-        if case .view = request { true } else { false }
+    /// Each kind has its own file, and its own order.
+    var kind: Int {
+        switch content {
+        case .view: 0
+        case .partitions: 1
+        case .metadata: 2
+        }
     }
 }
 
@@ -34,24 +39,23 @@ struct SimulatedDisk {
     private(set) var metadata = MetadataItems()
     private(set) var underWay: [DiskRequest] = []
     /// Virtual times at which the last request of each kind is done.
-    private var lastDone: (view: UInt64, partitions: UInt64) = (0, 0)
+    private var lastDone: [UInt64] = [0, 0, 0]
     var mood = DiskMood.sound
     var moodEnds: UInt64 = 0
 
     /// Takes a request; answers when it will be done.
     mutating func begin(
-        _ ticket: UInt64, _ request: StoreRequest, now: UInt64, options: RunOptions, chance: inout Chance
+        _ ticket: UInt64, _ content: StoreRequest, now: UInt64, options: RunOptions, chance: inout Chance
     ) -> UInt64 {
         if now >= moodEnds { mood = .sound }
         let base = UInt64(options.diskMicroseconds) * 1000
         var duration = chance.between(base / 2, base * 2)
         if mood == .slow { duration += chance.magnitude(1_000_000, 3_000_000_000) }
         let fails = mood == .failing || chance.permille(options.diskFailPermille)
-        let one = DiskRequest(ticket: ticket, request: request, fails: fails)
+        let one = DiskRequest(ticket: ticket, content: content, fails: fails)
         underWay.append(one)
-        let before = one.isView ? lastDone.view : lastDone.partitions
-        let done = max(before + 1, now + duration)
-        if one.isView { lastDone.view = done } else { lastDone.partitions = done }
+        let done = max(lastDone[one.kind] + 1, now + duration)
+        lastDone[one.kind] = done
         return done
     }
 
@@ -59,28 +63,30 @@ struct SimulatedDisk {
     mutating func finish(_ ticket: UInt64) -> Bool? {
         guard let place = underWay.firstIndex(where: { $0.ticket == ticket }) else { return nil }
         let done = underWay.remove(at: place)
-        if !done.fails { apply(done.request) }
+        if !done.fails { apply(done.content) }
         return !done.fails
     }
 
     /// The process is gone. What was under way is kept up to some request of each kind.
     mutating func crash(now: UInt64, chance: inout Chance) {
-        var keepsView = true
-        var keepsPartitions = true
+        var keeps = [true, true, true]
         for one in underWay where !one.fails {
             let goesOn = chance.below(2) == 0
-            if one.isView { keepsView = keepsView && goesOn } else { keepsPartitions = keepsPartitions && goesOn }
-            if one.isView ? keepsView : keepsPartitions { apply(one.request) }
+            keeps[one.kind] = keeps[one.kind] && goesOn
+            if keeps[one.kind] { apply(one.content) }
         }
-        underWay = []
-        lastDone = (now, now)
+        end(now)
     }
 
     /// An orderly stop: everything that was asked for is done first.
     mutating func close(now: UInt64) {
-        for one in underWay where !one.fails { apply(one.request) }
+        for one in underWay where !one.fails { apply(one.content) }
+        end(now)
+    }
+
+    private mutating func end(_ now: UInt64) {
         underWay = []
-        lastDone = (now, now)
+        lastDone = [now, now, now]
     }
 
     mutating func wipe() {

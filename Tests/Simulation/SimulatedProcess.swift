@@ -1,8 +1,9 @@
-// What the world drives: the cluster part of one process. The real one is ClusterNode of Assembly; ToyProcess tests the world.
+// What the world drives: the cluster part of one process. The real one is ClusterNode; ToyProcess tests the world.
 package import Assembly
 package import Base
 package import Fabric
 package import Membership
+package import Metadata
 package import Metadata
 
 /// The cluster part of one process. The world owns it; one thread.

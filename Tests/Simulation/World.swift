@@ -7,6 +7,7 @@ internal import Assembly
 internal import Base
 internal import Fabric
 internal import Membership
+internal import Metadata
 
 /// What is planned.
 enum Happening {
@@ -20,6 +21,7 @@ enum Happening {
     case resolved(node: Int, run: Int, host: String, port: UInt16)
     case stored(node: Int, run: Int, ticket: UInt64)
     case published(node: Int, run: Int, serial: UInt64)
+    case reserved(node: Int, run: Int, ticket: UInt64, [UInt64])
     case resume(node: Int, run: Int)
     case start(node: Int)
     case endOfGrace(node: Int, run: Int)
@@ -138,6 +140,9 @@ package final class World {
         case .published(let node, let run, let serial):
             guard nodes[node].run == run else { return }
             hand(node, .published(serial))
+        case .reserved(let node, let run, let ticket, let times):
+            guard nodes[node].run == run else { return }
+            hand(node, .timesReserved(ticket, times))
         case .resume(let node, let run):
             guard nodes[node].run == run, !nodes[node].isOutside else { return }
             resume(node)
@@ -215,19 +220,29 @@ package final class World {
         case .resolve(let host, let port):
             let time = now + chance.magnitude(10_000, chance.permille(50) ? 5_000_000_000 : 20_000_000)
             queue.push(.resolved(node: node, run: nodes[node].run, host: host, port: port), at: time)
-        case .store(let ticket, let request):
-            let done = nodes[node].disk.begin(
-                ticket, request, now: now, options: isQuiet ? calmOptions : options, chance: &chance)
-            queue.push(.stored(node: node, run: nodes[node].run, ticket: ticket), at: done)
+        case .store(let ticket, let request): store(node, ticket, request)
+        case .reserveTimes(let ticket, let namespaces):
+            let time = now + chance.magnitude(5000, 2_000_000)
+            let wall = nodes[node].clock.reading(now).wall.milliseconds
+            let times = namespaces.map { _ in wall + 1 }
+            queue.push(.reserved(node: node, run: nodes[node].run, ticket: ticket, times), at: time)
+        case .answerMetadata(let token, let answer):
+            checkers.answered(nodes[node], token, "\(answer)").map(fail)
+            if answer == .done { checkers.metadataIsDone(nodes[node], token, self).map(fail) }
         case .publish(let snapshot): publish(node, snapshot)
         case .answer(let token, let text): checkers.answered(nodes[node], token, text).map(fail)
-        case .answerMetadata: break
-        case .reserveTimes(let ticket, let namespaces):
-            let wall = nodes[node].clock.reading(now).wall.milliseconds
-            hand(node, .timesReserved(ticket, namespaces.map { _ in wall }))
         case .left: leaveIsDone(node)
-        case .log(let line): note("\(nodes[node].name) \(line.context.rawValue): \(line.text)", isDetail: true)
+        case .log(let line):
+            // The loud word of the product itself: unequal maps are a fault of the software in a world without bad memory.
+            if line.text.contains("compute different maps") { fail(Violation("maps", line.text)) }
+            note("\(nodes[node].name) \(line.context.rawValue): \(line.text)", isDetail: true)
         }
+    }
+
+    private func store(_ node: Int, _ ticket: UInt64, _ content: StoreRequest) {
+        let done = nodes[node].disk.begin(
+            ticket, content, now: now, options: isQuiet ? calmOptions : options, chance: &chance)
+        queue.push(.stored(node: node, run: nodes[node].run, ticket: ticket), at: done)
     }
 
     private var calmOptions: RunOptions {
@@ -296,9 +311,7 @@ package final class World {
         boot.minClusterSize = options.minClusterSize
         boot.startWaitMilliseconds = UInt64(options.startWaitMilliseconds)
         boot.startWaitMaxMilliseconds = UInt64(options.startWaitMaxMilliseconds)
-        // Everybody knows the next few: the graph of seeds is connected.
-        let others = (1..<max(2, nodes.count)).prefix(options.seeds).map { (node + $0) % nodes.count }
-        boot.seeds = others.filter { $0 != node }.map { (nodes[$0].name, Channel.heartbeat.port) }
+        boot.seeds = seeds(of: node).map { (nodes[$0].name, Channel.heartbeat.port) }
         boot.namespaces = one.configured
         boot.storedView = one.disk.view
         boot.storedPartitions = one.disk.partitions
@@ -307,12 +320,33 @@ package final class World {
         return boot
     }
 
+    /// Everybody is configured with the next few.
+    private func seeds(of node: Int) -> [Int] {
+        (1..<max(2, nodes.count)).prefix(options.seeds).map { (node + $0) % nodes.count }.filter { $0 != node }
+    }
+
+    /// Whether these can find each other if nobody else answers: by seeds, either way, over some of them.
+    package func canMeet(_ numbers: [Int]) -> Bool {
+        guard options.isMulticast == 0, let first = numbers.first else { return true }
+        var met = [first]
+        var place = 0
+        while place < met.count {
+            let node = met[place]
+            place += 1
+            for other in numbers where !met.contains(other) {
+                if seeds(of: node).contains(other) || seeds(of: other).contains(node) { met.append(other) }
+            }
+        }
+        return met.count == numbers.count
+    }
+
     /// Kills the process. With the power its kernel dies, too: nobody is told.
     package func crash(_ node: Int, isPower: Bool) {
         if nodes[node].isUp {
             nodes[node].disk.crash(now: now, chance: &chance)
             endStreams(node, isPower: isPower)
             nodes[node].end()
+            changeCount += 1
         }
         if isPower { nodes[node].isDark = true }
     }
@@ -322,11 +356,13 @@ package final class World {
         nodes[node].disk.close(now: now)
         endStreams(node, isPower: false)
         nodes[node].end()
+        changeCount += 1
     }
 
     private func resume(_ node: Int) {
         guard nodes[node].isPaused else { return }
         nodes[node].isPaused = false
+        changeCount += 1
         note("\(nodes[node].name) goes on")
         var waiting: [ClusterEvent] = []
         swap(&waiting, &nodes[node].inbox)
@@ -341,7 +377,7 @@ package final class World {
 
     /// Lets a fault strike now.
     package func strike(_ fault: Fault) {
-        guard fault.lastNode < nodes.count else { return }
+        guard fault.lastNode < nodes.count, fault.needsRunning.map({ nodes[$0].isUp }) ?? true else { return }
         faults.append(TimedFault(time: now, fault: fault))
         if fault.isHarm {
             counts.faults += 1

@@ -1,5 +1,7 @@
 // What each fault does to the world.
 internal import Assembly
+internal import Base
+internal import Metadata
 
 extension World {
     func apply(_ fault: Fault) {
@@ -42,8 +44,18 @@ extension World {
         case .command(let node, let command):
             nodes[node].nextToken += 1
             hand(node, .command(token: nodes[node].nextToken, command))
+        case .metadata(let node, let item, let value): setMetadata(node, item, value)
         default: preconditionFailure("not a fault of one machine: \(fault)")
         }
+    }
+
+    private func setMetadata(_ node: Int, _ item: Int, _ value: Int) {
+        nodes[node].nextToken += 1
+        let key = MetadataKey([Array("space0".utf8), Array("set\(item)".utf8), Array("default-ttl".utf8)])
+        let change = MetadataChange(.sets, key, .value("\(value)"))
+        checkers.metadataIsAsked(nodes[node], nodes[node].nextToken, key, "\(value)")
+        let time = nodes[node].clock.reading(now).wall.milliseconds
+        hand(node, .changeMetadata(token: nodes[node].nextToken, [change], time: time))
     }
 
     private func cut(rack: UInt32) {
@@ -73,7 +85,7 @@ extension World {
         nodes[node].isPaused = true
         let time = now + milliseconds * 1_000_000
         queue.push(.resume(node: node, run: nodes[node].run), at: time)
-        // The monotonic clock of a suspended machine shows after it what it showed before it. While it sleeps nobody reads it.
+        // The monotonic clock of a suspended machine shows after it what it showed before; meanwhile nobody reads it.
         if stopsClock { nodes[node].clock.stood(nanoseconds: milliseconds * 1_000_000) }
     }
 

@@ -74,7 +74,8 @@ extension World {
     }
 
     private func push(_ connection: Int, _ direction: Int, _ bytes: [UInt8], _ from: Int, _ to: Int) {
-        let due = connections[connection][pipe: direction].append(bytes, due: network.arrival(from, to, now: now))
+        let time = network.arrival(from, to, now: now)
+        guard let due = connections[connection][pipe: direction].append(bytes, due: time) else { return }
         queue.push(.deliver(connection: connection, direction: direction), at: due)
     }
 

@@ -36,7 +36,8 @@ struct Arguments {
           --keep 3,7 --lower ..  replays a shrunk run: only these of its faults, these options lower
           --shrink               makes a failing seed small (with --seed)
           --break NAME           a canary: switches one rule of the machines off
-          --scenario NAME        plays the scenarios whose names contain NAME ("" plays all); --formation N: N nodes form and rest
+          --scenario NAME        plays the scenarios whose names contain NAME ("" plays all)
+          --formation N          N nodes form and rest
           --append FILE          adds a line about the campaign to a table; --commit X names the code
           --process NAME         what runs: \(processes.map(\.name).joined(separator: ", "))
           --test                 the last line is 'N passed, N failed, N skipped'

@@ -176,6 +176,12 @@ struct Campaign {
         print("commit \(arguments.commit), process \(arguments.process)"
             + (arguments.breaks.isEmpty ? "" : ", broken: \(arguments.breaks.joined(separator: " "))"))
         print("\(elapsed / 1000) s: \(summary)")
+        var usage = rusage()
+        getrusage(RUSAGE_CHILDREN.rawValue, &usage)
+        let seconds = Double(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec)
+            + Double(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6
+        print("\(decimals(seconds, 1)) s of CPU time: \(decimals(Double(counting) / max(0.01, seconds), 2)) seeds that count"
+            + " per second and core")
         if let file = arguments.append { append(file) }
         if arguments.isTest { print("\(done - failures.count) passed, \(failures.count) failed, 0 skipped") }
     }

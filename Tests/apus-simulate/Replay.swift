@@ -45,9 +45,10 @@ func shrink(_ seed: UInt64, _ arguments: Arguments) {
         guard let one = whole?.faults[place] else { continue }
         print("  \(place): at \(one.time / 1_000_000) ms \(one.fault)")
     }
+    let places = shrunk.kept.map(String.init).joined(separator: ",")
     let lowered = shrunk.options.differences(from: options)
     print("replay: scripts/simulate --seed \(seed)\(arguments.forReplay)"
-        + (whole == nil ? "" : " --keep " + (shrunk.kept.isEmpty ? "none" : shrunk.kept.map(String.init).joined(separator: ",")))
+        + (whole == nil ? "" : " --keep \(places.isEmpty ? "none" : places)")
         + (lowered.isEmpty ? "" : " --lower \(lowered)"))
 }
 
@@ -107,7 +108,8 @@ func showFormation(_ nodes: Int, _ arguments: Arguments) -> Bool {
     let seconds = Double(max(1, monotonicMilliseconds() - begin)) / 1000
     print("\(result.nodes) nodes (\(options.differences(from: RunOptions()))): "
         + (result.formedNanoseconds.map { "formed after \(decimals(Double($0) / 1e9, 2)) s" } ?? "NOT formed in 120 s")
-        + ", until then \(result.formation.messages) messages, \(result.formation.bytes) bytes, \(result.formation.views) views")
+        + ", until then \(result.formation.messages) messages, \(result.formation.bytes) bytes,"
+        + " \(result.formation.views) views")
     print("at rest per node and second: \(decimals(result.messagesPerSecond, 1)) messages,"
         + " \(decimals(result.bytesPerSecond / 1024, 1)) KiB; \(decimals(Double(result.events) / seconds / 1e6, 3)) M events"
         + " per real second, \(decimals(seconds, 1)) s in all")

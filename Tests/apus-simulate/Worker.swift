@@ -1,5 +1,5 @@
-// A worker: a process of its own that runs seed after seed and says on a pipe what came of each. If the code under test traps,
-// only the worker dies, and the campaign knows which seed it was at.
+// A worker: a process of its own that runs seed after seed and says on a pipe what came of each. If the code under test
+// traps, only the worker dies, and the campaign knows which seed it was at.
 internal import Glibc
 internal import Simulation
 
@@ -38,7 +38,8 @@ struct SeedReport {
     init?(line: Substring) {
         let parts = line.split(separator: "|", maxSplits: 1, omittingEmptySubsequences: false)
         let words = parts[0].split(separator: " ")
-        guard words.count == 10, words[0] == "D", let seed = UInt64(words[1]), let time = UInt64(words[2]) else { return nil }
+        guard words.count == 10, words[0] == "D", let seed = UInt64(words[1]), let time = UInt64(words[2])
+        else { return nil }
         let numbers = words.dropFirst(3).compactMap { Int($0) }
         guard numbers.count == 7 else { return nil }
         self.seed = seed
