@@ -225,7 +225,8 @@ package struct ClusterNode {
         views.step(event, now: now.monotonic, random: &random, effects: &effects)
         for effect in effects {
             switch effect {
-            case .send(let member, let body): inbox.append(.links(.message(to: member, .view, body)))
+            case .send(let member, let body):
+                inbox.append(.links(.message(to: member, .view, body)))
             case .store(let ticket, let bytes):
                 out.append(.store(purposeTicket { .view(own: $0, ticket: ticket) }, .view(bytes)))
             case .freeze(let number): freeze(number)
@@ -244,7 +245,8 @@ package struct ClusterNode {
         sharing.step(event, now: now.monotonic, effects: &effects)
         for effect in effects {
             switch effect {
-            case .send(let member, let body): inbox.append(.links(.message(to: member, .metadata, body)))
+            case .send(let member, let body):
+                inbox.append(.links(.message(to: member, .metadata, body)))
             case .store(let ticket, let items):
                 out.append(.store(purposeTicket { .metadata(own: $0, ticket: ticket) }, .metadata(items)))
             case .reserve(let ticket, let namespaces): out.append(.reserveTimes(ticket, namespaces))

@@ -76,8 +76,8 @@ extension ClusterNode {
         for map in map?.map.maps ?? [] {
             let count = (0..<PartitionID.count).count { map.actingMaster($0) == me.id }
             guard count > 0 else { continue }
-            log(.warning, .partition, "{\(map.name)} \(count) partitions are served by no other node: they are away until this"
-                + " node is back")
+            log(.warning, .partition, "{\(map.name)} \(count) partitions are served by no other node: they are away until"
+                + " this node is back")
         }
     }
 
