@@ -4,8 +4,9 @@ SHELL := /bin/bash
 SWIFT_FLAGS := -c release -Xswiftc -cross-module-optimization -Xswiftc -enforce-exclusivity=unchecked --static-swift-stdlib
 SECONDS_TO_FUZZ ?= 600
 ROUNDS ?= 3
+TIME ?= 45m
 
-.PHONY: help setup build full kit run test fuzz soak bench bench-storage bench-device bench-media bench-jobs bench-index bench-cores clean
+.PHONY: help setup build full kit run test fuzz soak simulate bench bench-storage bench-device bench-media bench-jobs bench-index bench-map bench-cores clean
 
 help:
 	@echo "make run          build, then start a node on 127.0.0.1:3000 (Ctrl-C stops it): apus-full if librocksdb can be installed"
@@ -15,6 +16,7 @@ help:
 	@echo "make kit          the conformance kit against every plugin (KIT_OPTIONS=\"--seed 7\")"
 	@echo "make bench        the benchmark against a bare echo and redis-server (ROUNDS=3)"
 	@echo "make bench-index  the index against dependent random reads"
+	@echo "make bench-map    what a view costs in computing, at 3 to 256 nodes"
 	@echo "make bench-storage RocksDB through the server against a bare loop, the hop, neighbours in memory (ROUNDS=3); then bench-device"
 	@echo "make bench-device the device log against fio, 12 GiB in /tmp and half an hour (DEVICE_OPTIONS=\"--quick --directory /data\")"
 	@echo "make bench-media  CPU and memory per record of every medium, seconds to restart (MEDIA_OPTIONS=\"--quick\")"
@@ -22,6 +24,7 @@ help:
 	@echo "make bench-cores  throughput with one reactor per processor"
 	@echo "make fuzz         fuzz the parsers (SECONDS_TO_FUZZ=600 each)"
 	@echo "make soak         random histories and fuzzers for longer (SECONDS_TO_FUZZ=600 each)"
+	@echo "make simulate     simulated clusters for TIME=45m, [SEED=7] the first seed; adds a line to docs/SIMULATION.md"
 	@echo "make clean        remove what was built"
 
 setup:
@@ -49,6 +52,10 @@ fuzz:
 soak:
 	@scripts/setup test
 	scripts/soak $(SECONDS_TO_FUZZ)
+
+simulate:
+	@scripts/setup build
+	scripts/simulate --time $(TIME) $(if $(SEED),--from $(SEED)) --append docs/SIMULATION.md
 
 bench: build
 	@scripts/setup bench
@@ -80,6 +87,10 @@ bench-jobs: build
 bench-index:
 	@scripts/setup build
 	scripts/bench-index
+
+bench-map:
+	@scripts/setup build
+	scripts/bench-map
 
 clean:
 	rm -rf .build .build-*

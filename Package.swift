@@ -65,6 +65,11 @@ let package = Package(
         cTarget("CBackend", in: "Backends"),
         target("Foreign", in: "Backends", ["Base", "CBackend", "Storage"]),
         target("Builtin", in: "Backends", ["Storage", "Memory", "DeviceLog", "PMEM", "SystemDevice", "SystemSegment"]),
+        // Cluster
+        target("Fabric", in: "Cluster", ["Base"]),
+        target("Partitions", in: "Cluster", ["Base", "Fabric"]),
+        target("Membership", in: "Cluster", ["Base", "Fabric"]),
+        target("Metadata", in: "Cluster", ["Base", "Fabric", "Membership"]),
         // Client
         .systemLibrary(
             name: "COpenSSL", path: "Sources/Node/COpenSSL", pkgConfig: "libcrypto",
@@ -83,14 +88,17 @@ let package = Package(
         cTarget("CReactor", in: "Node"),
         target("Reactor", in: "Node", ["Base", "CBase", "CReactor"]),
         target("Logging", in: "Node", ["Base", "CBase"]),
-        target("SystemMetadata", in: "Node", ["Base"]),
+        target("SystemMetadata", in: "Node", ["Base", "Metadata"]),
         target("Configuration", in: "Node", ["Base", "Storage", "Logging"]),
-        target("Assembly", in: "Node", ["Base", "Wire", "Engine", "Storage", "CZlib"]),
+        target(
+            "Assembly", in: "Node",
+            ["Base", "Wire", "Engine", "Storage", "Fabric", "Partitions", "Membership", "Metadata", "CZlib"]),
         target(
             "Node", in: "Node",
             [
                 "Base", "CBase", "Wire", "Index", "Engine", "Storage", "Mount", "Foreign", "Reactor", "CReactor", "Logging",
-                "Configuration", "Assembly", "SystemMetadata", "SystemSegment",
+                "Configuration", "Assembly", "Metadata", "SystemMetadata", "SystemSegment", "Fabric", "Membership",
+                "Partitions",
             ]),
         target("Bench", in: "Node", ["Base", "CBase", "Wire", "Client", "CReactor"]),
         target(
@@ -117,6 +125,9 @@ let package = Package(
             dependencies: ["Base", "Storage", "Device", "DeviceLog", "SystemDevice", "CReactor"], path: "bench/DeviceBench",
             swiftSettings: settings),
         .executableTarget(
+            name: "MapBench", dependencies: ["Base", "Fabric", "Partitions", "CReactor"], path: "bench/MapBench",
+            swiftSettings: settings),
+        .executableTarget(
             name: "RingBench", dependencies: ["Base", "Device", "SystemDevice", "CReactor"], path: "bench/RingBench",
             swiftSettings: settings),
         // Tests
@@ -124,10 +135,25 @@ let package = Package(
         .target(
             name: "ReferenceLog", dependencies: ["Base", "Storage", "Device"], path: "Tests/ReferenceLog",
                 swiftSettings: settings),
+        .target(
+            name: "SlowMap", dependencies: ["Base", "Fabric", "Partitions"], path: "Tests/SlowMap", swiftSettings: settings),
         .executableTarget(
             name: "TestNode", dependencies: ["Base", "Storage", "Memory", "Builtin", "Node"], path: "Tests/TestNode",
             swiftSettings: settings),
+        .target(
+            name: "Simulation", dependencies: ["Base", "Fabric", "Membership", "Metadata", "Partitions", "Assembly"],
+            path: "Tests/Simulation", swiftSettings: settings),
+        .executableTarget(
+            name: "apus-simulate", dependencies: ["Simulation", "Base"], path: "Tests/apus-simulate",
+            swiftSettings: settings),
         tests("BaseTests", ["Base", "TestSupport"]),
+        tests(
+            "SimulationTests",
+            ["Base", "Fabric", "Membership", "Metadata", "Partitions", "Assembly", "Simulation", "TestSupport"]),
+        tests("FabricTests", ["Base", "Fabric", "TestSupport"]),
+        tests("MembershipTests", ["Base", "Fabric", "Membership", "TestSupport"]),
+        tests("PartitionsTests", ["Base", "Fabric", "Partitions", "SlowMap", "TestSupport"]),
+        tests("MetadataTests", ["Base", "Fabric", "Membership", "Metadata", "TestSupport"]),
         tests("WireTests", ["Base", "Wire", "TestSupport"]),
         tests("RecordTests", ["Base", "Record", "TestSupport"]),
         tests("ExpressionsTests", ["Base", "Record", "Expressions", "TestSupport"]),
@@ -143,7 +169,7 @@ let package = Package(
             ["Base", "Wire", "Record", "Index", "Engine", "Storage", "Device", "DeviceLog", "TestSupport"]),
         tests("BenchTests", ["Bench", "TestSupport"]),
         tests("SystemDeviceTests", ["Base", "CBase", "CReactor", "Device", "SystemDevice", "TestSupport"]),
-        tests("SystemMetadataTests", ["Base", "SystemMetadata", "TestSupport"]),
+        tests("SystemMetadataTests", ["Base", "Metadata", "SystemMetadata", "TestSupport"]),
         tests("SystemSegmentTests", ["Base", "PMEM", "Storage", "SystemSegment", "TestSupport"]),
         tests("MountTests", ["Base", "Storage", "Mount", "TestSupport"]),
         tests("ForeignTests", ["Base", "Storage", "CBackend", "Foreign", "TestSupport"]),

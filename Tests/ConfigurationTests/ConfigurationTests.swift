@@ -78,7 +78,9 @@ import Testing
         #expect(configuration.logging[0].levels == [
             .init(context: nil, level: .warning), .init(context: .rw, level: .detail),
         ])
-        #expect(configuration.notes.contains { $0.contains("a.conf:24") && $0.contains("'heartbeat'") })
+        let seeds = configuration.network.heartbeat?.seeds ?? []
+        #expect(seeds.map { "\($0.host) \($0.port)" } == ["10.0.0.1 3002", "10.0.0.2 3002"])
+        #expect(configuration.notes == [])
         let network = configuration.values(context: .network)
         #expect(network.filter { $0.0 == "heartbeat.mesh-seed-address-port" }.map(\.1) == ["10.0.0.1 3002", "10.0.0.2 3002"])
         #expect(configuration.values(namespace: "one").contains { $0 == ("storage-engine.data-size", "\(2 << 30)") })
@@ -90,6 +92,45 @@ import Testing
         #expect(configuration.network.service.bindAddresses == ["any"] && configuration.network.service.port == 3000)
         #expect(configuration.service.transactionMaxMs == 1000 && configuration.namespaces[0].transactionPendingLimit == 20)
         #expect(configuration.notes == [])
+    }
+
+    /// Without a heartbeat block a node is alone; with one, everything has a default.
+    @Test func heartbeatAndFabric() throws {
+        #expect(try parse(small).network.heartbeat == nil)
+        let network = try parse(small + "network { heartbeat {\n}\n}").network
+        let heartbeat = try #require(network.heartbeat)
+        #expect(heartbeat.mode == .mesh && heartbeat.endpoint.port == 3002 && network.fabric.port == 3001)
+        #expect(heartbeat.intervalMilliseconds == 150 && heartbeat.timeoutIntervals == 10)
+        #expect(heartbeat.connectTimeoutMilliseconds == 500 && heartbeat.datagramSizeMax == 1500 && heartbeat.seeds.isEmpty)
+        let text = "mesh-seed-address-port a.example:4000\nmesh-seed-address-port [fd00::1]:5\nmesh-seed-address-port ::2 6"
+        let found = try parse(small + "network { heartbeat {\n\(text)\n}\n}").network.heartbeat?.seeds
+        #expect(found?.map { "\($0.host) \($0.port)" } == ["a.example 4000", "fd00::1 5", "::2 6"])
+        for bad in ["a", "a 0", "a 65536", ":5", "a b c"] {
+            let found = problems(small + "network { heartbeat {\nmesh-seed-address-port \(bad)\n}\n}")
+            #expect(found.first?.contains("a.conf:5: mesh-seed-address-port takes an address") ?? false, "\(bad)")
+        }
+        #expect(problems(small + "network { heartbeat {\nmode multicast\n}\n}").first?.contains("needs a group") ?? false)
+        let group = "mode multicast\nmulticast-group 239.1.99.2\n"
+        #expect(problems(small + "network { heartbeat {\n\(group)port 0\n}\n}").first?.contains("needs a port") ?? false)
+        let multicast = try parse(small + "network { heartbeat {\n\(group)mtu 9000\nmulticast-ttl 2\n}\n}").network.heartbeat
+        #expect(multicast?.multicastGroups == ["239.1.99.2"] && multicast?.datagramSizeMax == 9000)
+        #expect(multicast?.multicastTimeToLive == 2 && multicast?.mode == .multicast)
+    }
+
+    @Test func settingsOfTheCluster() throws {
+        let text = "service { min-cluster-size 3\nstart-wait 5\nshutdown-grace 7\n}\n"
+            + "namespace test {\nstorage-engine memory\nrack-id 4\nreplication-factor 3\nactive-rack 2\n"
+            + "prefer-uniform-balance false\n}\n"
+        let configuration = try parse(text)
+        let service = configuration.service
+        #expect((service.minClusterSize, service.startWait, service.shutdownGrace) == (3, 5, 7))
+        let namespace = configuration.namespaces[0]
+        #expect(namespace.number("rack-id") == 4 && namespace.number("replication-factor") == 3)
+        #expect(namespace.number("active-rack") == 2 && !namespace.flag("prefer-uniform-balance"))
+        #expect(configuration.notes == [])
+        let defaults = try parse(small)
+        #expect((defaults.service.minClusterSize, defaults.service.startWait, defaults.service.shutdownGrace) == (1, 15, 20))
+        #expect(defaults.namespaces[0].number("replication-factor") == 2)
     }
 
     @Test func misspeltNamesAreExplained() {

@@ -6,149 +6,6 @@ import TestSupport
 import Testing
 import Wire
 
-/// One message of a batch's answer.
-private struct Row: Equatable {
-    var index: UInt32
-    var result: ResultCode
-    var generation: UInt32
-    var codes: [UInt8] = []
-    var bins: [String: Int64] = [:]
-}
-
-/// What came for a batch: its rows, and the code of the last message; nil if there is none yet.
-private struct Stream {
-    var rows: [Row] = []
-    var last: ResultCode?
-    var frames = 0
-    var frameSizeMax = 0
-
-    init(_ bytes: [UInt8]) {
-        var rest = Block(bytes).view[...]
-        while !rest.isEmpty {
-            guard case .frame(let header) = FrameHeader.parse(UnsafeRawBufferPointer(rebasing: rest)) else {
-                Issue.record("no frame")
-                return
-            }
-            #expect(rest.count >= FrameHeader.byteCount + header.bodySize, "a whole frame")
-            let end = rest.startIndex + FrameHeader.byteCount + header.bodySize
-            take(UnsafeRawBufferPointer(rebasing: rest[(rest.startIndex + FrameHeader.byteCount)..<end]))
-            frames += 1
-            frameSizeMax = max(frameSizeMax, FrameHeader.byteCount + header.bodySize)
-            rest = rest[end...]
-        }
-    }
-
-    private mutating func take(_ body: UnsafeRawBufferPointer) {
-        var at = 0
-        while at < body.count {
-            #expect(last == nil, "nothing follows the last message")
-            let header = MessageHeader(body.baseAddress! + at)
-            at += MessageHeader.byteCount
-            if header.info3.contains(.last) {
-                last = ResultCode(rawValue: header.resultCode)
-                continue
-            }
-            var row = Row(
-                index: header.transactionTimeout, result: ResultCode(rawValue: header.resultCode),
-                generation: header.generation)
-            let rest = UnsafeRawBufferPointer(rebasing: body[at...])
-            var operations = OperationSequence(rest, count: Int(header.operationCount))
-            while let bin = operations.next() {
-                row.codes.append(bin.code)
-                row.bins[bin.name.text] = bin.value.reduce(0) { $0 << 8 | Int64($1) }
-            }
-            at += OperationSequence.byteCount(rest, count: Int(header.operationCount)) ?? 0
-            rows.append(row)
-        }
-    }
-}
-
-extension Harness {
-    /// Sends a batch; what is answered in its turn, and later, is in `streams`.
-    fileprivate func send(batch frame: [UInt8], _ connection: UInt64 = 1) {
-        let body = Block(Array(frame[FrameHeader.byteCount...]))
-        guard case .request(let request) = RequestView.parse(body.view) else { preconditionFailure("a whole request") }
-        let output = OutputBuffer()
-        streams[connection] = []
-        endedStreams.remove(connection)
-        let progress = withUnsafePointer(to: request) {
-            shards[0].execute($0, namespace: -1, connection: connection, arrived: time.monotonic, output: output)
-        }
-        streams[connection]! += Array(output.bytes)
-        // The bytes of a connection are not there any more when its turn is over.
-        for place in 0..<body.count { body.bytes[place] = 0xEE }
-        if progress == .answered { endedStreams.insert(connection) }
-    }
-
-    fileprivate func run(_ frame: [UInt8], _ connection: UInt64 = 1) -> Stream {
-        send(batch: frame, connection)
-        finish()
-        return Stream(streams[connection]!)
-    }
-
-    /// Turns and slices until nothing is under way.
-    fileprivate func finish() {
-        for _ in 0..<100_000 {
-            var hasWork = shards.contains(where: \.wantsTicks) || !letters.isEmpty
-            for shard in shards {
-                if case .none = shard.backgroundSlice() { continue }
-                hasWork = true
-            }
-            guard hasWork else { return }
-            turn()
-        }
-        Issue.record("it does not end")
-    }
-}
-
-private func batch(
-    _ flags: BatchFlags = .respondAllKeys, timeout: UInt32 = 0, filter: [UInt8] = [],
-    _ make: (inout BatchEncoder) -> Void
-) -> [UInt8] {
-    let output = OutputBuffer()
-    var header = MessageHeader()
-    header.transactionTimeout = timeout
-    var encoder = BatchEncoder(output, header, flags: flags, filter: Block(filter).view)
-    make(&encoder)
-    encoder.end()
-    return Array(output.bytes)
-}
-
-private let read: MessageHeader = {
-    var header = MessageHeader()
-    header.info1 = [.read, .getAllBins]
-    return header
-}()
-private let write: MessageHeader = {
-    var header = MessageHeader()
-    header.info2 = .write
-    return header
-}()
-private let countHeader: MessageHeader = {
-    var header = MessageHeader()
-    header.info1 = .read
-    header.info2 = [.write, .respondAllOperations]
-    return header
-}()
-
-extension BatchEncoder {
-    fileprivate mutating func get(_ index: UInt32, _ digest: Digest) { row(index, digest, read, namespace: "test") }
-    fileprivate mutating func put(_ index: UInt32, _ digest: Digest, _ value: Int64) {
-        row(index, digest, write, namespace: "test")
-        operation(OperationCode.write, ParticleType.integer, "n", Block(Request.integer(value)).view)
-    }
-    fileprivate mutating func count(_ index: UInt32, _ digest: Digest) {
-        row(index, digest, countHeader, namespace: "test")
-        operation(OperationCode.increment, ParticleType.integer, "n", Block(Request.integer(1)).view)
-        operation(OperationCode.read, 0, "n", Block([]).view)
-    }
-    fileprivate mutating func delete(_ index: UInt32, _ digest: Digest) {
-        var header = write
-        header.info2 = [.write, .delete]
-        row(index, digest, header, namespace: "test")
-    }
-}
-
 @Suite struct BatchTests {
     private func memory(_ change: (inout NamespaceSettings) -> Void = { _ in }) throws -> Harness {
         let backend = try Memory.descriptor.open(OpenRequest(
@@ -179,14 +36,15 @@ extension BatchEncoder {
             $0.get(15, keys[0])
         })
         #expect(harness.endedStreams.contains(1), "memory answers at once")
-        let answer = Stream(harness.streams[1]!)
+        let answer = BatchAnswer(harness.streams[1]!)
         #expect(answer.last == .ok && answer.frames == 1)
         #expect(answer.rows == [
-            Row(index: 10, result: .ok, generation: 1),
-            Row(index: 11, result: .ok, generation: 1, codes: [1], bins: ["n": 5]),
-            Row(index: 12, result: .notFound, generation: 0),
-            Row(index: 13, result: .ok, generation: 2, codes: [1, 1], bins: ["n": 6]),
-            Row(index: 14, result: .ok, generation: 0), Row(index: 15, result: .notFound, generation: 0),
+            BatchAnswerRow(index: 10, result: .ok, generation: 1),
+            BatchAnswerRow(index: 11, result: .ok, generation: 1, codes: [1], bins: ["n": 5]),
+            BatchAnswerRow(index: 12, result: .notFound, generation: 0),
+            BatchAnswerRow(index: 13, result: .ok, generation: 2, codes: [1, 1], bins: ["n": 6]),
+            BatchAnswerRow(index: 14, result: .ok, generation: 0),
+            BatchAnswerRow(index: 15, result: .notFound, generation: 0),
         ])
         let expected: [(NamespaceCounter, UInt64)] = [
             (.batchSubReadSuccess, 1), (.batchSubReadNotFound, 2), (.batchSubWriteSuccess, 2), (.batchSubDeleteSuccess, 1),
@@ -205,7 +63,7 @@ extension BatchEncoder {
         func rows(_ batch: inout BatchEncoder) {
             batch.put(0, keys[0], 1)
             batch.get(1, keys[2])
-            batch.row(2, keys[0], write, namespace: "test")
+            batch.row(2, keys[0], writeHeader, namespace: "test")
             batch.get(3, keys[0])
         }
         let plain = harness.run(batch([]) { rows(&$0) })
@@ -220,9 +78,9 @@ extension BatchEncoder {
         let harness = try memory()
         let key = digests(1)[0]
         let answer = harness.run(batch {
-            $0.row(0, key, write, namespace: "test")
+            $0.row(0, key, writeHeader, namespace: "test")
             $0.field(.udfPackage, "m")
-            $0.row(1, key, read, namespace: "test")
+            $0.row(1, key, readHeader, namespace: "test")
             $0.field(.transactionID, Block([1, 0, 0, 0, 0, 0, 0, 0]).view)
             $0.row(2, key, MessageHeader(), namespace: "test")
         })
@@ -245,12 +103,12 @@ extension BatchEncoder {
             $0.get(0, keys[0])
             $0.get(1, keys[1])
             $0.repeatRow(2, keys[2])
-            $0.row(3, keys[2], read, namespace: "test")
+            $0.row(3, keys[2], readHeader, namespace: "test")
             $0.field(.filter, Block(isEqual(to: 6)).view)
             $0.repeatRow(4, keys[0])
             $0.count(5, keys[2])
             $0.delete(6, keys[1])
-            $0.row(7, keys[0], read, namespace: "test")
+            $0.row(7, keys[0], readHeader, namespace: "test")
             $0.field(.filter, Block([0xC1]).view)
         })
         let results = Dictionary(uniqueKeysWithValues: answer.rows.map { ($0.index, $0.result) })
@@ -267,7 +125,7 @@ extension BatchEncoder {
         let keys = digests(3)
         let answer = harness.run(batch {
             $0.put(0, keys[0], 1)
-            $0.row(1, keys[1], read, namespace: "nonsense")
+            $0.row(1, keys[1], readHeader, namespace: "nonsense")
             $0.get(2, keys[0])
         })
         #expect(answer.rows.map(\.index) == [0] && answer.last == .parameter)
@@ -290,9 +148,9 @@ extension BatchEncoder {
         harness.change { $0.batchBuffersPerQueueMax = 3 }
         let keys = digests(5)
         for (number, key) in keys.enumerated() { harness.send(batch: batch { $0.put(0, key, 1) }, UInt64(number)) }
-        #expect(harness.endedStreams == [3, 4] && Stream(harness.streams[4]!).last == .batchQueuesFull)
-        harness.finish()
-        for number in 0..<3 { #expect(Stream(harness.streams[UInt64(number)]!).last == .ok) }
+        #expect(harness.endedStreams == [3, 4] && BatchAnswer(harness.streams[4]!).last == .batchQueuesFull)
+        harness.finishBatches()
+        for number in 0..<3 { #expect(BatchAnswer(harness.streams[UInt64(number)]!).last == .ok) }
         #expect(harness.shards[0].batchCounters.underWay == 0)
     }
 
@@ -373,7 +231,7 @@ extension BatchEncoder {
                 if index == 0 { encoder.get(index, keys[0]) } else { encoder.repeatRow(index, keys[Int(index) % 1000]) }
             }
         })
-        harness.finish()
+        harness.finishBatches()
         let parked = harness.streams[1]!.count
         #expect(parked < 3 * Limits.streamPartSizeMax && !harness.endedStreams.contains(1))
         #expect(harness.shards[0].batchCounters.value(of: .delay) == 1)
@@ -381,11 +239,11 @@ extension BatchEncoder {
         while !harness.endedStreams.contains(1) {
             let before = harness.streams[1]!.count
             harness.shards[0].drained(1)
-            harness.finish()
+            harness.finishBatches()
             #expect(harness.streams[1]!.count > before, "it goes on")
             if harness.streams[1]!.count == before { break }
         }
-        let answer = Stream(harness.streams[1]!)
+        let answer = BatchAnswer(harness.streams[1]!)
         #expect(answer.last == .ok && answer.rows.count == 50_000)
     }
 
@@ -395,7 +253,7 @@ extension BatchEncoder {
         harness.send(batch: batch { for (number, key) in keys.enumerated() { $0.put(UInt32(number), key, 1) } })
         harness.goneConnections = [1]
         harness.shards[0].connectionClosed(1)
-        harness.finish()
+        harness.finishBatches()
         #expect(harness.shards[0].batchCounters.underWay == 0 && !harness.endedStreams.contains(1))
         #expect((1..<400).contains(harness.namespace.objectCount), "what was under way has ended, nothing else has begun")
         #expect(backend.images.count == harness.namespace.objectCount)
@@ -404,7 +262,7 @@ extension BatchEncoder {
         _ = all.run(batch { for (number, key) in keys.enumerated() { $0.put(UInt32(number), key, 1) } })
         all.send(batch: batch { for index in 0..<UInt32(30_000) { $0.get(index, keys[Int(index) % 400]) } })
         all.goneConnections = [1]
-        all.finish()
+        all.finishBatches()
         #expect(all.shards[0].batchCounters.underWay == 0 && !all.endedStreams.contains(1))
     }
 
@@ -415,8 +273,8 @@ extension BatchEncoder {
         harness.send(batch: batch(timeout: 50) { for (number, key) in keys.enumerated() { $0.put(UInt32(number), key, 1) } })
         backend.latePercent = 0
         harness.turn(advancing: 51)
-        harness.finish()
-        let answer = Stream(harness.streams[1]!)
+        harness.finishBatches()
+        let answer = BatchAnswer(harness.streams[1]!)
         #expect(answer.rows.count == 600 && answer.last == .ok)
         let expired = 600 - Limits.batchRowsPerTurnMax
         #expect(answer.rows.filter { $0.result == .timeout }.count == expired)
@@ -430,20 +288,20 @@ extension BatchEncoder {
         let value = Block([UInt8](repeating: 0x78, count: 200_000))
         harness.send(batch: batch {
             for (number, key) in keys.enumerated() {
-                $0.row(UInt32(number), key, write, namespace: "test")
+                $0.row(UInt32(number), key, writeHeader, namespace: "test")
                 $0.operation(OperationCode.write, ParticleType.string, "s", value.view)
             }
         })
         #expect(harness.namespace.objectCount == 2)
         _ = harness.shards[0].backgroundSlice()
         #expect(harness.namespace.objectCount == 3)
-        harness.finish()
-        #expect(Stream(harness.streams[1]!).rows.map(\.result) == keys.map { _ in .ok })
+        harness.finishBatches()
+        #expect(BatchAnswer(harness.streams[1]!).rows.map(\.result) == keys.map { _ in .ok })
         // Reads that a filter leaves out answer nothing, either.
         let filter: [UInt8] = [0x93, 1, 0x93, 0x51, 3, 0xA1, 0x73, 0xA2, 3, 0x79]
         harness.send(batch: batch(filter: filter) { for (number, key) in keys.enumerated() { $0.get(UInt32(number), key) } })
         #expect(harness.namespace.total(.batchSubReadFilteredOut) == 2)
-        harness.finish()
+        harness.finishBatches()
         #expect(harness.namespace.total(.batchSubReadFilteredOut) == 20)
     }
 
@@ -458,13 +316,13 @@ extension BatchEncoder {
         let filter = [0xDC, 0x27, 0x12, 16] + [UInt8](repeating: 0xC3, count: parts) + isOne
         let before = harness.shards[0].expressionWork
         harness.send(batch: batch {
-            $0.row(0, keys[0], read, namespace: "test")
+            $0.row(0, keys[0], readHeader, namespace: "test")
             $0.field(.filter, Block(filter).view)
             for (number, key) in keys.enumerated().dropFirst() { $0.repeatRow(UInt32(number), key) }
         })
         #expect(harness.namespace.total(.batchSubReadSuccess) == 1)
-        harness.finish()
-        #expect(Stream(harness.streams[1]!).rows.map(\.result) == keys.map { _ in .ok })
+        harness.finishBatches()
+        #expect(BatchAnswer(harness.streams[1]!).rows.map(\.result) == keys.map { _ in .ok })
         let compilation = 1 + filter.count >> 5 + filter.count << 2
         #expect(harness.shards[0].expressionWork - before == compilation + 100 * (2 * parts + 4))
     }

@@ -32,9 +32,9 @@ import Wire
             control = UpkeepControl(harness.namespace, now: harness.time, log: { _ in })
             control = UpkeepControl(
                 harness.namespace, now: harness.time,
-                storesEvictVoidTime: { [unowned self] in
-                    stored.append($0)
-                    return true
+                storesEvictVoidTime: { [unowned self] voidTime, done in
+                    stored.append(voidTime)
+                    done(true)
                 },
                 log: { [unowned self] in lines.append($0) })
         }

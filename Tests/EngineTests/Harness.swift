@@ -17,7 +17,14 @@ final class FakeCluster: ClusterEffects {
         random = SeededRandom(seed: seed)
         self.isAlone = isAlone
     }
-    func route(_ partition: PartitionID, namespace: Int, isWrite: Bool) -> EffectAnswer { .done }
+    let isRouting = true
+    /// Who serves what; everything if it is nil.
+    var duty: ((_ partition: PartitionID, _ isWrite: Bool) -> EffectAnswer)?
+    var epoch: Epoch?
+    func route(_ partition: PartitionID, namespace: Int, isWrite: Bool) -> EffectAnswer {
+        duty?(partition, isWrite) ?? .done
+    }
+    func epoch(of partition: PartitionID, namespace: Int) -> Epoch? { epoch }
     func resolve(_ slot: SlotPointer) -> EffectAnswer { maybeLate(slot) }
     func replicate(_ slot: SlotPointer) -> EffectAnswer { maybeLate(slot) }
     private func maybeLate(_ slot: SlotPointer) -> EffectAnswer {

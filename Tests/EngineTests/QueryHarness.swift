@@ -16,6 +16,8 @@ struct QueryAnswer {
     /// Of the last message; nil if it has not come.
     var result: ResultCode?
     var partsLargest = 0
+    /// Partitions of which the answer says that they are elsewhere.
+    var elsewhere: Set<Int> = []
 
     /// Checks on the way that the stream is one of whole frames, and that nothing follows its end.
     init(_ bytes: [UInt8]) {
@@ -41,6 +43,9 @@ struct QueryAnswer {
             let base = body.baseAddress! + offset
             let header = MessageHeader(base)
             if header.info3.contains(.last) { result = ResultCode(rawValue: header.resultCode) }
+            if header.info3.contains(.partitionDone), header.resultCode == ResultCode.unavailable.rawValue {
+                elsewhere.insert(Int(header.generation))
+            }
             let none = Digest(low: 0, middle: 0, high: 0)
             var record = Record(digest: none, set: "", generation: header.generation, bins: [:])
             var place = MessageHeader.byteCount

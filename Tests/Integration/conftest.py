@@ -334,6 +334,24 @@ def own_server():
 
 
 @pytest.fixture
+def cluster():
+    """Makes clusters for one test and ends what is left of their nodes."""
+    from clusters import Cluster
+    made = []
+
+    def make(*arguments, **named):
+        # Known before its nodes have found each other: a test that fails then leaves nothing running.
+        one = Cluster.__new__(Cluster)
+        made.append(one)
+        one.__init__(*arguments, **named)
+        return one
+
+    yield make
+    for one in made:
+        one.end()
+
+
+@pytest.fixture
 def key(request):
     """A key of this test's own."""
     return ("test", "demo", request.node.nodeid)

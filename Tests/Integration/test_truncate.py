@@ -237,7 +237,7 @@ def test_the_storage_knows_without_the_files(engine):
 
 @pytest.mark.parametrize("damage, words", [
     (lambda text: text[:-5], "damaged"), (lambda text: text.replace("one", "two"), "damaged"), (lambda text: "", "damaged"),
-    (lambda text: text.replace("apus-smd 1", "apus-smd 2"), "format 2"),
+    (lambda text: text.replace("apus-smd 2", "apus-smd 3"), "format 3"),
 ])
 def test_damaged_file(damage, words):
     node = start("memory")

@@ -1,5 +1,6 @@
 import Base
 import Glibc
+import Metadata
 import SystemMetadata
 import TestSupport
 import Testing
@@ -7,10 +8,13 @@ import Testing
 /// Items, their bytes, their files.
 @Suite struct MetadataTests {
     private func item(
-        _ key: String, _ value: String?, generation: UInt32 = 1, at time: UInt64 = 1, module: String = "truncate"
+        _ key: String, _ value: String?, generation: UInt32 = 1, at time: UInt64 = 1, module: String = "truncate",
+        by node: NodeID = NodeID(rawValue: 0)
     ) -> MetadataItem {
-        MetadataItem(module: module, key: self.key(key), value: value, generation: generation, timestamp: time)
+        MetadataItem(
+            module: module, key: self.key(key), value: value, generation: generation, timestamp: time, node: node)
     }
+    private let me = NodeID(rawValue: 0xA1)
 
     /// Parts between bars.
     private func key(_ text: String) -> MetadataKey {
@@ -60,8 +64,10 @@ import Testing
         #expect(takes(nil, generation: 10, at: 5) && items["truncate", key("a")]?.value == nil)
         #expect(!takes(nil, generation: 10, at: 5), "the same again")
         #expect(takes("1", generation: 10, at: 5), "a value before none")
-        items.set(.truncate, key("a"), to: "7", at: 2)
-        #expect(items["truncate", key("a")] == item("a", "7", generation: 11, at: 5), "newer although the clock went back")
+        items.set(.truncate, key("a"), to: "7", at: 2, by: me)
+        let last = items["truncate", key("a")]
+        #expect(last?.value == "7" && last?.generation == 11 && last?.timestamp == 5, "newer although the clock went back")
+        #expect(last?.version == MetadataVersion(view: 0, counter: 6, node: me) && items.all.count == 1)
     }
 
     /// Whatever the order, and however often: the same items.
@@ -87,21 +93,28 @@ import Testing
 
     // ---- Storage of another node ----
 
-    /// The time that counts when `theirs` comes to a node that holds `ours`, and the other way round.
+    /// The time that counts when `theirs`, of another node, comes to one that holds `ours`, and the other way round.
     private func adopted(_ ours: MetadataItem, _ theirs: MetadataItem) -> String? {
-        var (one, two) = (MetadataItems(), MetadataItems())
-        one.merge(ours)
-        two.merge(theirs)
+        func made(_ item: MetadataItem, by node: NodeID) -> MetadataItem {
+            MetadataItem(
+                module: item.module, key: item.key, value: item.value, generation: item.generation,
+                timestamp: item.timestamp, node: node)
+        }
+        let (ours, theirs) = (made(ours, by: me), made(theirs, by: NodeID(rawValue: 0xB2)))
+        var (one, two) = (MetadataItems([ours]), MetadataItems([theirs]))
         _ = one.adopt(theirs)
         _ = two.adopt(ours)
-        #expect(one["truncate", ours.key]?.value == two["truncate", ours.key]?.value)
+        #expect(one == two)
         for item in [ours, theirs] {
             let again = one.adopt(item)
-            #expect(again == .kept, "what was adopted is newer than both")
+            #expect(again == .kept, "what was adopted is there")
             let isTaken = one.merge(item)
             #expect(!isTaken)
         }
-        return one["truncate", ours.key]?.value
+        let time = one["truncate", ours.key]?.value
+        one.set(.truncate, ours.key, to: nil, at: 1, by: me)
+        #expect(one["truncate", ours.key]?.value == nil && one.all.count == 1, "an undo of who has seen both")
+        return time
     }
 
     @Test func aTruncateOfAnotherNodeIsNotTakenBack() {
@@ -111,19 +124,21 @@ import Testing
         #expect(adopted(item("ns|s", "9", at: 100), item("ns|s", "10", at: 90)) == "10", "numbers, not text")
         #expect(adopted(item("ns|s", nil, at: 100), item("ns|s", nil, at: 200)) == nil)
         #expect(adopted(item("ns|s", "100", generation: .max, at: 7), item("ns|s", nil, generation: .max, at: 8)) == "100")
-        var items = MetadataItems()
-        items.merge(item("ns|s", "100", at: 100))
-        let outcomes = [items.adopt(item("ns|s", nil, at: 200)), items.adopt(item("ns|t", "5", at: 1))]
+        let other = NodeID(rawValue: 0xB2)
+        var items = MetadataItems([item("ns|s", "100", at: 100)])
+        let outcomes = [items.adopt(item("ns|s", nil, at: 200, by: other)), items.adopt(item("ns|t", "5", at: 1, by: other))]
         #expect(outcomes == [.raised(to: 100), .taken])
-        items.set(.truncate, key("ns|s"), to: nil, at: 300)
+        items.set(.truncate, key("ns|s"), to: nil, at: 300, by: me)
         #expect(items["truncate", key("ns|s")]?.value == nil, "an undo of the node itself")
         items.merge(item("ns|s|default-ttl", "100", at: 100, module: "sets"))
-        let outcome = items.adopt(item("ns|s|default-ttl", "5", at: 200, module: "sets"))
-        #expect(outcome == .taken, "other modules: the newer")
+        let outcome = items.adopt(item("ns|s|default-ttl", "5", at: 200, module: "sets", by: other))
+        #expect(outcome == .taken && items["sets", key("ns|s|default-ttl")]?.value == "5", "other modules: the newer")
+        #expect(items.conflicts.map(\.value) == ["100"], "and what it has not seen can be read")
     }
 
     @Test func copiesNameTheirWriter() throws {
-        let copy = MetadataCopy(writer: "A0", items: [item("ns|a", "5"), item("ns|b", nil)])
+        let writer = NodeID(rawValue: 0xA0)
+        let copy = MetadataCopy(writer: "A0", items: [item("ns|a", "5", by: writer), item("ns|b", nil, by: writer)])
         #expect(try MetadataCopy(bytes: copy.bytes) == copy)
         #expect(MetadataCopy(writer: "A0", items: []).bytes.isEmpty)
         #expect(try MetadataCopy(bytes: []) == MetadataCopy(writer: "", items: []))
@@ -142,7 +157,7 @@ import Testing
         for (number, name) in names.enumerated() {
             let key = MetadataKey([Array("n\u{E9}".utf8), name])
             #expect(key.parts == [Array("n\u{E9}".utf8), name])
-            items.set(.truncate, key, to: "\(number + 1)", at: 1)
+            items.set(.truncate, key, to: "\(number + 1)", at: 1, by: me)
         }
         let read = try MetadataFormat.decode(MetadataFormat.encode(items.all))
         #expect(read == items.all && read.count == names.count)
@@ -162,8 +177,8 @@ import Testing
         let bytes = MetadataFormat.encode([item("ns|a b", "5", generation: 2, at: 7), item("z", nil)])
         let text = String(decoding: bytes, as: UTF8.self)
         let lines = text.split(separator: "\n")
-        #expect(lines[0] == "apus-smd 1" && lines[1] == "truncate\tns|a%20b\t2\t7\t5" && lines[2] == "truncate\tz\t1\t1\t-")
-        #expect(lines.count == 4 && lines[3].hasPrefix("end 2 "))
+        #expect(lines[0] == "apus-smd 2" && lines[1] == "truncate\tns|a%20b\t2\t7\t5\t0.7.0\t0.6.0")
+        #expect(lines[2] == "truncate\tz\t1\t1\t-\t0.1.0\t0.0.0" && lines.count == 4 && lines[3].hasPrefix("end 2 "))
     }
 
     /// Every prefix and every changed byte is noticed.
@@ -178,9 +193,28 @@ import Testing
             #expect(throws: MetadataFormatError.self) { try MetadataFormat.decode(damaged) }
         }
         #expect(throws: MetadataFormatError.self) { try MetadataFormat.decode(bytes + [10]) }
-        #expect(throws: MetadataFormatError.newer(format: 2)) {
-            try MetadataFormat.decode(Array("apus-smd 2\nwhatever".utf8))
+        #expect(throws: MetadataFormatError.newer(format: 3)) {
+            try MetadataFormat.decode(Array("apus-smd 3\nwhatever".utf8))
         }
+    }
+
+    /// Format 1 has no versions: its items are the own ones of the node whose file it is, and what is changed now is newer.
+    @Test func theFormatBefore() throws {
+        let lines = "truncate\tns|a\t3\t10\t9\nsets\tns|a|default-ttl\t1\t11\t-\n"
+        let text = Array("apus-smd 1\n\(lines)".utf8)
+        let sum = String(text.withUnsafeBytes { crc32c($0) }, radix: 16)
+        let bytes = text + Array("end 2 \(String(repeating: "0", count: 8 - sum.utf8.count))\(sum)\n".utf8)
+        let read = try MetadataFormat.decode(bytes)
+        #expect(read == [
+            item("ns|a", "9", generation: 3, at: 10), item("ns|a|default-ttl", nil, at: 11, module: "sets"),
+        ])
+        let directory = Directory()
+        directory.write("truncate.smd", bytes)
+        let store = try MetadataStore(path: directory.path, node: me)
+        #expect(store.items["truncate", key("ns|a")] == item("ns|a", "9", generation: 3, at: 10, by: me))
+        try store.set(.truncate, [(key("ns|a"), nil)], at: 4)
+        let again = try MetadataStore(path: directory.path, node: me).items.versions("truncate", key("ns|a"))
+        #expect(again.count == 1 && again.first?.value == nil && again.first?.generation == 4)
     }
 
     // ---- Files ----
@@ -188,25 +222,28 @@ import Testing
     @Test func filesOutliveTheStore() throws {
         let directory = Directory()
         do {
-            let store = try MetadataStore(path: directory.path + "/smd")
+            let store = try MetadataStore(path: directory.path + "/smd", node: me)
             try store.set(.truncate, [(key("ns|a"), "5"), (key("ns"), "6")], at: 10)
             try store.set(.sets, [(key("ns|a|default-ttl"), "60")], at: 10)
             try store.set(.truncate, [(key("ns|a"), nil)], at: 11)
         }
-        let again = try MetadataStore(path: directory.path + "/smd")
+        let again = try MetadataStore(path: directory.path + "/smd", node: me)
         #expect(again.items.all.count == 3)
-        #expect(again.items["truncate", key("ns|a")] == item("ns|a", nil, generation: 2, at: 11))
+        let undone = again.items["truncate", key("ns|a")]
+        #expect(undone?.value == nil && undone?.generation == 2 && undone?.timestamp == 11)
         #expect(again.items.items(of: "truncate").map(\.key.text) == ["ns", "ns|a"])
         #expect(again.items.items(ofNamespace: "ns").count == 3 && again.items.items(ofNamespace: "n").isEmpty)
     }
 
     @Test func newerCopiesAreTakenOver() throws {
         let directory = Directory()
-        let store = try MetadataStore(path: directory.path)
+        let store = try MetadataStore(path: directory.path, node: me)
+        let older = item("ns|a", "7", at: 9, by: me)
+        #expect(try store.merge([older]))
         try store.set(.truncate, [(key("ns|a"), "5"), (key("ns|b"), "5")], at: 10)
-        #expect(try store.merge([item("ns|a", "4", at: 9), item("ns|b", "9", at: 12), item("k", "v", module: "later")]))
-        #expect(try !store.merge([item("ns|b", "9", at: 12)]))
-        let again = try MetadataStore(path: directory.path)
+        #expect(try store.merge([older, item("ns|b", "9", at: 12, by: me), item("k", "v", module: "later")]))
+        #expect(try !store.merge([item("ns|b", "9", at: 12, by: me)]))
+        let again = try MetadataStore(path: directory.path, node: me)
         #expect(again.items == store.items && again.items["truncate", key("ns|a")]?.value == "5")
         #expect(again.items["truncate", key("ns|b")]?.value == "9" && again.items["later", key("k")]?.value == "v")
     }
@@ -214,22 +251,22 @@ import Testing
     /// A write that was cut off leaves a file beside the old one, which is what counts.
     @Test func tornWrite() throws {
         let directory = Directory()
-        try MetadataStore(path: directory.path).set(.truncate, [(key("ns"), "5")], at: 1)
+        try MetadataStore(path: directory.path, node: me).set(.truncate, [(key("ns"), "5")], at: 1)
         directory.write("truncate.smd.new", Array("apus-s".utf8))
-        let store = try MetadataStore(path: directory.path)
+        let store = try MetadataStore(path: directory.path, node: me)
         #expect(store.items["truncate", key("ns")]?.value == "5")
         try store.set(.truncate, [(key("ns"), "6")], at: 2)
-        #expect(try MetadataStore(path: directory.path).items["truncate", key("ns")]?.value == "6")
+        #expect(try MetadataStore(path: directory.path, node: me).items["truncate", key("ns")]?.value == "6")
     }
 
     @Test func damagedFilesAreRefusedAndLeftAlone() throws {
         let directory = Directory()
-        try MetadataStore(path: directory.path).set(.truncate, [(key("ns"), "5")], at: 1)
+        try MetadataStore(path: directory.path, node: me).set(.truncate, [(key("ns"), "5")], at: 1)
         let whole = directory.read("truncate.smd")
-        for bytes in [[], Array(whole.dropLast(3)), Array("apus-smd 2\n".utf8)] {
+        for bytes in [[], Array(whole.dropLast(3)), Array("apus-smd 3\n".utf8)] {
             directory.write("truncate.smd", bytes)
             do {
-                _ = try MetadataStore(path: directory.path)
+                _ = try MetadataStore(path: directory.path, node: me)
                 Issue.record("a damaged file was read")
             } catch {
                 #expect(error.message.contains(directory.path + "/truncate.smd"))
@@ -241,12 +278,12 @@ import Testing
 
     @Test func nothingChangesIfNothingCanBeWritten() throws {
         let directory = Directory()
-        let store = try MetadataStore(path: directory.path)
+        let store = try MetadataStore(path: directory.path, node: me)
         try store.set(.truncate, [(key("ns"), "5")], at: 1)
         // A directory where the new file is to be: the tests may run as root, whom no mode stops.
         mkdir(directory.path + "/truncate.smd.new", 0o755)
         #expect(throws: MetadataError.self) { try store.set(.truncate, [(key("ns"), "6")], at: 2) }
         #expect(store.items["truncate", key("ns")]?.value == "5")
-        #expect(try MetadataStore(path: directory.path).items["truncate", key("ns")]?.value == "5")
+        #expect(try MetadataStore(path: directory.path, node: me).items["truncate", key("ns")]?.value == "5")
     }
 }

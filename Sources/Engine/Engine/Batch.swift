@@ -261,12 +261,7 @@ final class Batch: SlotOwner {
             takeFilter(slot, shard)
             guard filterResult == .ok else { return shard.end(slot, filterResult) }
         }
-        let isWrite = !slot.pointee.isRead
-        if !table.isAlone, case .refused(let result) = table.cluster.route(
-            slot.pointee.digest.partition, namespace: slot.pointee.namespace, isWrite: isWrite) {
-            return shard.end(slot, result)
-        }
-        return isWrite ? shard.startWrite(slot, now: table.now) : shard.startRead(slot, now: table.now)
+        return shard.start(slot, now: table.now)
     }
 
     /// Gives the slot its filter. Rows that repeat one another, or have the batch's filter, have the very same bytes.

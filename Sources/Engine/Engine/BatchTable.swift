@@ -9,8 +9,6 @@ internal import Wire
 /// Runs and keeps the batches of one reactor. Reactor's thread only.
 final class BatchTable {
     let scratch: Scratch
-    let cluster: any ClusterEffects
-    let isAlone: Bool
     let counters = BatchCounters()
     private let service: LiveSettings<LiveServiceSettings>
     var now: TurnTime { scratch.now }
@@ -28,14 +26,12 @@ final class BatchTable {
     private static let spareMax = 16
 
     init(
-        scratch: Scratch, service: LiveSettings<LiveServiceSettings>, cluster: any ClusterEffects,
+        scratch: Scratch, service: LiveSettings<LiveServiceSettings>,
         answeredCounts: UnsafeMutablePointer<UInt32>
     ) {
         self.scratch = scratch
         self.service = service
-        self.cluster = cluster
         self.answeredCounts = answeredCounts
-        isAlone = cluster.isAlone
         row = scratch.slots.take()
     }
 

@@ -12,10 +12,8 @@ package final class EngineShard {
     package let namespaces: [NamespaceShard]
     /// The same, to be used without counting references.
     private let shards: UnsafeMutablePointer<Unmanaged<NamespaceShard>>
-    private let isAlone: Bool
     private let batches: BatchTable
     private let scratch: Scratch
-    private let cluster: any ClusterEffects
     private var spare: SlotPointer
     private var now: TurnTime { scratch.now }
     private let queries: QueryDesk
@@ -38,13 +36,11 @@ package final class EngineShard {
         precondition(namespaces.count == backends.count && namespaces.count <= Limits.namespacesMax)
         let scratch = Scratch(shell: shell, reactor: reactor)
         self.scratch = scratch
-        self.cluster = cluster
         self.service = service
         answeredCounts = .allocate(capacity: Limits.namespacesMax * LatencyKind.allCases.count)
         answeredCounts.initialize(repeating: 0, count: Limits.namespacesMax * LatencyKind.allCases.count)
         spare = scratch.slots.take()
-        isAlone = cluster.isAlone
-        batches = BatchTable(scratch: scratch, service: service, cluster: cluster, answeredCounts: answeredCounts)
+        batches = BatchTable(scratch: scratch, service: service, answeredCounts: answeredCounts)
         let made = zip(namespaces, backends).enumerated().map { number, pair in
             NamespaceShard(
                 namespace: pair.0, number: number, reactor: reactor, backend: pair.1, scratch: scratch,
@@ -95,6 +91,17 @@ package final class EngineShard {
         }
     }
 
+    /// The cluster layer decides anew who serves what: what waits for that goes on, in the order it came.
+    package func routesChanged() {
+        let slots = scratch.parked
+        scratch.parked = []
+        for slot in slots {
+            slot.pointee.isParked = false
+            openOutput(slot)
+            close(slot, namespaces[slot.pointee.namespace].retry(slot, now))
+        }
+    }
+
     /// The turn is over; nothing lent by a backend is used any more.
     package func turnEnded(sleeping: Bool) {
         for shard in namespaces { shard.backend.turnEnded(sleeping: sleeping) }
@@ -127,11 +134,7 @@ package final class EngineShard {
         let progress = shards[namespace]._withUnsafeGuaranteedRef { shard -> Progress in
             let filterResult = shard.takeFilter(slot)
             guard filterResult == .ok else { return shard.end(slot, filterResult) }
-            if !isAlone, case .refused(let result) = cluster.route(
-                slot.pointee.digest.partition, namespace: namespace, isWrite: isWrite) {
-                return shard.end(slot, result)
-            }
-            return isWrite ? shard.startWrite(slot, now: now) : shard.startRead(slot, now: now)
+            return shard.start(slot, now: now)
         }
         guard case .answered = progress else {
             suspend(slot)
@@ -287,9 +290,13 @@ package final class EngineShard {
         !scratch.slots.suspended.isEmpty || queries.wantsTicks || namespaces.contains { $0.backend.wantsTurns }
     }
 
-    /// Answers 9 to requests that wait for a claim and whose time is up.
+    /// Answers 9 to requests that wait for a claim, or to be routed, and whose time is up.
     package func expireWaiters() {
         for slot in scratch.slots.suspended where slot.pointee.deadline < now.monotonic {
+            if slot.pointee.isParked {
+                expireParked(slot)
+                continue
+            }
             let shard = namespaces[slot.pointee.namespace]
             let partition = slot.pointee.digest.partition
             shard.partitions.lock(partition)
@@ -299,6 +306,14 @@ package final class EngineShard {
             openOutput(slot)
             close(slot, shard.end(slot, .timeout))
         }
+    }
+
+    private func expireParked(_ slot: SlotPointer) {
+        scratch.parked.removeAll { $0 == slot }
+        slot.pointee.isParked = false
+        let shard = namespaces[slot.pointee.namespace]
+        openOutput(slot)
+        close(slot, shard.refuse(slot, .timeout))
     }
 
     // ---- Jobs ----

@@ -57,6 +57,11 @@ final class ExpirySweep: SweepTask {
     }
 
     func handle(_ record: IndexedRecord, _ shard: NamespaceShard, _ now: TurnTime) -> Bool {
+        switch shard.rule(of: record.digest.partition) {
+        case .done: break
+        case .pending: return false
+        case .refused: return true
+        }
         guard underWay < ExpirySweep.underWayMax, !shard.isUnderPressure else { return false }
         underWay += 1
         let origin = record.entry.voidTime < nowSeconds ? RequestOrigin.expiry : .eviction

@@ -38,6 +38,8 @@ package final class NamespaceShard {
     let hasPressure: Bool
     let number: Int
     let log: @Sendable (String) -> Void
+    /// Whether this node may not serve every partition.
+    let isRouting: Bool
     private let nameBytes: UnsafeRawBufferPointer
     private let truncation: Truncation
     let truncateSweep: Sweep<TruncateSweep>
@@ -70,6 +72,7 @@ package final class NamespaceShard {
         hasPressure = !isVolatile
         keepsTombstones = namespace.agreement.keepsTombstones
         releasesLast = namespace.agreement.capabilities.isSuperset(of: [.durableAtCommit, .deletesLast])
+        isRouting = cluster.isRouting
         writesAtOnce = isVolatile && cluster.isAlone && !namespace.settings.commitBeforeAnswer
     }
 

@@ -55,7 +55,7 @@ extension NamespaceShard {
     /// Runs the write in `slot`, taken from the pool for it. False: it has to wait, and gives its slot back when it ends.
     @discardableResult
     func runOwn(_ slot: SlotPointer, _ now: TurnTime) -> Bool {
-        guard startWrite(slot, now: now) == .suspended else {
+        guard start(slot, now: now) == .suspended else {
             scratch.slots.giveBack(slot)
             return true
         }

@@ -95,12 +95,17 @@ final class QueryLane: SlotOwner {
     }
 
     /// Copies the next entries out of the index and keeps those that are asked for. False: there is no room to say that the
-    /// partition is not here.
+    /// partition is not here, or it is being decided where it is.
     private func fill() -> Bool {
         guard let (partition, begun) = walk else { return true }
         var cursor = begun
-        if case .refused = shard.cluster.route(partition, namespace: query.namespace, isWrite: false) {
-            return unavailable(partition)
+        if shard.isRouting {
+            let isWrite = query.kind == .background
+            switch shard.cluster.route(partition, namespace: query.namespace, isWrite: isWrite) {
+            case .done: break
+            case .pending: return false
+            case .refused: return unavailable(partition)
+            }
         }
         shard.partitions.lock(partition)
         let seen = window.copy(shard.index, partition, &cursor)
@@ -309,6 +314,11 @@ final class QueryLane: SlotOwner {
     }
 
     private func unavailable(_ partition: PartitionID) -> Bool {
+        // Who serves the partition runs the query there.
+        if query.kind == .background {
+            walk = nil
+            return true
+        }
         guard let output = part.room(MessageHeader.byteCount) else { return false }
         var head = RecordHead()
         head.info3 = .partitionDone

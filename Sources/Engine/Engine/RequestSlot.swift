@@ -118,6 +118,8 @@ package struct RequestSlot: BitwiseCopyable {
     var filter: Unmanaged<Expression>?
     /// A backend under pressure has put it off.
     var isDelayed: Bool
+    /// Waits until it is decided who serves its partition.
+    var isParked: Bool
     /// Reads: how often the record was looked up.
     var attempts: UInt8
     /// Where this slot is in `SlotPool.suspended`.
@@ -155,6 +157,7 @@ package struct RequestSlot: BitwiseCopyable {
         hasTouch = false
         hasExpression = false
         isDelayed = false
+        isParked = false
         attempts = 0
         suspendedAt = -1
         previous = IndexEntry(digest: digest)
@@ -204,6 +207,7 @@ extension RequestSlot {
         hasTouch = false
         hasExpression = false
         isDelayed = false
+        isParked = false
         attempts = 0
         phase = .free
     }

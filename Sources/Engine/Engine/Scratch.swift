@@ -60,6 +60,8 @@ final class Scratch {
     var now = TurnTime(monotonic: Instant(nanoseconds: 0), wall: RecordTime(milliseconds: 0))
     /// Requests that a backend under pressure has put off.
     var delayed: [SlotPointer] = []
+    /// Requests that wait until it is decided who serves their partitions, in the order they came.
+    var parked: [SlotPointer] = []
     private let idleOutput = OutputBuffer(capacity: 64)
     private static let imageRoom = Limits.recordSizeCeiling + (64 << 10)
 

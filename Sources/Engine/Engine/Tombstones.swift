@@ -57,7 +57,7 @@ extension NamespaceShard {
         let nothing = UnsafeRawBufferPointer(start: nil, count: 0)
         let setName = previous.setID == 0 ? nothing : namespace.sets.name(of: previous.setID)
         let header = ImageHeader(
-            generation: next.generation, voidTime: 0, lastUpdate: next.lastUpdate, epoch: namespace.epoch,
+            generation: next.generation, voidTime: 0, lastUpdate: next.lastUpdate, epoch: epoch(of: slot),
             setName: setName, key: nothing)
         scratch.editor.begin(nil)
         writeImage(slot, &next, header, Envelope.byteCount + scratch.editor.imageByteCount(header))

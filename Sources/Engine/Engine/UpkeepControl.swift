@@ -36,8 +36,11 @@ package struct EvictionFigures: Sendable, BitwiseCopyable {
 /// See the invariants above. The control thread only.
 package final class UpkeepControl {
     private let namespace: Namespace
-    /// Stores the threshold of eviction as system metadata; false: it could not, so nothing is evicted.
-    private let storesEvictVoidTime: (UInt32) -> Bool
+    /// Stores the threshold of eviction as system metadata, and says so later, or at once, on the same thread; false: it
+    /// could not, so nothing is evicted.
+    private let storesEvictVoidTime: (UInt32, @escaping (Bool) -> Void) -> Void
+    /// That is being done: no pass begins.
+    private var isStoring = false
     private let log: (String) -> Void
     private var pass: Pass?
     private var lastPeriodSeconds: UInt64
@@ -59,7 +62,8 @@ package final class UpkeepControl {
 
     /// `now` is the time of the start: the first period begins there.
     package init(
-        _ namespace: Namespace, now: TurnTime, storesEvictVoidTime: @escaping (UInt32) -> Bool = { _ in true },
+        _ namespace: Namespace, now: TurnTime,
+        storesEvictVoidTime: @escaping (UInt32, @escaping (Bool) -> Void) -> Void = { $1(true) },
         log: @escaping (String) -> Void
     ) {
         self.namespace = namespace
@@ -88,7 +92,7 @@ package final class UpkeepControl {
             self.pass = nil
             end(pass, now, settings, breach)
         }
-        if pass == nil { beginIfDue(now, settings, breach) }
+        if pass == nil, !isStoring { beginIfDue(now, settings, breach) }
     }
 
     private func beginIfDue(_ now: TurnTime, _ settings: LiveNamespaceSettings, _ breach: String?) {
@@ -173,7 +177,13 @@ package final class UpkeepControl {
     }
 
     private func evict(_ voidTime: UInt32, _ count: UInt64, _ breach: String, _ now: TurnTime) {
-        guard storesEvictVoidTime(voidTime) else {
+        isStoring = true
+        storesEvictVoidTime(voidTime) { [weak self] isStored in self?.stored(isStored, voidTime, count, breach, now) }
+    }
+
+    private func stored(_ isStored: Bool, _ voidTime: UInt32, _ count: UInt64, _ breach: String, _ now: TurnTime) {
+        isStoring = false
+        guard isStored else {
             return log("eviction: \(breach), but its threshold could not be stored: nothing is evicted")
         }
         namespace.upkeep.setThreshold(voidTime, at: now.wall.milliseconds, isPending: false)

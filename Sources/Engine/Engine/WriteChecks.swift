@@ -165,7 +165,7 @@ extension NamespaceShard {
         let setName = keepsSet ? namespace.sets.name(of: previous.setID) : request.pointee.set
         let header = ImageHeader(
             generation: next.generation, voidTime: next.voidTime, lastUpdate: next.lastUpdate,
-            epoch: namespace.epoch, setName: setName, key: key)
+            epoch: epoch(of: slot), setName: setName, key: key)
         let byteCount = Envelope.byteCount + editor.imageByteCount(header)
         guard byteCount <= namespace.live.current.pointee.recordSizeMax, byteCount <= Limits.recordSizeCeiling else {
             counters.count(.failRecordTooBig)

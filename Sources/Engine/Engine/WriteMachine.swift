@@ -39,6 +39,7 @@ extension NamespaceShard {
     /// A claim has passed to `slot`: begins where `startWrite` would have.
     func inherit(_ slot: SlotPointer, now: TurnTime) -> Progress {
         precondition(slot.pointee.phase == .claimed)
+        if isRouting, let progress = route(slot) { return progress }
         reload(slot)
         return advance(slot, image: nil, now: now)
     }
@@ -146,11 +147,10 @@ extension NamespaceShard {
         return true
     }
 
-    /// Begins a request again that `delay` has put off.
+    /// Begins a request again that was put off or parked.
     func retry(_ slot: SlotPointer, _ now: TurnTime) -> Progress {
-        if slot.pointee.isRead { return startRead(slot, now: now) }
         // Compaction may have moved the image meanwhile.
-        return slot.pointee.phase == .claimed ? inherit(slot, now: now) : startWrite(slot, now: now)
+        slot.pointee.phase == .claimed ? inherit(slot, now: now) : start(slot, now: now)
     }
 
     func releaseNext(_ slot: SlotPointer) {

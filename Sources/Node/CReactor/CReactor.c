@@ -39,7 +39,7 @@ int apus_listen(const char *address, uint16_t port, int backlog) {
         } else {
             ((struct sockaddr_in *)found->ai_addr)->sin_port = htons(port);
         }
-        if (bind(descriptor, found->ai_addr, found->ai_addrlen) != 0 || listen(descriptor, backlog) != 0) {
+        if (bind(descriptor, found->ai_addr, found->ai_addrlen) != 0 || (backlog >= 0 && listen(descriptor, backlog) != 0)) {
             int reason = errno;
             close(descriptor);
             descriptor = -1;

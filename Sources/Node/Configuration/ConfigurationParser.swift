@@ -132,7 +132,6 @@ struct BlockReader {
     private static let blocksWithoutEffect = [
         "security": "'security' has no effect yet: EVERY CLIENT MAY DO EVERYTHING; keep untrusted networks away",
         "xdr": "'xdr' has no effect yet: nothing is shipped",
-        "heartbeat": "'heartbeat' has no effect yet: the node runs alone",
         "tls": "'tls' has no effect yet: connections are in the clear",
         "syslog": "'syslog' has no effect yet: use console or file",
     ]

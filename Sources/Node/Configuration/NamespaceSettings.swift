@@ -3,7 +3,8 @@ internal import Storage
 extension Settings {
     /// `namespace <name> { ... }`.
     static let namespace: [SettingSchema] = [
-        .idle("active-rack", .integer(0...1_000_000), "0"),
+        .live("active-rack", .integer(0...1_000_000), "0",
+            "rack that all masters are on, from the next view on (recluster:); 0 for none"),
         .live("allow-ttl-without-nsup", .boolean, "false",
             "accept times to live although nsup-period is 0"),
         .live("apply-ttl-reductions", .boolean, "true", "a write may shorten the time to live"),
@@ -52,12 +53,15 @@ extension Settings {
         .live("nsup-period", .seconds(0...UInt64.u32Max), "0", "seconds between two runs of expiry; 0 for none"),
         .idle("nsup-threads", .integer(1...128), "1"),
         .idle("partition-tree-sprigs", .integer(256...268_435_456), "256"),
-        .idle("prefer-uniform-balance", .boolean, "true"),
-        .idle("rack-id", .integer(0...1_000_000), "0"),
+        .live("prefer-uniform-balance", .boolean, "true",
+            "all nodes are masters of equally many partitions, from the next view on (recluster:)"),
+        .live("rack-id", .integer(0...1_000_000), "0",
+            "rack this node is on, from the next view on (recluster:); copies are put on different racks"),
         .idle("read-consistency-level-override", .word(["all", "off", "one"]), "off"),
         .idle("reject-non-xdr-writes", .boolean, "false"),
         .idle("reject-xdr-writes", .boolean, "false"),
-        .idle("replication-factor", .integer(1...256), "2"),
+        .live("replication-factor", .integer(1...256), "2",
+            "copies of each record, from the next view on (recluster:); the lowest of all nodes holds"),
         .idle("sindex-stage-size", .size(134_217_728...4_294_967_296), "1073741824"),
         .live("single-query-threads", .integer(1...128), "4",
             "reactors that walk one query at a time, at most 4"),

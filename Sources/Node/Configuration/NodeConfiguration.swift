@@ -26,7 +26,7 @@ package struct NodeConfiguration: Sendable {
         guard let checked = ServiceConfiguration(service, processors: processors, report) else { return nil }
         self.service = checked
         let network = file.block("network") ?? NodeConfiguration.empty("network", [])
-        self.network = NetworkConfiguration(network)
+        self.network = NetworkConfiguration(network, report)
         logging = LogSinks.read(file.block("logging"), report)
         namespaces = file.blocks.filter { $0.word == "namespace" }.map { NamespaceConfiguration($0, report) }
         if namespaces.isEmpty { report(1, "no namespace is configured; add: namespace test { storage-engine memory }") }
@@ -46,6 +46,12 @@ package struct NodeConfiguration: Sendable {
               service { address 127.0.0.1
                 port 3000
               }
+              fabric { address 127.0.0.1
+                port 3001
+              }
+              heartbeat { address 127.0.0.1
+                port 3002
+              }
               admin { address 127.0.0.1
                 port 3003
               }
@@ -58,7 +64,8 @@ package struct NodeConfiguration: Sendable {
             Array(text.utf8), fileName: "--dev", registry: registry, processors: processors)
         configuration.notes.append(
             "running without a configuration file (--dev): namespace 'test' in memory, nothing outlives the process;"
-                + " 127.0.0.1, ports 3000 and 3003 (admin); work directory \(workDirectory)")
+                + " 127.0.0.1, ports 3000, 3001 (fabric), 3002 (heartbeat) and 3003 (admin);"
+                + " work directory \(workDirectory)")
         return configuration
     }
 
@@ -169,6 +176,8 @@ package struct NamespaceConfiguration: Sendable {
     package func number(_ name: String) -> UInt64 { block.number(name) ?? 0 }
     /// Whether a setting of the block itself is `true`.
     package func flag(_ name: String) -> Bool { block.flag(name) }
+    /// The value of a setting of the block itself in its plain form; empty if it has none.
+    package func text(_ name: String) -> String { block.text(name) ?? "" }
 
     init(_ block: ConfiguredBlock, _ report: (Int, String) -> Void) {
         self.block = block

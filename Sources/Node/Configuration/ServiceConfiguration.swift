@@ -18,6 +18,11 @@ package struct ServiceConfiguration: Sendable {
     package let tickerInterval: Int
     package let transactionMaxMs: Int
     package let microsecondHistograms: Bool
+    package let minClusterSize: Int
+    /// Seconds.
+    package let startWait: UInt64
+    /// Seconds.
+    package let shutdownGrace: UInt64
     private let block: ConfiguredBlock
 
     /// The value of any setting; 0 if it has none.
@@ -44,6 +49,9 @@ package struct ServiceConfiguration: Sendable {
         tickerInterval = Int(ticker)
         transactionMaxMs = Int(deadline)
         microsecondHistograms = block.flag("microsecond-histograms")
+        minClusterSize = Int(block.number("min-cluster-size") ?? 1)
+        startWait = block.number("start-wait") ?? 0
+        shutdownGrace = block.number("shutdown-grace") ?? 0
     }
 }
 
@@ -51,13 +59,20 @@ package struct ServiceConfiguration: Sendable {
 package struct NetworkConfiguration: Sendable {
     package let service: EndpointConfiguration
     package let admin: EndpointConfiguration
+    /// Nil: the node is alone.
+    package let heartbeat: HeartbeatConfiguration?
+    package let fabric: EndpointConfiguration
     private static let servicePortDefault = 3000
+    private static let fabricPortDefault = 3001
 
-    init(_ block: ConfiguredBlock) {
+    init(_ block: ConfiguredBlock, _ report: (Int, String) -> Void) {
         let service = block.block("service") ?? NodeConfiguration.empty("service", Settings.networkService)
         let admin = block.block("admin") ?? NodeConfiguration.empty("admin", Settings.networkAdmin)
         self.service = EndpointConfiguration(service, portDefault: NetworkConfiguration.servicePortDefault)
         self.admin = EndpointConfiguration(admin, portDefault: nil)
+        let fabric = block.block("fabric") ?? NodeConfiguration.empty("fabric", Settings.fabric)
+        self.fabric = EndpointConfiguration(fabric, portDefault: NetworkConfiguration.fabricPortDefault)
+        heartbeat = block.block("heartbeat").map { HeartbeatConfiguration($0, report) }
     }
 }
 

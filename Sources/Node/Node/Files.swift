@@ -28,3 +28,26 @@ func absolutePath(_ path: String) -> String {
     defer { free(found) }
     return String(cString: found)
 }
+
+/// Replaces a file of `directory` whole: whenever the machine stops, the old or the new one is there; durable when this
+/// returns. Nil, or what is wrong.
+func replaceFile(_ path: String, in directory: String, _ bytes: [UInt8]) -> String? {
+    let fresh = path + ".new"
+    let descriptor = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+    guard descriptor >= 0 else { return "cannot write \(fresh): \(errnoText())" }
+    var written = 0
+    while written < bytes.count {
+        let count = bytes.withUnsafeBytes { write(descriptor, $0.baseAddress! + written, $0.count - written) }
+        if count < 0, errno == EINTR { continue }
+        guard count > 0 else { break }
+        written += count
+    }
+    let isWritten = written == bytes.count && fsync(descriptor) == 0
+    let reason = errnoText()
+    guard close(descriptor) == 0, isWritten else { return "cannot write \(fresh): \(reason)" }
+    guard rename(fresh, path) == 0 else { return "cannot replace \(path): \(errnoText())" }
+    let folder = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    guard folder >= 0 else { return "cannot open \(directory): \(errnoText())" }
+    defer { close(folder) }
+    return fsync(folder) == 0 ? nil : "cannot make \(directory) durable: \(errnoText())"
+}

@@ -91,13 +91,10 @@ extension InfoService {
     private var nodeStatistics: [(String, String)] {
         let memory = SystemMemory.now()
         let network = state.reactors.totals()
-        let key = hexadecimal(state.clusterKey)
-        let isServing = state.phase != .starting
         let now = SystemClock.now().monotonic
         let upSeconds = now.nanoseconds(since: state.started) / 1_000_000_000
         return [
-            ("failed_best_practices", "false"), ("cluster_integrity", "\(isServing)"),
-            ("cluster_is_member", "\(isServing)"), ("cluster_clock_skew_ms", "0"),
+            ("failed_best_practices", "false"),
             ("wall_clock_steps", "\(state.clockSteps)"), ("uptime", "\(upSeconds)"),
             ("system_free_mem_kbytes", "\(memory.availableKilobytes)"),
             ("system_free_mem_pct", "\(memory.freePercent)"),
@@ -108,13 +105,9 @@ extension InfoService {
             ("refused_connections", "\(network.refused)"),
             ("info_complete", "\(network.infoCompleted)"), ("demarshal_error", "\(network.malformed)"),
             ("early_tsvc_client_error", "\(network.early)"),
-            ("paxos_principal", "\(state.nodeID)"), ("migrate_allowed", "\(isServing)"),
-            ("migrate_partitions_remaining", "0"), ("cluster_size", "1"), ("cluster_key", key),
-            ("cluster_generation", "1"), ("cluster_principal", "\(state.nodeID)"),
-            ("cluster_duplicate_nodes", "null"), ("cluster_clock_skew_outliers", "null"),
             ("objects", "\(state.servingNamespaces.reduce(0) { $0 + $1.objectCount })"),
             ("tombstones", "\(state.servingNamespaces.reduce(0) { $0 + $1.tombstoneCount })"),
-        ] + batchStatistics + state.reactors.busyStatistics()
+        ] + clusterStatistics + batchStatistics + state.reactors.busyStatistics()
     }
 
     /// Each late batch has one buffer; they are made and freed with it.

@@ -9,6 +9,8 @@ internal import Wire
 /// Answers info commands for every connection of one reactor.
 final class InfoService: InfoResponder {
     typealias Command = @Sendable (InfoService, InfoRequest) -> String
+    /// One that is answered later, on any thread, or at once.
+    typealias LateCommand = @Sendable (InfoService, InfoRequest, @escaping @Sendable (String) -> Void) -> Void
     let state: NodeState
     /// The kind of connection whose request is being answered.
     private(set) var isAdmin = false
@@ -20,14 +22,12 @@ final class InfoService: InfoResponder {
     private(set) var completed: UInt64 = 0
     private let adminKind: UInt8
     private let commands: [String: Command]
-    /// Those that the control thread answers.
-    private let blockingCommands: [String: Command]
-    private let mayBlock: Bool
-    /// Lines that the connection's reactor has answered already, by number.
+    /// Those that the control thread begins.
+    let blockingCommands: [String: LateCommand]
+    /// Lines that are answered already, by number.
     private let answered: [Int: String]
 
-    init(state: NodeState, reactor: Int, adminKind: UInt8, mayBlock: Bool = false, answered: [Int: String] = [:]) {
-        self.mayBlock = mayBlock
+    init(state: NodeState, reactor: Int, adminKind: UInt8, answered: [Int: String] = [:]) {
         self.answered = answered
         blockingCommands = InfoService.truncateCommands.merging(InfoService.settingCommands) { first, _ in first }
             .merging(InfoService.evictionCommands) { first, _ in first }
@@ -37,6 +37,7 @@ final class InfoService: InfoResponder {
         commands = InfoService.identityCommands
             .merging(InfoService.clusterCommands) { first, _ in first }
             .merging(InfoService.dataCommands) { first, _ in first }
+            .merging(InfoService.problemCommands) { first, _ in first }
             .merging(InfoService.operatorCommands) { first, _ in first }
             .merging(InfoService.queryCommands) { first, _ in first }
             .merging(InfoService.storageCommands) { first, _ in first }
@@ -68,7 +69,7 @@ final class InfoService: InfoResponder {
 
     private func answer(_ line: InfoLine) -> String {
         guard let request = InfoRequest(line) else { return InfoError.text(4, "unrecognized command") }
-        if let command = blockingCommands[request.name] { return mayBlock ? command(self, request) : refusal(request) }
+        if isBlocking(request) { return refusal(request) }
         if let command = InfoService.connectionCommands[request.name] {
             return command(self, request, connection)
         }
@@ -76,8 +77,10 @@ final class InfoService: InfoResponder {
         return command(self, request)
     }
 
-    /// Whether the control thread has to answer.
-    func isBlocking(_ request: InfoRequest) -> Bool { blockingCommands[request.name] != nil }
+    /// Whether another thread has to answer.
+    func isBlocking(_ request: InfoRequest) -> Bool {
+        blockingCommands[request.name] != nil || InfoService.wishes[request.name] != nil
+    }
 
     private func refusal(_ request: InfoRequest) -> String {
         guard state.phase == .serving else { return InfoError.text(11, "the node is \(state.phase)") }
@@ -94,7 +97,8 @@ final class InfoService: InfoResponder {
 
     /// The names of all commands, sorted.
     var commandNames: [String] {
-        (Array(commands.keys) + blockingCommands.keys + InfoService.connectionCommands.keys).sorted()
+        (Array(commands.keys) + blockingCommands.keys + InfoService.connectionCommands.keys
+            + InfoService.wishes.keys).sorted()
     }
 
     /// The namespace that `parameter` names, or the error that says what is wrong.

@@ -3,6 +3,7 @@ internal import Base
 internal import Engine
 internal import Index
 internal import Logging
+internal import Metadata
 internal import Reactor
 internal import Wire
 
@@ -12,8 +13,8 @@ extension InfoService {
     ]
 
     /// These change system metadata: the control thread answers them.
-    static let evictionCommands: [String: Command] = [
-        "eviction-reset": { service, request in service.resetEviction(request) }
+    static let evictionCommands: [String: LateCommand] = [
+        "eviction-reset": { service, request, answer in service.resetEviction(request, answer) }
     ]
 
     /// `histogram:namespace=NS;type=ttl|object-size|object-size-linear[;set=SET]`, as the last pass has counted.
@@ -36,24 +37,23 @@ extension InfoService {
 
     /// `eviction-reset:namespace=NS[;ttl=SECONDS]`: the threshold of eviction is taken back, or becomes that many seconds
     /// from now. What has been evicted does not come back.
-    private func resetEviction(_ request: InfoRequest) -> String {
+    private func resetEviction(_ request: InfoRequest, _ answer: @escaping @Sendable (String) -> Void) {
         let (namespace, problem) = namespace(request)
-        guard let namespace else { return problem }
-        let now = SystemClock.now().wall
+        guard let namespace else { return answer(problem) }
         var voidTime: UInt32 = 0
         if let text = request["ttl"] {
             guard let seconds = UInt32(text), seconds <= Limits.timeToLiveSecondsMax else {
-                return InfoError.text(4, "bad 'ttl': seconds, at most \(Limits.timeToLiveSecondsMax)")
+                return answer(InfoError.text(4, "bad 'ttl': seconds, at most \(Limits.timeToLiveSecondsMax)"))
             }
-            voidTime = now.seconds + seconds
+            voidTime = SystemClock.now().wall.seconds + seconds
         }
-        guard state.keepEvictVoidTime(voidTime, of: namespace) else {
-            return InfoError.text(1, "not durable, nothing has changed; the log says why")
+        state.changeEvictVoidTime(voidTime, of: namespace) { [log = state.log, voidTime] outcome in
+            if outcome == .done {
+                log.info(.nsup, "{\(namespace.settings.name)} eviction-reset: the threshold of eviction is"
+                    + (voidTime == 0 ? " gone" : " \(voidTime) s since 2010"))
+            }
+            answer(InfoService.text(outcome))
         }
-        namespace.upkeep.setThreshold(voidTime, at: now.milliseconds, isPending: true)
-        state.log.info(.nsup, "{\(namespace.settings.name)} eviction-reset: the threshold of eviction is"
-            + (voidTime == 0 ? " gone" : " \(voidTime) s since 2010"))
-        return "ok"
     }
 }
 

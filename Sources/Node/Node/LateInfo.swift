@@ -1,5 +1,6 @@
 // Info requests that may block (what they change is durable before the answer): the control thread answers them, and the
 // reactor sends the answer. Meanwhile the connection waits; what it has sent behind the request is served after it.
+internal import Assembly
 internal import Base
 internal import Engine
 internal import Glibc
@@ -28,36 +29,73 @@ extension InfoService {
     func defers(_ body: UnsafeRawBufferPointer, connection: UInt64, kind: UInt8) -> Bool {
         guard state.phase == .serving, isBlocking(body) else { return false }
         let copy = [UInt8](body)
-        let reactor = self.reactor
-        let answered = answersAtHome(body, connection: connection)
-        return state.controlJobs.add { [state] in
-            let service = InfoService(
-                state: state, reactor: reactor, adminKind: ConnectionKind.admin, mayBlock: true, answered: answered)
-            let output = OutputBuffer()
-            _ = copy.withUnsafeBytes { service.answer($0, connection: connection, kind: kind, to: output) }
-            var frame = [UInt8](repeating: 0, count: FrameHeader.byteCount)
-            frame.withUnsafeMutableBytes {
-                FrameHeader.write(type: .info, bodySize: output.count, to: $0.baseAddress!)
+        let requests = InfoService.requests(body)
+        var answered = answersAtHome(requests, connection)
+        var asked: [(line: Int, command: ClusterCommand)] = []
+        for (line, wish) in wishes(requests) {
+            switch wish {
+            case .command(let command): asked.append((line, command))
+            case .refusal(let text): answered[line] = text
             }
-            let answer = LateInfoAnswer(
-                connection: connection, frame: frame + [UInt8](output.bytes), lines: service.completed)
-            state.post(NodeLetter.lateInfo, answer, to: reactor)
         }
+        guard !asked.isEmpty else {
+            return InfoService.answerLater(copy, connection, kind, answered, state, reactor)
+        }
+        let answers = ClusterAnswers(answered, missing: asked.count) { [state, reactor] in
+            _ = InfoService.answerLater(copy, connection, kind, $0, state, reactor)
+        }
+        for (line, command) in asked { state.cluster.command(command) { answers.put(line, $0) } }
+        return true
+    }
+
+    /// The control thread begins the lines that are not answered yet, one after the other, and sends the answer when all
+    /// are. False: the node stops.
+    private static func answerLater(
+        _ copy: [UInt8], _ connection: UInt64, _ kind: UInt8, _ answered: [Int: String], _ state: NodeState, _ reactor: Int
+    ) -> Bool {
+        state.controlJobs.add {
+            let service = InfoService(
+                state: state, reactor: reactor, adminKind: ConnectionKind.admin, answered: answered)
+            let requests = copy.withUnsafeBytes { InfoService.requests($0) }
+            for (line, request) in requests.enumerated() where answered[line] == nil {
+                guard let request, let command = service.blockingCommands[request.name] else { continue }
+                return command(service, request) { text in
+                    let more = answered.merging([line: text]) { first, _ in first }
+                    _ = answerLater(copy, connection, kind, more, state, reactor)
+                }
+            }
+            service.send(copy, connection, kind, to: reactor)
+        }
+    }
+
+    /// All lines that may not block are answered now, and the answer goes to its reactor.
+    private func send(_ copy: [UInt8], _ connection: UInt64, _ kind: UInt8, to reactor: Int) {
+        let output = OutputBuffer()
+        _ = copy.withUnsafeBytes { answer($0, connection: connection, kind: kind, to: output) }
+        var frame = [UInt8](repeating: 0, count: FrameHeader.byteCount)
+        frame.withUnsafeMutableBytes { FrameHeader.write(type: .info, bodySize: output.count, to: $0.baseAddress!) }
+        let late = LateInfoAnswer(connection: connection, frame: frame + [UInt8](output.bytes), lines: completed)
+        state.post(NodeLetter.lateInfo, late, to: reactor)
     }
 
     /// Lines that are about the connection, answered now, by number: it may have closed when the control thread comes to
     /// them.
-    private func answersAtHome(_ body: UnsafeRawBufferPointer, connection: UInt64) -> [Int: String] {
-        var parser = InfoRequestParser(body)
+    private func answersAtHome(_ requests: [InfoRequest?], _ connection: UInt64) -> [Int: String] {
         var answers: [Int: String] = [:]
-        var number = 0
-        while let line = parser.next() {
-            if let request = InfoRequest(line), let command = InfoService.connectionCommands[request.name] {
+        for (number, request) in requests.enumerated() {
+            if let request, let command = InfoService.connectionCommands[request.name] {
                 answers[number] = command(self, request, connection)
             }
-            number += 1
         }
         return answers
+    }
+
+    /// The lines taken apart; nil for those that are none.
+    private static func requests(_ body: UnsafeRawBufferPointer) -> [InfoRequest?] {
+        var parser = InfoRequestParser(body)
+        var requests: [InfoRequest?] = []
+        while let line = parser.next() { requests.append(InfoRequest(line)) }
+        return requests
     }
 
     /// Whether a line needs the control thread, and there are not too many.

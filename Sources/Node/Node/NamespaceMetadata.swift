@@ -4,6 +4,7 @@ internal import Base
 internal import Configuration
 internal import Engine
 internal import Logging
+internal import Metadata
 internal import Reactor
 internal import Storage
 internal import SystemMetadata
@@ -12,36 +13,114 @@ extension NodeState {
     /// Room that only thresholds of eviction may use: without them nothing is evicted when it has to be.
     private static let evictReserveBytes = 4096
 
-    /// Changes an item of a namespace, nil to delete it; it is durable when this returns. Control thread.
-    /// - Throws: if nothing has changed: it is not durable, or there would be more than fits into the namespace's storage.
-    func keep(
-        _ module: MetadataModule, _ key: MetadataKey, _ value: String?, of namespace: Namespace
-    ) throws(SettingRefusal) {
+    /// Changes items of a namespace, all or none: durable on every node of the cluster, and in force, before `done` is
+    /// called, on any thread. Any thread.
+    func change(
+        _ changes: [MetadataChange], of namespace: Namespace, _ done: @escaping @Sendable (MetadataAnswer) -> Void
+    ) {
+        if let refusal = roomRefusal(changes, namespace) { return done(.refused(refusal)) }
+        cluster.change(changes, done)
+    }
+
+    /// Why there would be more than fits into the namespace's storage; nil if there would not.
+    private func roomRefusal(_ changes: [MetadataChange], _ namespace: Namespace) -> String? {
         let name = namespace.settings.name
-        let items = metadata.changed(module, [(key: key, value: value)], at: SystemClock.now().wall.milliseconds)
-        let copy = copy(items, name)
-        let most = StoredMetadata.blobSizeMax - (module == .evict ? 0 : NodeState.evictReserveBytes)
+        let held = metadata.items
+        var items = held
+        for change in changes {
+            let value: String? =
+                switch change.value {
+                case .value(let value): value
+                case .afterAllWrites: "\(RecordTime.latestMilliseconds)"
+                }
+            items.set(change.module, change.key, to: value, at: SystemClock.now().wall.milliseconds, by: nodeID)
+        }
+        let isOfEviction = changes.allSatisfy { $0.module == .evict }
+        let most = StoredMetadata.blobSizeMax - (isOfEviction ? 0 : NodeState.evictReserveBytes)
+        let size = copy(items, name).count
         // What there is too much of may still become less.
-        if copy.count > most, copy.count > self.copy(metadata.items, name).count {
-            log.warning(.smd, "{\(name)} there is too much system metadata: \(key) is not changed")
-            throw SettingRefusal("nothing has changed: the system metadata of namespace \(name) (truncates and settings"
-                + " of sets) may have \(most) bytes and would have \(copy.count)")
-        }
+        guard size > most, size > copy(held, name).count else { return nil }
+        log.warning(.smd, "{\(name)} there is too much system metadata: \(changes.first?.key.text ?? "") is not changed")
+        return "nothing has changed: the system metadata of namespace \(name) (truncates and settings of sets) may have"
+            + " \(most) bytes and would have \(size)"
+    }
+
+    /// Takes versions into the node's files, and copies into the storage of their namespaces: durable when this returns.
+    /// Nil, or why they are not. The thread of the cluster's stores.
+    func storeMetadata(_ items: [MetadataItem]) -> String? {
         do throws(MetadataError) {
-            try metadata.put(items, module)
+            guard try metadata.merge(items) else { return nil }
         } catch {
-            log.warning(.smd, "{\(name)} \(error.message); nothing has changed")
-            throw SettingRefusal("not durable, nothing has changed: \(error.message)")
+            log.warning(.smd, error.message)
+            return error.message
         }
-        do throws(StorageError) {
-            try namespace.backend.storeNamespaceBlob(copy)
-        } catch {
-            warnOfCopy(name, error.text)
+        let held = metadata.items
+        for namespace in servingNamespaces {
+            let name = namespace.settings.name
+            guard items.contains(where: { $0.belongs(to: name) }) else { continue }
+            let copy = copy(held, name)
+            guard copy.count <= StoredMetadata.blobSizeMax else {
+                warnOfCopy(name, "it has \(copy.count) bytes, \(StoredMetadata.blobSizeMax) fit")
+                continue
+            }
+            do throws(StorageError) {
+                try controlPlane.hold { () throws(StorageError) in try namespace.backend.storeNamespaceBlob(copy) }
+            } catch {
+                warnOfCopy(name, error.text)
+            }
+        }
+        return nil
+    }
+
+    /// Times after all writes of these namespaces so far; see `ClusterEffect.reserve`. Any thread.
+    func reserveTimes(_ names: [String]) -> [UInt64] {
+        let now = SystemClock.now().wall
+        return names.map { namespace($0)?.reserveTruncationTime(wall: now) ?? 0 }
+    }
+
+    /// Puts in force what is held of these items, which are durable. Control thread.
+    func putInForce(_ items: [MetadataItem]) {
+        let held = metadata.items
+        for item in MetadataItems(items).inForce {
+            guard let inForce = held[item.module, item.key] else { continue }
+            for namespace in servingNamespaces where inForce.belongs(to: namespace.settings.name) {
+                putInForce(inForce, namespace)
+            }
         }
     }
 
+    private func putInForce(_ item: MetadataItem, _ namespace: Namespace) {
+        let parts = item.key.parts
+        switch MetadataModule(rawValue: item.module) {
+        case .truncate: truncate(namespace, item.key, parts.count > 1 ? parts[1] : nil, to: item.number)
+        case .sets:
+            guard parts.count == 3, let value = item.value else { return }
+            let name = String(decoding: parts[2], as: UTF8.self)
+            let old = namespace.existingID(parts[1]).map { namespace.setValue($0, name) } ?? ""
+            putInForce(item.key, value, namespace)
+            if old != value {
+                log.info(.config, "{\(namespace.metadataKey(parts[1]))} set-config: \(name) was '\(old)', is '\(value)'")
+            }
+        case .evict:
+            let voidTime = UInt32(truncatingIfNeeded: item.number)
+            namespace.upkeep.setThreshold(voidTime, at: item.timestamp, isPending: true)
+        case .roster, nil: return
+        }
+    }
+
+    /// Nil is the whole namespace; 0 takes a time back.
+    private func truncate(_ namespace: Namespace, _ key: MetadataKey, _ set: [UInt8]?, to time: UInt64) {
+        namespace.raiseClock(to: time)
+        // A set that is not there has no records.
+        guard let id = set.map({ namespace.existingID($0) }) ?? 0, namespace.truncation.time(of: id) != time else { return }
+        namespace.truncate(set: id, to: time)
+        wakeReactors()
+        log.info(.truncate, time > 0 ? "{\(key)} truncated: what is older than \(time) ms since 2010 is gone"
+            : "{\(key)} truncate undone: what has not been removed yet, or comes back at a cold start, counts again")
+    }
+
     private func copy(_ items: MetadataItems, _ namespace: String) -> [UInt8] {
-        MetadataCopy(writer: "\(nodeID)", items: items.items(ofNamespace: namespace)).bytes
+        MetadataCopy(writer: "\(nodeID)", items: items.versions(ofNamespace: namespace)).bytes
     }
 
     private func warnOfCopy(_ namespace: String, _ reason: String) {
@@ -149,7 +228,7 @@ extension NodeState {
             // A cold start has asked for another pass already.
             let isPending = namespace.upkeep.threshold.isPending
             namespace.upkeep.setThreshold(UInt32(value) ?? 0, at: item.timestamp, isPending: isPending)
-        case nil: return
+        case .roster, nil: return
         }
     }
 

@@ -8,7 +8,8 @@ internal import Storage
 /// features of later issues is a true zero.
 enum NamespaceStatistics {
     static func values(_ namespace: Namespace, _ state: NodeState) -> [(String, String)] {
-        head(namespace) + upkeep(namespace) + storage(namespace) + counters(namespace) + quiet.map { ($0, "0") }
+        head(namespace) + cluster(namespace, state) + upkeep(namespace) + storage(namespace) + counters(namespace)
+            + quiet.map { ($0, "0") }
     }
 
     private static func head(_ namespace: Namespace) -> [(String, String)] {
@@ -16,13 +17,9 @@ enum NamespaceStatistics {
         let objects = "\(namespace.objectCount)"
         let tombstones = "\(namespace.tombstoneCount)"
         return [
-            ("ns_cluster_size", "1"), ("effective_replication_factor", "1"), ("objects", objects),
-            ("tombstones", tombstones), ("master_objects", objects), ("master_tombstones", tombstones),
-            ("prole_objects", "0"), ("prole_tombstones", "0"), ("non_replica_objects", "0"),
-            ("non_replica_tombstones", "0"), ("clock_skew_stop_writes", "false"),
+            ("objects", objects), ("tombstones", tombstones), ("clock_skew_stop_writes", "false"),
             ("current_time", "\(now.seconds)"), ("truncating", "\(namespace.isTruncating(set: 0))"),
-            ("truncate_lut", "\(namespace.truncation.time(of: 0))"), ("pending_quiesce", "false"),
-            ("effective_is_quiesced", "false"), ("nodes_quiesced", "0"),
+            ("truncate_lut", "\(namespace.truncation.time(of: 0))"),
             ("index_used_bytes", "\(namespace.index.usedBytes)"),
             ("set_index_used_bytes", "0"), ("sindex_used_bytes", "0"),
         ]
@@ -49,10 +46,9 @@ enum NamespaceStatistics {
 
     /// Names tools read whose value is 0 as long as there is no cluster, query, batch, UDF, index or XDR.
     private static let quiet = [
-        "xdr_tombstones", "unreplicated_records", "dead_partitions", "unavailable_partitions",
-        "cache_read_pct",
+        "xdr_tombstones", "unreplicated_records", "cache_read_pct",
         "migrate_tx_partitions_active", "migrate_rx_partitions_active", "migrate_tx_partitions_initial",
-        "migrate_tx_partitions_remaining", "migrate_rx_partitions_initial", "migrate_rx_partitions_remaining",
+        "migrate_rx_partitions_initial",
         "client_proxy_complete", "client_proxy_error", "client_proxy_timeout", "client_udf_complete",
         "client_udf_error", "si_query_short_basic_complete", "si_query_long_basic_complete",
         "fail_xdr_forbidden", "fail_mrt_blocked",

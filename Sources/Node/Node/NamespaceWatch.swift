@@ -4,9 +4,9 @@ internal import Configuration
 internal import Engine
 internal import Index
 internal import Logging
+internal import Metadata
 internal import Reactor
 internal import Storage
-internal import SystemMetadata
 
 /// The watch over one namespace. Control thread.
 final class NamespaceWatch {
@@ -21,7 +21,16 @@ final class NamespaceWatch {
         let name = namespace.settings.name
         upkeep = UpkeepControl(
             namespace, now: now,
-            storesEvictVoidTime: { voidTime in state.keepEvictVoidTime(voidTime, of: namespace) },
+            storesEvictVoidTime: { voidTime, done in
+                let waiting = ControlCallback(done)
+                state.changeEvictVoidTime(voidTime, of: namespace) { answer in
+                    if case .refused(let reason) = answer { state.log.warning(.smd, "{\(name)} \(reason)") }
+                    _ = state.controlJobs.add {
+                        waiting.call(answer == .done)
+                        state.wakeReactors()
+                    }
+                }
+            },
             log: { state.log.info(.nsup, "{\(name)} \($0)") })
     }
 
@@ -48,6 +57,8 @@ final class NamespaceWatch {
         var eviction = EvictionFigures()
         eviction.usedPercent = figures.usedPercent ?? 0
         eviction.indexBytes = figures.indexBytes
+        // A pass takes what this node serves: while it is not known what that is, none begins.
+        guard state.cluster.snapshot?.phase == .open else { return }
         if upkeep.tick(now, eviction) { state.wakeReactors() }
     }
 
@@ -57,14 +68,18 @@ final class NamespaceWatch {
 }
 
 extension NodeState {
-    /// Makes a threshold of eviction durable, 0 for none. False: it could not be; the log says why. Control thread.
-    func keepEvictVoidTime(_ voidTime: UInt32, of namespace: Namespace) -> Bool {
-        do throws(SettingRefusal) {
-            let key = namespace.metadataKey()
-            try keep(.evict, key, voidTime > 0 ? "\(voidTime)" : nil, of: namespace)
-            return true
-        } catch {
-            return false
-        }
+    /// Changes the threshold of eviction, 0 for none; see `change`. Any thread.
+    func changeEvictVoidTime(
+        _ voidTime: UInt32, of namespace: Namespace, _ done: @escaping @Sendable (MetadataAnswer) -> Void
+    ) {
+        let value = voidTime > 0 ? "\(voidTime)" : nil
+        change([MetadataChange(.evict, namespace.metadataKey(), .value(value))], of: namespace, done)
     }
+}
+
+/// Something that the control thread waits for, on its way through other threads, which do not touch it.
+private final class ControlCallback: @unchecked Sendable {
+    /// Control thread.
+    let call: (Bool) -> Void
+    init(_ call: @escaping (Bool) -> Void) { self.call = call }
 }

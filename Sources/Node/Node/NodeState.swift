@@ -28,8 +28,6 @@ final class NodeState: @unchecked Sendable {
     /// Numbers of the node that may change while it serves.
     let live: LiveSettings<LiveServiceSettings>
     let nodeID: NodeID
-    /// View key of the single-node cluster of this process, drawn at start.
-    let clusterKey: UInt64
     let log: Logger
     let registry: BackendRegistry
     let started: Instant
@@ -45,17 +43,18 @@ final class NodeState: @unchecked Sendable {
     let userAgents = UserAgents()
     let controlJobs = ControlJobs()
     let queries = QueryRegistry()
+    /// The cluster part of the node, as other threads see it.
+    let cluster = ClusterDesk()
+    let controlPlane = ControlPlane()
     let startProgress = StartProgress()
 
     init(
-        configuration: NodeConfiguration, metadata: MetadataStore, nodeID: NodeID, clusterKey: UInt64, log: Logger,
-        registry: BackendRegistry
+        configuration: NodeConfiguration, metadata: MetadataStore, nodeID: NodeID, log: Logger, registry: BackendRegistry
     ) {
         inForce = Mutex(configuration)
         self.metadata = metadata
         live = LiveSettings(LiveServiceSettings(configuration.service))
         self.nodeID = nodeID
-        self.clusterKey = clusterKey
         self.log = log
         self.registry = registry
         started = SystemClock.now().monotonic
@@ -97,8 +96,6 @@ final class NodeState: @unchecked Sendable {
         servingNamespaces.first { $0.settings.name.utf8.elementsEqual(name.utf8) }
     }
 
-    /// Clients refuse a node until this is no longer -1. One balance, at start.
-    var partitionGeneration: Int { phase == .starting ? -1 : 1 }
 }
 
 /// Address and port of a listener.

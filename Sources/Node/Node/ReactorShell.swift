@@ -16,6 +16,8 @@ enum NodeLetter {
     static let lateInfo: UInt32 = 101
     /// Settings have changed: a `RetiredSettings`.
     static let settings: UInt32 = 102
+    /// The routes of partitions have changed: a `RetiredRoutes`.
+    static let routes: UInt32 = 103
 }
 
 /// Kinds of connections.
@@ -98,6 +100,10 @@ final class ReactorShell: ReactorHandler, EngineShell {
             // Nothing of this turn has loaded the old ones before and uses them after.
             Unmanaged<RetiredSettings>.fromOpaque(object(letter)).release()
             letter.deallocate()
+        case NodeLetter.routes:
+            Unmanaged<RetiredRoutes>.fromOpaque(object(letter)).release()
+            letter.deallocate()
+            engine?.routesChanged()
         default: preconditionFailure("unknown letter \(letter.pointee.kind)")
         }
     }

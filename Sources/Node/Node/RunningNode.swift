@@ -1,9 +1,11 @@
 // One node from start to stop, on the main thread. Order: directory, identity, listeners and reactors (info
 // answers from here on), backends, indexes, engines (data is served from here on). Stop is the way back.
+internal import Assembly
 internal import Base
 internal import CReactor
 internal import Configuration
 internal import Engine
+internal import Fabric
 internal import Glibc
 internal import Index
 internal import Logging
@@ -20,7 +22,10 @@ final class RunningNode {
     private let log: Logger
     private let state: NodeState
     private var opened: [OpenNamespace] = []
-    private let cluster = LoneNode()
+    /// Names this run of the node: another one is another member.
+    private let incarnation: UInt64
+    private var sockets = ClusterSockets()
+    private var cluster: ClusterShell?
     private let clientsMax: Int
 
     init(_ configuration: NodeConfiguration, _ registry: BackendRegistry) throws(StartError) {
@@ -37,15 +42,15 @@ final class RunningNode {
         let nodeID = try directory.nodeID {
             NodeID(rawValue: configuration.service.nodeID ?? (entropy.next() & 0x0FFF_FFFF_FFFF | 0xA0_0000_0000_00))
         }
+        incarnation = entropy.next() | 1
         let metadata: MetadataStore
         do throws(MetadataError) {
-            metadata = try MetadataStore(path: directory.path + "/smd")
+            metadata = try MetadataStore(path: directory.path + "/smd", node: nodeID)
         } catch {
             throw StartError(error.message)
         }
         state = NodeState(
-            configuration: configuration, metadata: metadata, nodeID: nodeID, clusterKey: entropy.next() >> 16, log: log,
-            registry: registry)
+            configuration: configuration, metadata: metadata, nodeID: nodeID, log: log, registry: registry)
         var numbers = LiveServiceSettings(configuration.service)
         numbers.clientConnectionsMax = UInt32(clientsMax)
         _ = state.live.change(to: numbers)
@@ -69,6 +74,7 @@ final class RunningNode {
         let problems = Mount(registry).problems(requests)
             + IndexPlace.problems(configuration.namespaces, registry)
         guard problems.isEmpty else { throw StartError(problems.joined(separator: "\napus: ")) }
+        sockets = try ClusterSockets(configuration.network)
         try startReactors()
         // Only when all are open: what is wrong with the last is said before the first has been read for an hour.
         for opening in openings { opened.append(try opening.open()) }
@@ -76,12 +82,36 @@ final class RunningNode {
             guard try fill(number, opening, signals) else { return false }
         }
         let namespaces = opened.map(\.namespace)
-        try installEngines(namespaces)
+        let routing = ClusterRouting(names: namespaces.map(\.settings.name), me: state.nodeID)
+        try installEngines(namespaces, routing)
         state.serve(namespaces)
-        let endpoints = state.serviceEndpoints.map(\.text).joined(separator: ", ")
-        log.info(.as, "service ready on \(endpoints): namespaces"
-            + " \(namespaces.map { "\($0.settings.name) (\($0.agreement.backend))" }.joined(separator: ", "))")
+        try joinCluster(namespaces, routing)
         return true
+    }
+
+    /// From here on the node takes part in its cluster, and serves what the cluster gives it.
+    private func joinCluster(_ namespaces: [Namespace], _ routing: ClusterRouting) throws(StartError) {
+        let stores = try ClusterStores(
+            workDirectory: directory.path, namespaces: namespaces, controlPlane: state.controlPlane)
+        let settings = ClusterSettings(configuration)
+        var entropy = SystemRandomNumberGenerator()
+        var boot = ClusterBoot(
+            me: Member(id: state.nodeID, incarnation: incarnation), addresses: sockets.addresses, services: state.services,
+            build: Product.build, settings: settings, storedView: try stores.loadView(),
+            storedPartitions: try stores.loadPartitions(settings.namespaces.map(\.name)),
+            now: SystemClock.now())
+        boot.metadata = state.metadata.items
+        let served = namespaces.map { "\($0.settings.name) (\($0.agreement.backend))" }.joined(separator: ", ")
+        let cluster = try ClusterShell(
+            boot, state: state, routing: routing, stores: stores, sockets: sockets, seed: entropy.next()
+        ) { [state] in
+            let endpoints = state.serviceEndpoints.map(\.text).joined(separator: ", ")
+            state.log.info(.as, "service ready on \(endpoints): namespaces \(served)")
+        }
+        try sockets.open()
+        sockets = ClusterSockets()
+        try cluster.start()
+        self.cluster = cluster
     }
 
     private func opening(_ settings: NamespaceConfiguration, _ request: MountRequest) -> NamespaceOpening {
@@ -89,7 +119,7 @@ final class RunningNode {
         return NamespaceOpening(
             settings: settings, request: request, registry: registry,
             place: IndexPlace.choose(settings, registry, owner: owner, log: request.log), owner: owner,
-            epoch: Epoch(regime: 1, viewKey: state.clusterKey), reactors: configuration.service.serviceThreads, log: log)
+            epoch: Epoch(regime: 1, viewKey: incarnation), reactors: configuration.service.serviceThreads, log: log)
     }
 
     /// Brings the index of a namespace up to what its medium holds. False if a signal has asked to stop meanwhile.
@@ -195,7 +225,7 @@ final class RunningNode {
         }
     }
 
-    private func installEngines(_ namespaces: [Namespace]) throws(StartError) {
+    private func installEngines(_ namespaces: [Namespace], _ routing: ClusterRouting) throws(StartError) {
         let count = configuration.service.serviceThreads
         // All shards are made before the first reactor sees one: a backend knows its shards while they run.
         var shards: [[any BackendShard]] = []
@@ -204,7 +234,7 @@ final class RunningNode {
             shell.offer(
                 EngineShard(
                     reactor: number, of: count, namespaces: namespaces, backends: shards[number], shell: shell,
-                    cluster: cluster, queries: state.queries, service: state.live,
+                    cluster: routing, queries: state.queries, service: state.live,
                     log: { [log] in log.warning(.rw, $0) }))
             let letter = UnsafeMutablePointer<Letter>.allocate(capacity: 1)
             letter.initialize(to: Letter(kind: NodeLetter.installEngine))
@@ -242,18 +272,34 @@ final class RunningNode {
         var ticker = Ticker(state: state)
         var fatal = ticker.tick()
         var due = RunningNode.nextTick
+        var grace: Instant?
         while fatal == nil {
-            let left = due.nanoseconds(since: SystemClock.monotonic())
+            let left = (grace.map { min($0, due) } ?? due).nanoseconds(since: SystemClock.monotonic())
             switch signals.wait(milliseconds: jobs.isEmpty ? Int(left / 1_000_000) + 1 : 0) {
             case SIGHUP: log.reopen()
-            case SIGTERM, SIGINT: return
+            case SIGTERM, SIGINT:
+                // The second one does not wait for the cluster.
+                guard grace == nil, let cluster else { return }
+                log.info(.as, "asked to stop: leaving the cluster")
+                grace = SystemClock.monotonic().advanced(byMilliseconds: configuration.service.shutdownGrace * 1000)
+                cluster.leave()
             default: jobs.runNext()
             }
+            if let grace, isOver(grace) { return }
             guard SystemClock.monotonic() >= due else { continue }
             fatal = ticker.tick()
             due = RunningNode.nextTick
         }
         if let fatal { throw StartError("stopping: \(fatal)") }
+    }
+
+    /// Whether a node that leaves may go: nothing depends on it any more, or it has waited long enough.
+    private func isOver(_ grace: Instant) -> Bool {
+        if state.cluster.hasLeft { return true }
+        guard SystemClock.monotonic() >= grace else { return false }
+        log.warning(.clustering, "stopping although the cluster may depend on this node still: shutdown-grace"
+            + " (\(configuration.service.shutdownGrace) s) is over")
+        return true
     }
 
     private static var nextTick: Instant { SystemClock.monotonic().advanced(byMilliseconds: 1000) }
@@ -263,6 +309,7 @@ final class RunningNode {
     /// Stops whatever has been started. False: a backend could not write out what was under way.
     func end() -> Bool {
         state.phase = .stopping
+        cluster?.stop()
         state.controlJobs.finish()
         let aborted = state.queries.abortAll()
         if aborted > 0 { log.info(.query, "\(aborted) queries were aborted: the node stops") }

@@ -2,7 +2,9 @@
 // 1. A file is replaced whole: the new one is written beside it, made durable, renamed, and the directory made durable,
 //    before `write` returns. Whenever the machine stops, the old or the new one is there.
 // 2. A file that cannot be understood is never written over.
+package import Base
 internal import Glibc
+package import Metadata
 
 /// Why system metadata cannot be had or kept: one sentence for the operator.
 package struct MetadataError: Error, Equatable {
@@ -30,9 +32,9 @@ package struct MetadataFiles: Sendable {
 
     private static var reason: String { String(cString: strerror(errno)) }
 
-    /// The items of all files.
+    /// The items of all files, which `node` has written.
     /// - Throws: if one is damaged, or was written by a later version.
-    package func readAll() throws(MetadataError) -> [MetadataItem] {
+    package func readAll(of node: NodeID) throws(MetadataError) -> [MetadataItem] {
         var items: [MetadataItem] = []
         for name in try names() {
             let file = path + "/" + name
@@ -40,7 +42,7 @@ package struct MetadataFiles: Sendable {
                 throw MetadataError("cannot read \(file): \(MetadataFiles.reason)")
             }
             do throws(MetadataFormatError) {
-                items += try MetadataFormat.decode(bytes)
+                items += try MetadataFormat.decode(bytes, of: node)
             } catch {
                 throw MetadataError(MetadataFiles.sentence(file, error))
             }

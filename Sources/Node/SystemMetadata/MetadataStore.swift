@@ -1,4 +1,6 @@
 // The system metadata of one node: in memory, and in its files. Invariant: what `items` gives is in the files, durable.
+package import Base
+package import Metadata
 internal import Synchronization
 
 /// Items and their files. Reading on any thread; changes on one thread at a time, which may block.
@@ -8,11 +10,15 @@ package final class MetadataStore: Sendable {
     package var path: String { files.path }
     private let held: Mutex<MetadataItems>
 
-    /// Reads what is in the directory `path`.
-    package init(path: String) throws(MetadataError) {
+    /// Who makes the changes of `set` and `changed`.
+    private let node: NodeID
+
+    /// Reads what is in the directory `path`, which belongs to `node`.
+    package init(path: String, node: NodeID) throws(MetadataError) {
+        self.node = node
         files = try MetadataFiles(path: path)
         var items = MetadataItems()
-        for item in try files.readAll() { items.merge(item) }
+        for item in try files.readAll(of: node) { items.merge(item) }
         held = Mutex(items)
     }
 
@@ -31,13 +37,13 @@ package final class MetadataStore: Sendable {
         _ module: MetadataModule, _ values: [(key: MetadataKey, value: String?)], at time: UInt64
     ) -> MetadataItems {
         var items = self.items
-        for (key, value) in values { items.set(module, key, to: value, at: time) }
+        for (key, value) in values { items.set(module, key, to: value, at: time, by: node) }
         return items
     }
 
     /// Takes what `changed` has made of one module: durable when this returns. Nothing has changed if it throws.
     package func put(_ items: MetadataItems, _ module: MetadataModule) throws(MetadataError) {
-        try files.write(module.rawValue, items.items(of: module.rawValue))
+        try files.write(module.rawValue, items.versions(of: module.rawValue))
         replace(items)
     }
 
@@ -60,7 +66,7 @@ package final class MetadataStore: Sendable {
     }
 
     private func write(_ items: MetadataItems, _ modules: [String]) throws(MetadataError) {
-        for module in Set(modules).sorted() { try files.write(module, items.items(of: module)) }
+        for module in Set(modules).sorted() { try files.write(module, items.versions(of: module)) }
         if !modules.isEmpty { replace(items) }
     }
 

@@ -53,12 +53,31 @@ static inline uint64_t apus_wall_nanoseconds(void) { return apus_clock_nanosecon
 // Options of an accepted socket: no delay, keep-alive after 60 s idle every 60 s, twice.
 void apus_socket_prepare(int descriptor);
 // A listening socket on a numeric address; -1 and errno if that fails. `port` 0 takes a free one.
+// With a backlog below 0 it is bound only, and refuses connections until `listen`.
 int apus_listen(const char *address, uint16_t port, int backlog);
 // The port a socket is bound to, 0 if it has none.
 uint16_t apus_bound_port(int descriptor);
 // Connects to a numeric address or a name; non-blocking without delay; -1 and errno if that fails or takes
 // too long.
 int apus_connect(const char *host, uint16_t port, int timeout_milliseconds);
+// Begins to connect to a numeric address; non-blocking without delay; -1 and errno if that fails at once. The socket is
+// writable when the connection stands or has failed: apus_socket_error tells.
+int apus_connect_begin(const char *address, uint16_t port);
+// What became of it, 0 if nothing is wrong; an errno.
+int apus_socket_error(int descriptor);
+// The numeric address of the other end (64 bytes at least) and its port; 0 if there is none.
+uint16_t apus_peer(int descriptor, char *address);
+// Looks a name up: up to `max` numeric addresses of 64 bytes each. How many there are; 0 if none. Blocks.
+int apus_resolve(const char *name, char *addresses, int max);
+
+// A socket that receives the datagrams of a group on a port, and sends with this time to live, through the interface that
+// has `interface` (numeric; empty for the system's choice); hears what it sends itself. -1 and errno.
+int apus_group_join(const char *group, uint16_t port, const char *interface, int time_to_live);
+// Sends a datagram to the group; 0 or errno.
+int apus_group_send(int descriptor, const char *group, uint16_t port, const void *bytes, size_t count);
+// Receives a datagram: its bytes, and where it came from (64 bytes at least). -1 if there is none.
+ssize_t apus_group_receive(int descriptor, void *bytes, size_t max, char *address, uint16_t *port);
+
 // 1 when there is something to read, 0 after the time.
 int apus_wait_readable(int descriptor, int timeout_milliseconds);
 // CPU time that a process has used, all its threads, in nanoseconds; 0 if it cannot be told.

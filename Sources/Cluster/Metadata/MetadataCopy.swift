@@ -1,4 +1,5 @@
 // The copy of a namespace's items in its storage.
+internal import Base
 
 /// What the storage of a namespace holds: items, and which node has written them. A copy of the node itself is never ahead
 /// of the node's files but by what they have lost; one of another node has a history of its own.
@@ -23,8 +24,12 @@ package struct MetadataCopy: Equatable, Sendable {
 
     /// What `bytes` were; of none, no items.
     package init(bytes: [UInt8]) throws(MetadataFormatError) {
-        let all = bytes.isEmpty ? [] : try MetadataFormat.decode(bytes)
-        writer = all.first { $0.module == MetadataCopy.module }?.value ?? ""
-        items = all.filter { $0.module != MetadataCopy.module }
+        guard !bytes.isEmpty else {
+            self.init(writer: "", items: [])
+            return
+        }
+        let writer = try MetadataFormat.decode(bytes).first { $0.module == MetadataCopy.module }?.value ?? ""
+        let all = try MetadataFormat.decode(bytes, of: NodeID(rawValue: UInt64(writer, radix: 16) ?? 0))
+        self.init(writer: writer, items: all.filter { $0.module != MetadataCopy.module })
     }
 }

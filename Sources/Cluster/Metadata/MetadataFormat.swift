@@ -1,5 +1,5 @@
 // Items as bytes: text that an operator can read, with a count and a checksum at the end (docs/formats.md).
-internal import Base
+package import Base
 
 /// Why bytes are not items.
 package enum MetadataFormatError: Error, Equatable {
@@ -11,8 +11,8 @@ package enum MetadataFormatError: Error, Equatable {
 
 /// The format of files and of the copy in a namespace's storage.
 package enum MetadataFormat {
-    /// What is written. The format before is read, too, as soon as there is one.
-    package static let current = 1
+    /// What is written. Format 1, without versions, is read, too.
+    package static let current = 2
     private static let magic = "apus-smd"
     private static let tab = UInt8(ascii: "\t")
     private static let newline = UInt8(ascii: "\n")
@@ -23,13 +23,16 @@ package enum MetadataFormat {
         for item in items {
             let value = item.value.map { $0 == "-" ? "%2D" : MetadataKey.escape($0.utf8) } ?? "-"
             bytes += Array(
-                "\(item.module)\t\(item.key.text)\t\(item.generation)\t\(item.timestamp)\t\(value)\n".utf8)
+                ("\(item.module)\t\(item.key.text)\t\(item.generation)\t\(item.timestamp)\t\(value)\t\(item.version)\t"
+                    + "\(item.follows)\n").utf8)
         }
         return bytes + Array("end \(items.count) \(checksum(bytes))\n".utf8)
     }
 
-    /// What `encode` was given.
-    package static func decode(_ bytes: [UInt8]) throws(MetadataFormatError) -> [MetadataItem] {
+    /// What `encode` was given. What format 1 holds was changed by `node`, as far as anybody knows.
+    package static func decode(
+        _ bytes: [UInt8], of node: NodeID = MetadataVersion.none.node
+    ) throws(MetadataFormatError) -> [MetadataItem] {
         let lines = bytes.split(separator: newline, omittingEmptySubsequences: false)
         guard let first = lines.first, let format = format(first) else {
             throw .damaged("it does not begin with '\(magic)' and a number")
@@ -46,7 +49,7 @@ package enum MetadataFormat {
         }
         var items: [MetadataItem] = []
         for line in lines[1..<(lines.count - 2)] {
-            guard let item = item(line) else { throw .damaged("line \(items.count + 2) is no item") }
+            guard let item = item(line, format, node) else { throw .damaged("line \(items.count + 2) is no item") }
             items.append(item)
         }
         return items
@@ -59,21 +62,31 @@ package enum MetadataFormat {
     }
 
     /// Modules are names of files, too.
-    private static func isOfModule(_ byte: UInt8) -> Bool {
-        UInt8(ascii: "a")...UInt8(ascii: "z") ~= byte || byte == UInt8(ascii: "-")
+    package static func isModule(_ bytes: some Collection<UInt8>) -> Bool {
+        !bytes.isEmpty && bytes.count <= 32
+            && bytes.allSatisfy { UInt8(ascii: "a")...UInt8(ascii: "z") ~= $0 || $0 == UInt8(ascii: "-") }
     }
 
-    private static func item(_ line: ArraySlice<UInt8>) -> MetadataItem? {
+    private static func item(_ line: ArraySlice<UInt8>, _ format: Int, _ node: NodeID) -> MetadataItem? {
         let fields = line.split(separator: tab, omittingEmptySubsequences: false)
-        guard fields.count == 5, fields[0].allSatisfy(isOfModule), let key = MetadataKey(written: fields[1]),
+        guard fields.count == (format == 1 ? 5 : 7), isModule(fields[0]), let key = MetadataKey(written: fields[1]),
             let generation = UInt32(String(decoding: fields[2], as: UTF8.self)),
             let timestamp = UInt64(String(decoding: fields[3], as: UTF8.self)),
-            let bytes = MetadataKey.unescape(fields[4]), let value = String(validating: bytes, as: UTF8.self)
+            let bytes = MetadataKey.unescape(fields[4]), let text = String(validating: bytes, as: UTF8.self)
         else { return nil }
-        let isDeleted = Array(fields[4]) == [UInt8(ascii: "-")]
-        return MetadataItem(
-            module: String(decoding: fields[0], as: UTF8.self), key: key, value: isDeleted ? nil : value,
-            generation: generation, timestamp: timestamp)
+        let value = Array(fields[4]) == [UInt8(ascii: "-")] ? nil : text
+        let module = String(decoding: fields[0], as: UTF8.self)
+        guard format > 1 else {
+            return MetadataItem(
+                module: module, key: key, value: value, generation: generation, timestamp: timestamp, node: node)
+        }
+        guard let version = MetadataVersion(written: String(decoding: fields[5], as: UTF8.self)),
+            let follows = MetadataLine(written: String(decoding: fields[6], as: UTF8.self))
+        else { return nil }
+        let item = MetadataItem(
+            module: module, key: key, value: value, generation: generation, timestamp: timestamp, version: version,
+            follows: follows)
+        return item.isSound ? item : nil
     }
 
     private static func checksum(_ bytes: [UInt8]) -> String {

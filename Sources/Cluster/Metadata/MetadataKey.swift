@@ -14,8 +14,8 @@ package struct MetadataKey: Hashable, Comparable, Sendable, CustomStringConverti
         text = parts.map { MetadataKey.escape($0) }.joined(separator: "|")
     }
 
-    /// What stands in a file; nil if a `%` has no two digits behind it.
-    init?(written: ArraySlice<UInt8>) {
+    /// What stands in a file, or travels; nil if a `%` has no two digits behind it.
+    package init?(written: ArraySlice<UInt8>) {
         let fields = written.split(separator: MetadataKey.bar, omittingEmptySubsequences: false)
         let parts = fields.compactMap { MetadataKey.unescape($0) }
         guard parts.count == fields.count else { return nil }
@@ -30,6 +30,12 @@ package struct MetadataKey: Hashable, Comparable, Sendable, CustomStringConverti
     }
 
     package var description: String { text }
+
+    /// Whether the first part is that name.
+    package func isOf(namespace: String) -> Bool {
+        let own = MetadataKey.escape(namespace.utf8)
+        return text == own || text.hasPrefix(own + "|")
+    }
 
     /// By text; ASCII, so by bytes.
     package static func < (left: MetadataKey, right: MetadataKey) -> Bool { left.text < right.text }

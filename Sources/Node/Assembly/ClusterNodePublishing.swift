@@ -1,0 +1,60 @@
+// What other threads see of the cluster, made anew whenever it changes.
+internal import Base
+internal import Fabric
+internal import Membership
+internal import Partitions
+
+/// Generations and serials of snapshots.
+struct Publishing {
+    var serial: UInt64 = 0
+    /// The highest serial that every reactor goes by.
+    var confirmed: UInt64 = 0
+    var partitionGeneration: UInt64 = 0
+    var peersGeneration: UInt64 = 0
+    var rebalanceGeneration: UInt64 = 0
+
+    /// A view opens with this map.
+    mutating func count(_ new: ReadyMap, after old: ReadyMap?) {
+        rebalanceGeneration += 1
+        if old?.map.maps != new.map.maps { partitionGeneration += 1 }
+        if old.map({ $0.peers != new.peers }) ?? !new.peers.isEmpty { peersGeneration += 1 }
+    }
+}
+
+extension ClusterNode {
+    mutating func publish(_ phase: ClusterPhase) {
+        publishing.serial += 1
+        let new = ClusterSnapshot(
+            serial: publishing.serial, phase: phase, view: views.view, partitionGeneration: publishing.partitionGeneration,
+            peersGeneration: publishing.peersGeneration, rebalanceGeneration: publishing.rebalanceGeneration,
+            bundle: map?.map, peers: map?.peers ?? [], duplicateNodes: heartbeat.duplicateNodes, problems: problems)
+        snapshot = new
+        out.append(.publish(new))
+    }
+
+    private var problems: [String] { heartbeat.problems + links.problems + (map?.map.problems ?? []) }
+
+    /// What is wrong may change without a view.
+    mutating func publishWhatChanged() {
+        guard let snapshot,
+            snapshot.duplicateNodes != heartbeat.duplicateNodes || snapshot.problems != problems
+        else { return }
+        publish(snapshot.phase)
+    }
+
+    /// Counters and gauges at this moment.
+    package var figures: ClusterFigures {
+        var figures = ClusterFigures()
+        figures.isIntact = views.isIntact
+        figures.waitingFor = views.waitingFor
+        figures.clockSkewMilliseconds = heartbeat.clocks(skewMax: ClusterNode.clockSkewMillisecondsMax).skewMilliseconds
+        figures.heartbeatConnections = UInt64(heartbeat.statistics.connections)
+        figures.heartbeatReceivedSelf = heartbeat.statistics.receivedSelf
+        figures.heartbeatReceivedForeign = heartbeat.statistics.receivedForeign
+        figures.fabricConnections = UInt64(links.statistics.connections)
+        figures.isQuiescePending = isQuiesced
+        return figures
+    }
+
+    private static let clockSkewMillisecondsMax: UInt64 = 10_000
+}

@@ -1,0 +1,120 @@
+// The view and the map as statistics, in the original's names.
+internal import Assembly
+internal import Base
+internal import Configuration
+internal import Engine
+internal import Fabric
+internal import Index
+internal import Membership
+internal import Partitions
+
+extension InfoService {
+    /// Only nodes that speak the same version of the format between nodes find each other.
+    private static let compatibilityID = 1
+
+    /// What `statistics` says about the cluster.
+    var clusterStatistics: [(String, String)] {
+        let figures = state.cluster.figures
+        let shown = state.phase == .starting ? nil : snapshot
+        let view = shown?.phase == .orphan ? nil : shown?.view
+        let duplicates = shown?.duplicateNodes ?? []
+        let remaining = (shown?.maps ?? []).reduce(0) { $0 + $1.remaining(for: state.nodeID).total }
+        return [
+            ("cluster_size", "\(view?.members.count ?? 0)"), ("cluster_key", hexadecimal(view?.mark.key ?? 0)),
+            ("cluster_generation", "\(shown?.rebalanceGeneration ?? 0)"),
+            ("cluster_principal", view.map { "\($0.principal)" } ?? "0"),
+            ("paxos_principal", view.map { "\($0.principal)" } ?? "0"),
+            ("cluster_integrity", "\(view != nil && figures.isIntact)"), ("cluster_is_member", "\(view != nil)"),
+            ("cluster_min_compatibility_id", "\(InfoService.compatibilityID)"),
+            ("cluster_max_compatibility_id", "\(InfoService.compatibilityID)"),
+            ("cluster_clock_skew_ms", "\(figures.clockSkewMilliseconds)"),
+            ("cluster_duplicate_nodes", InfoService.list(duplicates)), ("cluster_clock_skew_outliers", "null"),
+            ("cluster_waiting_for", InfoService.list(figures.waitingFor)),
+            ("cluster_problems", "\(shown?.problems.count ?? 0)"),
+            ("cluster_map_hash", hexadecimal(view == nil ? 0 : shown?.mapHash ?? 0)),
+            ("heartbeat_connections", "\(figures.heartbeatConnections)"),
+            ("heartbeat_received_self", "\(figures.heartbeatReceivedSelf)"),
+            ("heartbeat_received_foreign", "\(figures.heartbeatReceivedForeign)"),
+            ("fabric_connections", "\(figures.fabricConnections)"),
+            ("migrate_allowed", "\(shown?.phase == .open)"), ("migrate_partitions_remaining", "\(remaining)"),
+        ]
+    }
+
+    private static func list(_ nodes: [NodeID]) -> String {
+        nodes.isEmpty ? "null" : nodes.map { "\($0)" }.joined(separator: ",")
+    }
+
+    static let problemCommands: [String: Command] = [
+        // Ours: what is wrong in the cluster, a sentence each.
+        "cluster-problems": { service, _ in (service.snapshot?.problems ?? []).joined(separator: ";") }
+    ]
+}
+
+extension NamespaceStatistics {
+    /// What `namespace/<ns>` says about the namespace's map.
+    static func cluster(_ namespace: Namespace, _ state: NodeState) -> [(String, String)] {
+        let name = namespace.settings.name
+        let map = state.cluster.snapshot?.maps.first { $0.name == name }
+        let configured = state.configuration.namespaces.first { $0.name == name }
+        let activeRack = UInt32(clamping: configured?.number("active-rack") ?? 0)
+        let isQuiesced = map.flatMap { map in map.number(of: state.nodeID).map { map.quiesced[Int($0)] } } ?? false
+        let work = map?.remaining(for: state.nodeID) ?? MigrationWork()
+        return [
+            ("ns_cluster_size", "\(map?.nodes.count ?? 0)"),
+            ("effective_replication_factor", "\(map?.copies ?? 0)"),
+            ("effective_active_rack", "\(map?.racks.contains(activeRack) ?? false ? activeRack : 0)"),
+            ("effective_prefer_uniform_balance", "\(configured?.flag("prefer-uniform-balance") ?? true)"),
+            ("effective_is_quiesced", "\(isQuiesced)"),
+            ("nodes_quiesced", "\((map?.quiesced ?? []).reduce(0) { $0 + ($1 ? 1 : 0) })"),
+            ("pending_quiesce", "\(state.cluster.figures.isQuiescePending)"),
+            ("unavailable_partitions", "\(map?.unavailableCount ?? PartitionID.count)"), ("dead_partitions", "0"),
+            ("migrate_tx_partitions_remaining", "\(work.out)"), ("migrate_rx_partitions_remaining", "\(work.in)"),
+        ] + objects(namespace, map, state.nodeID)
+    }
+
+    /// Records by what this node is for their partitions.
+    private static func objects(_ namespace: Namespace, _ map: NamespaceMap?, _ me: NodeID) -> [(String, String)] {
+        var counts = (master: 0, prole: 0, other: 0)
+        let own = map?.number(of: me)
+        for partition in 0..<PartitionID.count {
+            let count = namespace.index.count(PartitionID(UInt16(partition)))
+            guard count > 0 else { continue }
+            switch own.flatMap({ map?.column(of: $0, partition) }) {
+            case 0: counts.master += count
+            case nil: counts.other += count
+            default: counts.prole += count
+            }
+        }
+        let tombstones = namespace.tombstoneCount
+        // Tombstones are not counted by partition: they count for the part that has most, which on a node alone is all.
+        return [
+            ("master_objects", "\(max(counts.master - tombstones, 0))"), ("master_tombstones", "\(tombstones)"),
+            ("prole_objects", "\(counts.prole)"), ("prole_tombstones", "0"),
+            ("non_replica_objects", "\(counts.other)"), ("non_replica_tombstones", "0"),
+        ]
+    }
+}
+
+/// Copies that are to be sent and received.
+struct MigrationWork {
+    var out = 0
+    var `in` = 0
+    var total: Int { out + `in` }
+}
+
+extension NamespaceMap {
+    /// What a node has to send and to receive until all copies are complete.
+    func remaining(for node: NodeID) -> MigrationWork {
+        var work = MigrationWork()
+        guard let own = number(of: node) else { return work }
+        for (partition, nodes) in fills {
+            if actingMasters[Int(partition.number)] == own { work.out += nodes.count }
+            if nodes.contains(own) { work.in += 1 }
+        }
+        for (partition, nodes) in duplicates {
+            if actingMasters[Int(partition.number)] == own { work.in += nodes.count }
+            if nodes.contains(own) { work.out += 1 }
+        }
+        return work
+    }
+}
