@@ -231,7 +231,7 @@ package struct ClusterNode {
                 out.append(.store(purposeTicket { .view(own: $0, ticket: ticket) }, .view(bytes)))
             case .freeze(let number): freeze(number)
             case .prepare(let view, let blocks): prepare(view, blocks)
-            case .open(let view): open(view)
+            case .open(let view): viewOpens(view)
             case .void(let mark, _): void(mark)
             case .orphan: publish(.orphan)
             case .answer(let token, let text): out.append(.answer(token: token, text))

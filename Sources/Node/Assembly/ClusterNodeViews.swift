@@ -172,7 +172,7 @@ extension ClusterNode {
         if ready?.mark == mark { ready = nil }
     }
 
-    mutating func open(_ view: View) {
+    mutating func viewOpens(_ view: View) {
         guard let new = ready, new.mark == view.mark else {
             preconditionFailure("view \(view.mark.number) opens that is not ready")
         }

@@ -1,4 +1,5 @@
 // What is watched about a namespace once a second on the control thread: how full it is, and passes of expiry and eviction.
+internal import Assembly
 internal import Base
 internal import Configuration
 internal import Engine
