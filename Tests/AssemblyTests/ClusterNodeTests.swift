@@ -7,7 +7,7 @@ import Testing
 
 /// The wiring of the machines of one node: what it shows to clients, and what it has on disk, at every moment.
 @Suite struct ClusterNodeTests {
-    /// It serves nothing and cannot know what others have written since: not when it is asked to take part in a view, either.
+    /// It serves nothing and cannot know what others have written since: not while it agrees on a view, either.
     @Test func aNodeWithoutAViewReadsNothingFromItsOldMap() throws {
         let world = try HandDriven(count: 2, minClusterSize: 2)
         #expect(world.run(for: 5_000) { $0.areOpenTogether() })

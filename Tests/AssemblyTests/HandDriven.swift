@@ -1,5 +1,5 @@
-// A few cluster parts of nodes, driven by hand: a network without delay that can be cut, disks and reactors that can be held.
-// Unlike the simulator nothing happens here that a test has not asked for.
+// A few cluster parts of nodes, driven by hand: a network without delay that can be cut, disks and reactors that can be
+// held. Unlike the simulator nothing happens here that a test has not asked for.
 import Assembly
 import Base
 import Fabric

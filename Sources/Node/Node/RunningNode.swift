@@ -119,8 +119,8 @@ final class RunningNode {
         for one in stored {
             let count = (0..<PartitionID.count).count { one.isOlderThanClusters($0) }
             guard count > 0 else { continue }
-            log.info(.partition, "{\(one.namespace)} \(count) partitions have records and no metadata: they were written by a"
-                + " version that knew no clusters, and count as full copies")
+            log.info(.partition, "{\(one.namespace)} \(count) partitions have records and no metadata: a version that knew"
+                + " no clusters has written them; they count as full copies")
         }
     }
 
