@@ -158,7 +158,7 @@ let package = Package(
         tests("RecordTests", ["Base", "Record", "TestSupport"]),
         tests("ExpressionsTests", ["Base", "Record", "Expressions", "TestSupport"]),
         tests("IndexTests", ["Base", "Index", "TestSupport"]),
-        tests("AssemblyTests", ["Base", "Assembly", "TestSupport"]),
+        tests("AssemblyTests", ["Base", "Fabric", "Membership", "Partitions", "Assembly", "TestSupport"]),
         tests("ClientTests", ["Base", "Wire", "Client", "TestSupport"]),
         tests("MemoryTests", ["Base", "Storage", "Memory", "TestSupport"]),
         tests("PMEMTests", ["Base", "Storage", "StorageConformance", "BlockStore", "PMEM", "TestSupport"]),

@@ -105,6 +105,39 @@ import Wire
         #expect(backend.images.count == 1)
     }
 
+    private final class Routes {}
+
+    /// What went by the old routes and is under way is acknowledged later: they are in use until then.
+    @Test(arguments: 0..<20) func routesAreInUseUntilTheirWritesAreAnswered(seed: UInt64) throws {
+        let backend = FakeBackend(seed: seed)
+        backend.latePercent = 100
+        let harness = try Harness(backend, capabilities: [], isAlone: false)
+        func release(_ duty: ((PartitionID, Bool) -> EffectAnswer)?) -> () -> Bool {
+            harness.cluster.duty = duty
+            let routes = Routes()
+            harness.shards[0].routesChanged(routes)
+            return { [weak routes] in routes == nil }
+        }
+        #expect(release(nil)(), "nothing is under way")
+        for connection in [1, 4] as [UInt64] { harness.send(Request.count(digest, "n"), connection) }
+        let isFirstGone = release(RoutingTests.frozen)
+        #expect(!isFirstGone())
+        // They wait for the next routes, one of them as heir of the claim, and must not hold those of before.
+        harness.send(Request.put(Digest(low: 9, middle: 9, high: 9), "n", 1), 2)
+        harness.send(Request.count(digest, "n"), 3)
+        let isSecondGone = release(RoutingTests.frozen)
+        for _ in 0..<50 {
+            harness.turn()
+            #expect(harness.answers[1] != nil || !isFirstGone())
+        }
+        #expect(harness.answers[1]?.result == .ok && isFirstGone() && isSecondGone())
+        // What begins by newer routes holds no older ones.
+        let isThirdGone = release(nil)
+        #expect([2, 3, 4].allSatisfy { harness.answers[$0] == nil } && isThirdGone())
+        harness.settle()
+        #expect([2, 3, 4].allSatisfy { harness.answers[$0]?.result == .ok })
+    }
+
     @Test func anHeirsDeadlineGivesTheClaimBack() throws {
         let backend = FakeBackend(seed: 8)
         backend.latePercent = 100

@@ -186,6 +186,20 @@ def test_a_whole_cluster_starts_again(cluster):
     one.wait_for(one.nodes)
 
 
+def test_a_truncate_reaches_nodes_that_are_away(cluster):
+    """Also if only they know the set."""
+    one = cluster(nodes=2)
+    here, away = one.nodes
+    away.process.send_signal(signal.SIGSTOP)
+    try:
+        one.wait_for([here])
+        assert here.info("truncate:namespace=test;set=elsewhere") == "ok"
+    finally:
+        away.process.send_signal(signal.SIGCONT)
+    one.wait_for(one.nodes)
+    assert "elsewhere" in away.info("smd-show:module=truncate")
+
+
 def test_a_start_waits_for_the_others_and_names_them(cluster):
     one = cluster(nodes=3)
     for node in one.nodes:

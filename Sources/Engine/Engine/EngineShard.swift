@@ -91,8 +91,13 @@ package final class EngineShard {
         }
     }
 
-    /// The cluster layer decides anew who serves what: what waits for that goes on, in the order it came.
-    package func routesChanged() {
+    /// The cluster layer decides anew who serves what: what waits for that goes on, in the order it came. `old` is what
+    /// requests went by before. It is let go of when all writes that it has let through are answered: then nothing is
+    /// acknowledged by it any more.
+    package func routesChanged(_ old: AnyObject? = nil) {
+        if let old { scratch.retiredRoutes.append((scratch.routesGeneration, old)) }
+        scratch.routesGeneration += 1
+        releaseRoutes()
         let slots = scratch.parked
         scratch.parked = []
         for slot in slots {
@@ -102,8 +107,15 @@ package final class EngineShard {
         }
     }
 
+    private func releaseRoutes() {
+        guard !scratch.retiredRoutes.isEmpty else { return }
+        let oldest = scratch.slots.suspended.lazy.map(\.pointee.routedAt).filter { $0 > 0 }.min() ?? .max
+        scratch.retiredRoutes.removeAll { $0.generation < oldest }
+    }
+
     /// The turn is over; nothing lent by a backend is used any more.
     package func turnEnded(sleeping: Bool) {
+        releaseRoutes()
         for shard in namespaces { shard.backend.turnEnded(sleeping: sleeping) }
     }
 

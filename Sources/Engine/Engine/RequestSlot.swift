@@ -120,6 +120,8 @@ package struct RequestSlot: BitwiseCopyable {
     var isDelayed: Bool
     /// Waits until it is decided who serves its partition.
     var isParked: Bool
+    /// A write that holds its record: `Scratch.routesGeneration` when its partition was served here; else 0.
+    var routedAt: UInt64
     /// Reads: how often the record was looked up.
     var attempts: UInt8
     /// Where this slot is in `SlotPool.suspended`.
@@ -158,6 +160,7 @@ package struct RequestSlot: BitwiseCopyable {
         hasExpression = false
         isDelayed = false
         isParked = false
+        routedAt = 0
         attempts = 0
         suspendedAt = -1
         previous = IndexEntry(digest: digest)
@@ -208,6 +211,7 @@ extension RequestSlot {
         hasExpression = false
         isDelayed = false
         isParked = false
+        routedAt = 0
         attempts = 0
         phase = .free
     }

@@ -21,6 +21,7 @@ extension NamespaceShard {
             // What the engine does of its own accord comes again by itself.
             guard !slot.pointee.isOwn else { return refuse(slot, .unavailable) }
             slot.pointee.isParked = true
+            slot.pointee.routedAt = 0
             scratch.parked.append(slot)
             return .suspended
         }

@@ -62,6 +62,10 @@ final class Scratch {
     var delayed: [SlotPointer] = []
     /// Requests that wait until it is decided who serves their partitions, in the order they came.
     var parked: [SlotPointer] = []
+    /// Rises whenever it is decided anew who serves what. Above 0.
+    var routesGeneration: UInt64 = 1
+    /// What requests went by up to and with a generation: kept until no write that it has let through is under way.
+    var retiredRoutes: [(generation: UInt64, routes: AnyObject)] = []
     private let idleOutput = OutputBuffer(capacity: 64)
     private static let imageRoom = Limits.recordSizeCeiling + (64 << 10)
 

@@ -33,6 +33,7 @@ extension NamespaceShard {
         }
         partitions.claim(slot)
         partitions.unlock(partition)
+        slot.pointee.routedAt = scratch.routesGeneration
         return advance(slot, image: nil, now: now)
     }
 
@@ -40,6 +41,7 @@ extension NamespaceShard {
     func inherit(_ slot: SlotPointer, now: TurnTime) -> Progress {
         precondition(slot.pointee.phase == .claimed)
         if isRouting, let progress = route(slot) { return progress }
+        slot.pointee.routedAt = scratch.routesGeneration
         reload(slot)
         return advance(slot, image: nil, now: now)
     }

@@ -89,11 +89,23 @@ package struct StoredPartitions: Sendable, Equatable {
     package let metadata: [[UInt8]]
     /// What the backend has acknowledged is durable: a copy found open at a start is sound.
     package let isDurableAtAcknowledge: Bool
+    /// Which partitions have records; one for each, or none if none has.
+    package let isFilled: [Bool]
 
-    package init(namespace: String, metadata: [[UInt8]], isDurableAtAcknowledge: Bool = false) {
+    package init(
+        namespace: String, metadata: [[UInt8]], isDurableAtAcknowledge: Bool = false, isFilled: [Bool] = []
+    ) {
+        precondition(isFilled.isEmpty || isFilled.count == PartitionID.count)
         self.namespace = namespace
         self.metadata = metadata
         self.isDurableAtAcknowledge = isDurableAtAcknowledge
+        self.isFilled = isFilled
+    }
+
+    /// Whether the partition has records, and nothing was ever stored about it: they are of a version of Apus that knew no
+    /// clusters.
+    package func isOlderThanClusters(_ partition: Int) -> Bool {
+        !isFilled.isEmpty && isFilled[partition] && (metadata.count <= partition || metadata[partition].isEmpty)
     }
 }
 

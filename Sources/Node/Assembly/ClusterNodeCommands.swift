@@ -87,6 +87,7 @@ extension ClusterNode {
         isStoringLast = true
         doneAt = nil
         publish(.orphan)
+        if let mark = preparation?.ready.mark { notPrepared(mark, "this node has stopped serving") }
         for number in partitions.indices {
             for partition in partitions[number].records.indices { partitions[number].records[partition].isOpen = false }
         }

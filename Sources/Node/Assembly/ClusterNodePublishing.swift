@@ -13,17 +13,20 @@ struct Publishing {
     var peersGeneration: UInt64 = 0
     var rebalanceGeneration: UInt64 = 0
 
-    /// A view opens with this map.
-    mutating func count(_ new: ReadyMap, after old: ReadyMap?) {
+    /// A view opens with this map. `isBack`: nothing was served before, and clients may have been told so.
+    mutating func count(_ new: ReadyMap, after old: ReadyMap?, isBack: Bool) {
         rebalanceGeneration += 1
-        if old?.map.maps != new.map.maps { partitionGeneration += 1 }
+        if isBack || old?.map.maps != new.map.maps { partitionGeneration += 1 }
         if old.map({ $0.peers != new.peers }) ?? !new.peers.isEmpty { peersGeneration += 1 }
     }
 }
 
 extension ClusterNode {
-    mutating func publish(_ phase: ClusterPhase) {
+    mutating func publish(_ wanted: ClusterPhase) {
+        // What was said to be whole does not change any more.
+        let phase = isStoringLast ? .orphan : wanted
         publishing.serial += 1
+        if phase == .orphan, let snapshot, snapshot.phase != .orphan { publishing.partitionGeneration += 1 }
         let new = ClusterSnapshot(
             serial: publishing.serial, phase: phase, view: views.view, partitionGeneration: publishing.partitionGeneration,
             peersGeneration: publishing.peersGeneration, rebalanceGeneration: publishing.rebalanceGeneration,

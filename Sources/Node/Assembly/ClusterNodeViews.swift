@@ -17,7 +17,8 @@ struct NamespacePartitions {
         for settings in boot.settings.namespaces {
             let stored = boot.storedPartitions.first { $0.namespace == settings.name }
             do throws(FabricError) {
-                let records = try PartitionRecord.decode(stored?.metadata ?? [], namespace: settings.name)
+                var records = try PartitionRecord.decode(stored?.metadata ?? [], namespace: settings.name)
+                if let stored { adopt(stored, boot.me, &records) }
                 let isDurable = stored?.isDurableAtAcknowledge ?? false
                 all.append(
                     NamespacePartitions(
@@ -28,6 +29,15 @@ struct NamespacePartitions {
             }
         }
         return all
+    }
+
+    /// Records without metadata are a full copy of an epoch that no other node has: nothing covers it, so it is served, or
+    /// merged into what is. The incarnation is as good a key as any, and is stored with the first view.
+    private static func adopt(_ stored: StoredPartitions, _ me: Member, _ records: inout [PartitionRecord]) {
+        let epoch = Epoch(regime: 1, viewKey: me.incarnation)
+        for partition in records.indices where stored.isOlderThanClusters(partition) {
+            records[partition] = PartitionRecord(version: PartitionVersion(epoch: epoch))
+        }
     }
 
     /// As backends store them.
@@ -69,7 +79,8 @@ extension ClusterNode {
 
     /// Nothing is acknowledged under an older key once every reactor goes by this.
     mutating func freeze(_ number: UInt64) {
-        publish(.frozen)
+        // A node without a view has nothing that it may go on to read from: others may have written since.
+        publish(views.phase == .orphan ? .orphan : .frozen)
         guard let snapshot else { return }
         freeze = (number, snapshot.serial)
         if publishing.confirmed >= snapshot.serial { published(publishing.confirmed) }
@@ -96,6 +107,9 @@ extension ClusterNode {
 
     mutating func prepare(_ view: View, _ blocks: [(member: Member, block: [UInt8])]) {
         preparation = nil
+        guard !isStoringLast else {
+            return inbox.append(.views(.notPrepared(view.mark, reason: "this node has stopped serving")))
+        }
         do throws(FabricError) {
             let map = try ClusterMap.compute(
                 number: view.mark.number, key: view.mark.key, encoded: blocks, breaks: breaks.partitions,
@@ -180,7 +194,7 @@ extension ClusterNode {
         for problem in new.map.problems where map?.map.problems.contains(problem) != true {
             log(.warning, .partition, problem)
         }
-        publishing.count(new, after: map)
+        publishing.count(new, after: map, isBack: snapshot?.phase == .orphan)
         map = new
         publish(.open)
         inbox.append(.metadata(.opened(view)))

@@ -102,7 +102,7 @@ package final class ClusterSnapshot: Sendable {
     package let phase: ClusterPhase
     /// The view that is open, or was last; nil before the first.
     package let view: View?
-    /// Rises when maps change; `partition-generation`.
+    /// Rises when what is served changes: the maps, or whether there is a view; `partition-generation`.
     package let partitionGeneration: UInt64
     /// Rises when peers or their addresses change; `peers-generation`.
     package let peersGeneration: UInt64

@@ -1,6 +1,7 @@
 // Who serves which partition, as reactors see it. Invariants:
 // 1. A table does not change; others are put in its place, and a reactor that has loaded it uses it within one call only.
-// 2. What was replaced is freed with the `RetiredRoutes`: when every reactor has taken the letter that brings it.
+// 2. What was replaced is freed with the `RetiredRoutes`: when every reactor has taken the letter that brings it, and has
+//    answered the writes that it had let through.
 internal import Assembly
 internal import Base
 internal import CBase
@@ -69,8 +70,8 @@ final class ClusterRouting: ClusterEffects, @unchecked Sendable {
 
     // ---- Tables ----
 
-    /// What the snapshot says holds from now on. The answer is to be dropped when every reactor has been told; `whenGone`
-    /// is called then, on any thread.
+    /// What the snapshot says holds from now on. The answer goes to every reactor; when all have dropped it, `whenGone` is
+    /// called, on any thread.
     func put(_ snapshot: ClusterSnapshot, whenGone: @escaping @Sendable () -> Void) -> RetiredRoutes {
         var retired: [UInt] = []
         for (number, name) in names.enumerated() {

@@ -1,7 +1,7 @@
 // Drives the cluster part of a node: a thread that moves bytes, timers and completions, and decides nothing. Invariants:
 // 1. The machine is stepped on this thread only; the effects of a step are done in order before the next event.
 // 2. The thread never blocks but in its wait for events: names are looked up and files written by helpers.
-// 3. `published` follows a `publish` when every reactor has taken its routes.
+// 3. `published` follows a `publish` when every reactor has taken its routes, and answered what older ones had let through.
 internal import Assembly
 internal import Base
 internal import CReactor

@@ -4,6 +4,7 @@ internal import Assembly
 internal import Base
 internal import Engine
 internal import Glibc
+internal import Index
 internal import Storage
 internal import Synchronization
 
@@ -42,10 +43,12 @@ final class ClusterStores: Sendable {
             guard let namespace = namespaces.first(where: { $0.settings.name == name }) else { continue }
             do throws(StorageError) {
                 let metadata = try namespace.backend.loadPartitionMetadata()
+                let isFilled = (0..<PartitionID.count).map { namespace.index.count(PartitionID(UInt16($0))) > 0 }
                 stored.append(StoredPartitions(
                     namespace: name, metadata: metadata,
                     isDurableAtAcknowledge: namespace.settings.commitBeforeAnswer
-                        && namespace.agreement.capabilities.contains(.durableAtCommit)))
+                        && namespace.agreement.capabilities.contains(.durableAtCommit),
+                    isFilled: isFilled))
             } catch {
                 throw StartError("namespace \(name): the metadata of its partitions cannot be read: \(error.text)")
             }

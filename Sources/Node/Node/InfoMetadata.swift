@@ -54,13 +54,14 @@ extension InfoService {
         state.change([MetadataChange(.truncate, key, value)], of: namespace) { answer(InfoService.text($0)) }
     }
 
-    /// A set that does not exist has no records, and on a node alone none can come back, since whatever is read from the
-    /// medium makes its set: of such a set nothing is stored, and it is not made.
+    /// A set that does not exist has no records, and without other nodes none can come back, since whatever is read from the
+    /// medium makes its set: of such a set nothing is stored, and it is not made. Who has a heartbeat may have no others at
+    /// the moment, or no view yet.
     private func mayHaveRecords(_ namespace: Namespace, _ set: [UInt8]?, _ key: MetadataKey) -> Bool {
         guard let set, namespace.existingID(set) == nil else { return true }
         // Of what could not be read nobody knows the sets, and other nodes have others.
         return state.metadata.items[MetadataModule.truncate.rawValue, key]?.value != nil
-            || namespace.backend.statistics.lostPlaces > 0 || state.cluster.snapshot?.view?.members.count ?? 1 > 1
+            || namespace.backend.statistics.lostPlaces > 0 || state.configuration.network.heartbeat != nil
     }
 
     /// The time of a truncate in milliseconds since 2010: `lut`, or after all writes so far.

@@ -101,9 +101,9 @@ final class ReactorShell: ReactorHandler, EngineShell {
             Unmanaged<RetiredSettings>.fromOpaque(object(letter)).release()
             letter.deallocate()
         case NodeLetter.routes:
-            Unmanaged<RetiredRoutes>.fromOpaque(object(letter)).release()
+            let old = Unmanaged<RetiredRoutes>.fromOpaque(object(letter)).takeRetainedValue()
             letter.deallocate()
-            engine?.routesChanged()
+            engine?.routesChanged(old)
         default: preconditionFailure("unknown letter \(letter.pointee.kind)")
         }
     }

@@ -101,6 +101,7 @@ final class RunningNode {
             storedPartitions: try stores.loadPartitions(settings.namespaces.map(\.name)),
             now: SystemClock.now())
         boot.metadata = state.metadata.items
+        tellOfOldRecords(boot.storedPartitions)
         let served = namespaces.map { "\($0.settings.name) (\($0.agreement.backend))" }.joined(separator: ", ")
         let cluster = try ClusterShell(
             boot, state: state, routing: routing, stores: stores, sockets: sockets, seed: entropy.next()
@@ -112,6 +113,15 @@ final class RunningNode {
         sockets = ClusterSockets()
         try cluster.start()
         self.cluster = cluster
+    }
+
+    private func tellOfOldRecords(_ stored: [StoredPartitions]) {
+        for one in stored {
+            let count = (0..<PartitionID.count).count { one.isOlderThanClusters($0) }
+            guard count > 0 else { continue }
+            log.info(.partition, "{\(one.namespace)} \(count) partitions have records and no metadata: a version that knew"
+                + " no clusters has written them; they count as full copies")
+        }
     }
 
     private func opening(_ settings: NamespaceConfiguration, _ request: MountRequest) -> NamespaceOpening {
