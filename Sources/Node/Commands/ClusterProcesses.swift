@@ -4,6 +4,7 @@ internal import Glibc
 
 /// Starts, finds and stops the nodes of a layout.
 struct ClusterProcesses {
+    private static let linesTold = 12
     let layout: ClusterLayout
     /// Nodes that this process has started; the work directory says so a little later.
     private var started: [Int: pid_t] = [:]
@@ -22,6 +23,9 @@ struct ClusterProcesses {
     var running: [(node: ClusterLayoutNode, process: pid_t)] {
         layout.nodes.compactMap { node in process(node).map { (node, $0) } }
     }
+
+    /// Those of them that this process has started.
+    var runningHere: [ClusterLayoutNode] { running.map(\.node).filter { started[$0.number] != nil } }
 
     /// A process that has ended, but was not waited for, has no arguments any more.
     private func isNode(_ process: pid_t, _ node: ClusterLayoutNode) -> Bool {
@@ -73,27 +77,37 @@ struct ClusterProcesses {
         return copies.withUnsafeBufferPointer { body($0.baseAddress!) }
     }
 
-    /// Collects nodes that have ended. How one ended; nil if the node runs, or was not started here.
-    mutating func collect(_ node: ClusterLayoutNode) -> String? {
+    /// How a process has ended.
+    enum End: Equatable {
+        /// It was told to stop, and did.
+        case stopped
+        /// In words.
+        case failed(String)
+    }
+
+    /// Collects a node that has ended. Nil if it runs, or was not started here.
+    mutating func collect(_ node: ClusterLayoutNode) -> End? {
         guard let process = started[node.number] else { return nil }
         var status: Int32 = 0
         guard waitpid(process, &status, WNOHANG) == process else { return nil }
         started[node.number] = nil
         let signal = status & 0x7F
-        return signal == 0 ? "with exit code \(status >> 8 & 0xFF)" : "by signal \(signal)"
+        if status == 0 { return .stopped }
+        return .failed(signal == 0 ? "with exit code \(status >> 8 & 0xFF)" : "by signal \(signal)")
     }
 
-    /// The last lines that a node has logged.
-    func endOfLog(_ node: ClusterLayoutNode, lines: Int = 12) -> String {
-        let text = TextFile.read(layout.logPath(node)) ?? ""
-        return text.split(separator: "\n").suffix(lines).map { "    \($0)" }.joined(separator: "\n")
+    /// What to tell of a node that has ended: how, and the last lines that it has logged.
+    func obituary(_ node: ClusterLayoutNode, _ how: String) -> String {
+        let lines = (TextFile.read(layout.logPath(node)) ?? "").split(separator: "\n")
+        return "\(node.name) ended \(how); the end of its log, \(layout.logPath(node)):\n"
+            + lines.suffix(ClusterProcesses.linesTold).map { "    \($0)" }.joined(separator: "\n")
     }
 
     // ---- Stop ----
 
-    /// Tells all that run to leave and to stop; a second time: to stop at once.
-    func tellToStop() {
-        for one in running { kill(one.process, SIGTERM) }
+    /// Tells nodes to leave and to stop; a second time: to stop at once.
+    func tellToStop(_ nodes: [ClusterLayoutNode]) {
+        for node in nodes { if let process = process(node) { kill(process, SIGTERM) } }
     }
 }
 
