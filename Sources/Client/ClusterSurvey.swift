@@ -70,7 +70,7 @@ package struct ClusterSurvey: Sendable {
         }
         for node in members where node.statistic("cluster_integrity") != "true" {
             faults.append("\(node.id) says cluster_integrity \(node.statistic("cluster_integrity")):"
-                + " it does not hear from all members")
+                + " it does not hear from all members that they are in its view")
         }
         return faults
     }

@@ -188,7 +188,7 @@ def test_problems_are_shown_with_who_sees_them(local):
     local.up("--nodes", "2", "--in-memory")
     assert local.info("A01", "set-config:context=namespace;namespace=test;replication-factor=1") == "ok"
     assert local.info("A02", "recluster:") == "ok"
-    done = local.wait_for_status("A01, A02: .*replication-factor")
+    done = local.wait_for_status("(?s)A01, A02: [^\n]*replication-factor.*\nthe cluster is whole")
     assert done.returncode == 0, "settings that differ do not make it less whole"
     assert "1 copy of each partition" in done.stdout
 

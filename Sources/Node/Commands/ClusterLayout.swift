@@ -92,7 +92,8 @@ struct ClusterLayout: Equatable {
 
     // ---- Configuration ----
 
-    /// The configuration of a node: one reactor, everything on 127.0.0.1, all nodes as seeds.
+    /// The configuration of a node: one reactor, everything on 127.0.0.1, all nodes as seeds. `min-cluster-size` is for the
+    /// start: a node that came first would serve everything, and nobody else would be asked to.
     func configuration(_ node: ClusterLayoutNode) -> String {
         let seeds = nodes.map { "        mesh-seed-address-port 127.0.0.1 \($0.heartbeatPort)" }.joined(separator: "\n")
         let storage = isInMemory
@@ -107,6 +108,7 @@ struct ClusterLayout: Equatable {
             # Written by 'apus cluster up', again at each start.
             service {
                 cluster-name local
+                min-cluster-size \(nodes.count)
                 node-id \(node.id)
                 work-directory \(folder(node))/work
                 service-threads 1

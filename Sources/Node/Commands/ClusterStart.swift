@@ -1,3 +1,4 @@
+internal import Bench
 internal import Client
 internal import Glibc
 
@@ -82,6 +83,7 @@ struct ClusterStart {
                 try stop(processes.runningHere)
                 return false
             }
+            try serveInAnyNumber()
         } catch {
             // The reason comes first; half a cluster must not stay behind it.
             printError(error.message)
@@ -113,6 +115,20 @@ struct ClusterStart {
         }
         throw ClusterCommandError("no cluster after \(ClusterStart.secondsMax) s: \(faults.joined(separator: "; "));"
             + " see the logs in \(layout.directory)")
+    }
+
+    /// From here on a part of the nodes is enough.
+    private func serveInAnyNumber() throws(ClusterCommandError) {
+        for node in layout.nodes {
+            let command = "set-config:context=service;min-cluster-size=1"
+            var answer = ""
+            do throws(BenchError) {
+                answer = try ClientSocket.info(node.address, [command]).first?.value ?? ""
+            } catch {
+                throw ClusterCommandError(error.message)
+            }
+            guard answer == "ok" else { throw ClusterCommandError("\(node.name) does not take \(command): \(answer)") }
+        }
     }
 
     private func report() {
