@@ -5,8 +5,8 @@ internal import Base
 package struct ClusterSurvey: Sendable {
     /// How the partitions of a namespace are served.
     package struct Ownership: Sendable, Equatable {
-        package var without = 0
-        package var several = 0
+        package let without: Int
+        package let several: Int
     }
 
     /// By id, the lowest first.

@@ -220,6 +220,19 @@ def test_usage(words):
     assert subprocess.run([BINARY, "cluster", *words], capture_output=True).returncode == 64
 
 
+def test_a_directory_that_cannot_be_written_in_a_configuration(tmp_path):
+    assert "cannot stand in a configuration file" in Local(tmp_path / "two words").up(code=1)
+
+
+def test_a_damaged_file_is_named(local):
+    os.makedirs(local.directory)
+    with open(os.path.join(local.directory, "cluster"), "w") as file:
+        file.write("racks 2\nnode 1 3000 3001\n")
+    for command in ("up", "status", "explain 7", "down"):
+        assert "cluster is damaged at 'node 1 3000 3001'" in local.run(*command.split(), code=2 if command == "status" else 1)
+    os.remove(os.path.join(local.directory, "cluster"))
+
+
 # ---- In the foreground ----
 
 @pytest.fixture

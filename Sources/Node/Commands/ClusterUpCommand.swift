@@ -78,6 +78,10 @@ struct ClusterUpCommand: ParsableCommand {
         guard let directory = TextFile.absolute(place.directory) else {
             throw ClusterCommandError("cannot open \(place.directory): give another --directory")
         }
+        guard !directory.contains(where: { " \t\n#{};\"'".contains($0) }) else {
+            throw ClusterCommandError("'\(directory)' cannot stand in a configuration file: give a --directory without"
+                + " blanks, # { } ; and quotes")
+        }
         let known = try ClusterLayout.load(directory)
         var layout = known ?? ClusterLayout(directory: directory)
         layout.racks = racks ?? layout.racks
