@@ -1,4 +1,5 @@
 """`apus cluster`: a cluster on one machine in one command, what it looks like, and what is said when it is not whole."""
+import itertools
 import os
 import re
 import signal
@@ -9,7 +10,7 @@ import time
 import aerospike
 import pytest
 from clusters import free_ports
-from conftest import BINARY, RawClient
+from conftest import BINARY, ROOT, RawClient
 
 pytestmark = pytest.mark.memory_only
 
@@ -231,6 +232,16 @@ def test_a_damaged_file_is_named(local):
     for command in ("up", "status", "explain 7", "down"):
         assert "cluster is damaged at 'node 1 3000 3001'" in local.run(*command.split(), code=2 if command == "status" else 1)
     os.remove(os.path.join(local.directory, "cluster"))
+
+
+def test_the_example_of_the_docs_is_good(tmp_path):
+    with open(os.path.join(ROOT, "docs", "CLUSTER.md")) as file:
+        text = file.read().split("## Setting up", 1)[1]
+    lines = itertools.takewhile(lambda line: line.startswith("    "), text[text.index("    service {"):].split("\n"))
+    path = tmp_path / "apus.conf"
+    path.write_text("\n".join(lines) + "\n")
+    assert "is good: namespaces test" in subprocess.run([BINARY, "config", "check", path], capture_output=True, text=True,
+                                                        check=True).stdout
 
 
 # ---- In the foreground ----

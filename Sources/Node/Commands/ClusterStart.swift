@@ -141,7 +141,7 @@ struct ClusterStart {
         print("""
 
             Clients:      any of these addresses, namespace 'test'
-            Look at it:   apus cluster status \(layout.nodes[0].address)
+            Look at it:   apus cluster status --directory \(layout.directory)
             """)
     }
 

@@ -1,5 +1,6 @@
 internal import ArgumentParser
 internal import Client
+internal import Glibc
 
 /// `apus cluster status`.
 struct ClusterStatusCommand: ParsableCommand {
@@ -7,8 +8,8 @@ struct ClusterStatusCommand: ParsableCommand {
         commandName: "status",
         abstract: "Draw a cluster: nodes, racks, view, masters and copies per node, problems.",
         discussion: """
-            One node is enough: it names the others. What is shown was asked of one node after the other, so a view that
-            changes meanwhile looks torn: ask again.
+            One node is enough: it names the others. They are asked one after the other, so a view that changes meanwhile
+            looks torn: what is not whole is asked a second time, half a second later.
 
             The cluster is whole if all nodes that were named answer, are in one view with one map, and every partition has
             one master. Copies that wait to be filled, and problems that nodes name, do not count.
@@ -20,7 +21,12 @@ struct ClusterStatusCommand: ParsableCommand {
 
     func run() throws {
         do throws(ClusterCommandError) {
-            let survey = ClusterScout.survey(try target.addresses())
+            let addresses = try target.addresses()
+            var survey = ClusterScout.survey(addresses)
+            if !survey.nodes.isEmpty, !survey.faults.isEmpty {
+                usleep(500_000)
+                survey = ClusterScout.survey(addresses)
+            }
             guard !survey.nodes.isEmpty else {
                 for problem in survey.silent { printError(problem) }
                 printError("no node answers: name one that runs, as in apus cluster status 127.0.0.1:3000")
