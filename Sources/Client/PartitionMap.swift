@@ -34,15 +34,23 @@ package struct PartitionMap: Sendable {
     /// Reads an answer to `replicas`: `ns:regime,columns,bitmap,...;ns:...`; nil if `namespace` is not in it
     /// or the text is damaged. The first bitmap names the masters.
     package static func parse(_ answer: String, namespace: String) -> (regime: UInt32, bitmap: [UInt8])? {
-        for entry in answer.split(separator: ";") {
+        entries(answer).first { $0.namespace == namespace }.map { ($0.regime, $0.bitmaps[0]) }
+    }
+
+    /// All namespaces in an answer to `replicas` and their bitmaps, one at least; what is damaged is left out.
+    package static func columns(_ answer: String) -> [(namespace: String, bitmaps: [[UInt8]])] {
+        entries(answer).map { ($0.namespace, $0.bitmaps) }
+    }
+
+    private static func entries(_ answer: String) -> [(namespace: String, regime: UInt32, bitmaps: [[UInt8]])] {
+        answer.split(separator: ";").compactMap { entry in
             let parts = entry.split(separator: ":", maxSplits: 1)
-            guard parts.count == 2, parts[0] == namespace else { continue }
+            guard parts.count == 2 else { return nil }
             let fields = parts[1].split(separator: ",")
-            guard fields.count >= 3, let regime = UInt32(fields[0]), let bitmap = Base64.decode(fields[2]),
-                bitmap.count == PartitionID.count / 8
-            else { return nil }
-            return (regime, bitmap)
+            guard fields.count >= 3, let regime = UInt32(fields[0]) else { return nil }
+            let bitmaps = fields.dropFirst(2).map { Base64.decode($0) ?? [] }
+            guard bitmaps.allSatisfy({ $0.count == PartitionID.count / 8 }) else { return nil }
+            return (String(parts[0]), regime, bitmaps)
         }
-        return nil
     }
 }

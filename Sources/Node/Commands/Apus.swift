@@ -35,7 +35,8 @@ struct ApusCommand: ParsableCommand {
             """,
         subcommands: [
             ServeCommand.self, ConfigCommand.self, BackendsCommand.self, InfoCommand.self, RecordCommand.self,
-            WipeCommand.self, ConvertCommand.self, ShmCommand.self, BenchCommand.self, VersionCommand.self,
+            ClusterCommand.self, WipeCommand.self, ConvertCommand.self, ShmCommand.self, BenchCommand.self,
+            VersionCommand.self,
         ])
 }
 

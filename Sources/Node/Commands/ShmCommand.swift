@@ -150,13 +150,7 @@ struct ShmCommand: ParsableCommand {
                 unknown ? "?" : segment.owner, segment.paths.joined(separator: " "),
             ]
         }
-        let widths = head.indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
-        for row in rows {
-            let padded = row.indices.dropLast().map { column in
-                row[column] + String(repeating: " ", count: widths[column] - row[column].count + 2)
-            }
-            print(padded.joined() + row[row.count - 1])
-        }
+        for line in TextTable.lines(rows) { print(line) }
     }
 
     private static func size(_ byteCount: Int) -> String {

@@ -21,6 +21,8 @@ extension InfoService {
         let remaining = (shown?.maps ?? []).reduce(0) { $0 + $1.remaining(for: state.nodeID).total }
         return [
             ("cluster_size", "\(view?.members.count ?? 0)"), ("cluster_key", hexadecimal(view?.mark.key ?? 0)),
+            // Ours: orders the views, and is the regime of the epochs that begin in this one.
+            ("cluster_view_number", "\(view?.mark.number ?? 0)"),
             ("cluster_generation", "\(shown?.rebalanceGeneration ?? 0)"),
             ("cluster_principal", view.map { "\($0.principal)" } ?? "0"),
             ("paxos_principal", view.map { "\($0.principal)" } ?? "0"),

@@ -1,0 +1,89 @@
+// What all nodes of a cluster say, put together: whether they are one whole. A value without I/O.
+internal import Base
+
+/// The nodes that were found, and those that were not.
+package struct ClusterSurvey: Sendable {
+    /// How the partitions of a namespace are served.
+    package struct Ownership: Sendable, Equatable {
+        package let without: Int
+        package let several: Int
+    }
+
+    /// By id, the lowest first.
+    package let nodes: [NodeReport]
+    /// Addresses that were told, and where nothing answered; a sentence each.
+    package let silent: [String]
+
+    package init(nodes: [NodeReport], silent: [String]) {
+        self.nodes = nodes.sorted { ($0.id.count, $0.id) < ($1.id.count, $1.id) }
+        self.silent = silent
+    }
+
+    /// The namespaces that any node has, in order.
+    package var namespaces: [String] {
+        var names: [String] = []
+        for node in nodes { for one in node.namespaces where !names.contains(one.name) { names.append(one.name) } }
+        return names.sorted()
+    }
+
+    /// What a node says about a namespace; nil if it has none of that name.
+    package static func report(_ node: NodeReport, _ namespace: String) -> NamespaceReport? {
+        node.namespaces.first { $0.name == namespace }
+    }
+
+    /// Partitions of a namespace that nobody serves, and that more than one node does.
+    package func ownership(_ namespace: String) -> Ownership {
+        var masters = [Int](repeating: 0, count: PartitionID.count)
+        for bitmap in nodes.compactMap({ ClusterSurvey.report($0, namespace)?.columns.first }) {
+            for partition in masters.indices where bitmap[partition >> 3] & (0x80 >> UInt8(partition & 7)) != 0 {
+                masters[partition] += 1
+            }
+        }
+        return Ownership(without: masters.count { $0 == 0 }, several: masters.count { $0 > 1 })
+    }
+
+    /// Why this is not one whole cluster, a sentence each; empty if it is one. Copies that are still to be filled, and
+    /// settings that differ, do not count.
+    package var faults: [String] { silent + viewFaults + namespaces.flatMap { partitionFaults($0) } }
+
+    private var viewFaults: [String] {
+        var faults: [String] = []
+        for node in nodes where !node.isMember {
+            let waiting = node.statistic("cluster_waiting_for")
+            faults.append("\(node.id) belongs to no view"
+                + (waiting.isEmpty || waiting == "null" ? "" : ": it waits for \(waiting)"))
+        }
+        let members = nodes.filter(\.isMember)
+        var keys: [String] = []
+        for node in members where !keys.contains(node.viewKey) { keys.append(node.viewKey) }
+        for key in keys {
+            let group = members.filter { $0.viewKey == key }
+            let names = group.map(\.id).joined(separator: ", ")
+            let size = group[0].statistic("cluster_size")
+            if keys.count > 1 { faults.append("not all nodes are in one view: \(names) in \(key), of \(size) members") }
+            if keys.count == 1, size != "\(group.count)" {
+                faults.append("the view has \(size) members, \(group.count) were found: \(names)")
+            }
+            if Set(group.map { $0.statistic("cluster_map_hash") }).count > 1 {
+                faults.append("the members of view \(key) have different maps: \(names)")
+            }
+        }
+        for node in members where node.statistic("cluster_integrity") != "true" {
+            faults.append("\(node.id) says cluster_integrity \(node.statistic("cluster_integrity")):"
+                + " it does not hear from all members that they are in its view")
+        }
+        return faults
+    }
+
+    private func partitionFaults(_ namespace: String) -> [String] {
+        let ownership = ownership(namespace)
+        var faults: [String] = []
+        if ownership.without > 0 {
+            faults.append("namespace \(namespace): \(ownership.without) partitions without a master")
+        }
+        if ownership.several > 0 {
+            faults.append("namespace \(namespace): \(ownership.several) partitions with more than one master")
+        }
+        return faults
+    }
+}
