@@ -33,6 +33,8 @@ package struct ClusterNode {
     var doneAt: Instant?
     var hasLeft = false
     var isStoringLast = false
+    /// The snapshot by which nothing is served any more.
+    var lastSerial: UInt64?
     /// Tips that heartbeats answer.
     var tipTokens: [UInt64] = []
     /// The bundle that is being prepared.

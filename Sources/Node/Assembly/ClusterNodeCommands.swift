@@ -81,13 +81,20 @@ extension ClusterNode {
         }
     }
 
-    /// Nothing is served any more; then the copies are said to be whole.
+    /// Nothing is served any more; when every write that was let through is answered, the copies are said to be whole.
     private mutating func storeLast() {
         guard !isStoringLast else { return }
         isStoringLast = true
         doneAt = nil
         publish(.orphan)
+        lastSerial = publishing.serial
         if let mark = preparation?.ready.mark { notPrepared(mark, "this node has stopped serving") }
+    }
+
+    /// Every reactor goes by a snapshot: by the last one, perhaps.
+    mutating func storeWholeCopies() {
+        guard let serial = lastSerial, publishing.confirmed >= serial else { return }
+        lastSerial = nil
         for number in partitions.indices {
             for partition in partitions[number].records.indices { partitions[number].records[partition].isOpen = false }
         }

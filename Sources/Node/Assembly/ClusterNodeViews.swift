@@ -88,6 +88,7 @@ extension ClusterNode {
 
     mutating func published(_ serial: UInt64) {
         publishing.confirmed = max(publishing.confirmed, serial)
+        storeWholeCopies()
         guard let freeze, publishing.confirmed >= freeze.serial else { return }
         self.freeze = nil
         inbox.append(.views(.block(number: freeze.number, block(for: freeze.number))))

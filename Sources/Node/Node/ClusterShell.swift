@@ -233,6 +233,10 @@ final class ClusterShell: @unchecked Sendable {
 
     /// Looks a name up without waiting for it; a numeric address is its own answer.
     private func resolve(_ host: String, _ port: UInt16) {
+        // Not behind a name that nobody answers for.
+        if ClusterShell.isNumeric(host) {
+            return pending.append(.resolved(host: host, port: port, [Address(host: host, port: port)]))
+        }
         resolver.add { [desk] in
             let room = UnsafeMutableRawPointer.allocate(byteCount: 64 * ClusterShell.addressesMax, alignment: 8)
             defer { room.deallocate() }
@@ -241,6 +245,11 @@ final class ClusterShell: @unchecked Sendable {
             let addresses = (0..<Int(count)).map { Address(host: String(cString: rows + 64 * $0), port: port) }
             desk.post(.resolved(host: host, port: port, addresses))
         }
+    }
+
+    private static func isNumeric(_ host: String) -> Bool {
+        let parts = host.split(separator: ".", omittingEmptySubsequences: false)
+        return host.contains(":") || parts.count == 4 && parts.allSatisfy { UInt8($0) != nil }
     }
 
     private func publish(_ snapshot: ClusterSnapshot) {
