@@ -69,11 +69,12 @@ class Cluster:
     """Nodes that find each other by seeds. Node `n` has id `A0n`."""
 
     def __init__(self, nodes=3, racks=None, interval=50, timeout=4, name="blue", settings="", wait=True, service="",
-                 names=None):
+                 names=None, ids=None):
         self.interval, self.timeout, self.settings, self.service = interval, timeout, settings, service
         self.names = names or [name] * nodes
         self.racks = racks or [0] * nodes
-        self.heartbeats = self.ports(nodes)
+        self.ids = ids or [f"A0{number:X}" for number in range(nodes)]
+        self.heartbeats, self.fabrics = self.ports(nodes)
         self.nodes = []
         for number in range(nodes):
             self.nodes.append(self.start(number))
@@ -81,15 +82,16 @@ class Cluster:
             self.wait_for(self.nodes)
 
     def id(self, number):
-        return f"A0{number:X}"
+        return self.ids[number]
 
     def address(self, number):
         """Where other nodes find it."""
         return "127.0.0.1"
 
     def ports(self, nodes):
-        """One heartbeat port for each node."""
-        return free_ports(nodes)
+        """The heartbeat ports of all nodes, and the fabric ports."""
+        free = free_ports(2 * nodes)
+        return free[:nodes], free[nodes:]
 
     def server(self, number, *arguments, **named):
         return Server(*arguments, **named)
@@ -99,7 +101,7 @@ class Cluster:
         seeds = "".join(f"mesh-seed-address-port {self.address(other)} {port}\n" for other, port in enumerate(self.heartbeats))
         address = self.address(number)
         network = (
-            f"service {{ address 127.0.0.1\n port 0\n}}\nfabric {{ address {address}\n port 0\n}}\n"
+            f"service {{ address 127.0.0.1\n port 0\n}}\nfabric {{ address {address}\n port {self.fabrics[number]}\n}}\n"
             f"heartbeat {{ mode mesh\n address {address}\n port {self.heartbeats[number]}\n interval {self.interval}\n"
             f"timeout {self.timeout}\n{seeds}}}\n")
         service = f"cluster-name {self.names[number]}\nnode-id {self.id(number)}\nstart-wait 2\n{self.service}"

@@ -92,7 +92,7 @@ class NetworkCluster(Cluster):
         return f"10.77.0.{number + 1}"
 
     def ports(self, nodes):
-        return [3002] * nodes
+        return [3002] * nodes, [3001] * nodes
 
     def server(self, number, *arguments, **named):
         return NetworkNode(self.network(number), *arguments, **named)
