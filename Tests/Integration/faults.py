@@ -46,14 +46,13 @@ def all_but_one_killed(cluster):
 
 
 def restarted_at_once(cluster):
-    """Killed, and started within 300 ms, with what it has kept."""
+    """Killed, and started at once with what it has kept: its seeds and its ports are the same."""
     node = cluster.nodes[1]
     others = without(cluster, [node])
     key = key_of(others[0])
     begun = time.monotonic()
     cluster.kill(node)
     cluster.restart(node)
-    assert time.monotonic() - begun < 0.3, "the machine is too busy to start a node within 300 ms"
     cluster.wait_for(cluster.nodes, LIMIT, other_than=key)
     return time.monotonic() - begun
 

@@ -1,6 +1,7 @@
 // A node under fuzzing: the cluster part of a node, and a host that does at once whatever it wants done. Invariants:
 // 1. All that happens to the node is an `Instruction`, so an input is a whole life and can be run again.
-// 2. Whatever it is told, the node does not trap, sends whole frames only, and after `timer` wants to be called later, not now.
+// 2. Whatever it is told, the node does not trap, sends whole frames only, and after `timer` wants to be called later, not
+//    now.
 import Assembly
 import Base
 import Fabric
@@ -89,7 +90,9 @@ struct Fuzzed {
         case .reserveTimes(let ticket, let namespaces):
             return .timesReserved(ticket, namespaces.map { _ in time(milliseconds).wall.milliseconds })
         case .multicast(let bytes):
-            do throws(FabricError) { _ = try FabricFrame(datagram: bytes) } catch { fatalError("a datagram of ours: \(error)") }
+            do throws(FabricError) {
+                _ = try FabricFrame(datagram: bytes)
+            } catch { fatalError("a datagram of ours: \(error)") }
         case .answer, .answerMetadata, .left, .log: break
         }
         return nil
@@ -107,14 +110,18 @@ struct Fuzzed {
         precondition(framer.held == 0, "half a frame was sent")
     }
 
+    /// When the node wants its timer, in whole milliseconds of our clock.
+    private var due: UInt64 {
+        let nanoseconds = node.deadline.nanoseconds, begin = time(0).monotonic.nanoseconds
+        return nanoseconds <= begin ? 0 : (nanoseconds - begin - 1) / 1_000_000 + 1
+    }
+
     /// Time goes by, in which timers end.
     mutating func wait(_ span: UInt64) {
         let end = milliseconds + span
         var calls = 0
         while true {
-            let due = node.deadline.nanoseconds
-            let wanted = due <= time(milliseconds).monotonic.nanoseconds
-                ? milliseconds : (min(due, time(end).monotonic.nanoseconds + 1_000_000) - 1_000_000_000 + 999_999) / 1_000_000
+            let wanted = max(due, milliseconds)
             guard wanted <= end else { break }
             calls = wanted == milliseconds ? calls + 1 : 0
             precondition(calls < 100, "a node wants its timer again and again")

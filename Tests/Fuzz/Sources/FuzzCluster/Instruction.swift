@@ -5,7 +5,7 @@ import Fabric
 import Membership
 import Metadata
 
-/// Which stream: of which port, dialled by whom, the how many-th; and into pieces of how many bytes what comes through it is cut.
+/// Which stream: of which port, dialled by whom, the how many-th; and into pieces of how many bytes it is cut.
 struct StreamName {
     let byte: UInt8
 

@@ -50,7 +50,8 @@ private struct Recorder {
         case .connect(let stream, _, _):
             acceptedCount += 1
             links.append((port, stream, .accepted(acceptedCount), byFirst))
-            deliver(port, .accepted(.accepted(acceptedCount), from: Address(host: "10.0.0.1", port: 40_000)), toFirst: !byFirst)
+            let from = Address(host: "10.0.0.1", port: 40_000)
+            deliver(port, .accepted(.accepted(acceptedCount), from: from), toFirst: !byFirst)
             deliver(port, .connected(stream), toFirst: byFirst)
         case .send(let stream, let bytes):
             guard let other = other(port, stream, byFirst) else { return }
@@ -76,7 +77,7 @@ private struct Recorder {
             return
         }
         func name(_ stream: StreamID) -> StreamName {
-            StreamName(port, stream.isAccepted ? stream.rawValue & ~(1 << 63) : stream.rawValue, isAccepted: stream.isAccepted)
+            StreamName(port, stream.rawValue & ~(1 << 63), isAccepted: stream.isAccepted)
         }
         switch event {
         case .accepted(let stream, _): happens(.accepted(name(stream)))
