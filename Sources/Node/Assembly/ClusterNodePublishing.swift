@@ -27,7 +27,8 @@ extension ClusterNode {
         let new = ClusterSnapshot(
             serial: publishing.serial, phase: phase, view: views.view, partitionGeneration: publishing.partitionGeneration,
             peersGeneration: publishing.peersGeneration, rebalanceGeneration: publishing.rebalanceGeneration,
-            bundle: map?.map, peers: map?.peers ?? [], duplicateNodes: heartbeat.duplicateNodes, problems: problems)
+            maps: map?.map.maps ?? [], mapHash: map?.map.hash ?? 0, bundle: map?.map, peers: map?.peers ?? [],
+            duplicateNodes: heartbeat.duplicateNodes, problems: problems)
         snapshot = new
         out.append(.publish(new))
     }

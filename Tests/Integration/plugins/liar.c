@@ -15,31 +15,71 @@ static int lies(const char *how) {
     return lie != NULL && strcmp(lie, how) == 0;
 }
 
-// The file holds digest, size and bytes of each image.
-static void load_file(struct tiny *tiny) {
-    FILE *file = fopen(getenv("APUS_LIAR"), "rb");
+// The file holds three chains: images, blob, metadata. Each begins with its length; of each of its parts there are digest,
+// size and bytes.
+static void take(void *to, uint64_t size, FILE *file) {
+    if (size > 0 && fread(to, size, 1, file) != 1) abort();
+}
+
+static void save_chain(const struct bytes *chain, FILE *file) {
+    for (; chain != NULL; chain = chain->next) {
+        fwrite(chain->digest, APUS_DIGEST_SIZE, 1, file);
+        fwrite(&chain->size, sizeof chain->size, 1, file);
+        fwrite(chain->content, chain->size, 1, file);
+    }
+}
+
+static uint64_t length(const struct bytes *chain) {
+    uint64_t parts = 0;
+    for (; chain != NULL; chain = chain->next) parts++;
+    return parts;
+}
+
+static struct bytes *load_part(FILE *file) {
     uint8_t digest[APUS_DIGEST_SIZE];
     uint64_t size;
-    while (file != NULL && fread(digest, sizeof digest, 1, file) == 1 && fread(&size, sizeof size, 1, file) == 1) {
-        struct bytes *image = copy_of(digest, NULL, 0);
-        if (image == NULL || (image = realloc(image, sizeof *image + size)) == NULL) abort();
-        image->size = size;
-        if (fread(image->content, size, 1, file) != 1) abort();
-        replace(tiny, digest, image);
+    take(digest, sizeof digest, file);
+    take(&size, sizeof size, file);
+    struct bytes *part = copy_of(digest, NULL, 0);
+    if (part == NULL || (part = realloc(part, sizeof *part + size)) == NULL) abort();
+    part->size = size;
+    take(part->content, size, file);
+    return part;
+}
+
+static void load_file(struct tiny *tiny) {
+    FILE *file = fopen(getenv("APUS_LIAR"), "rb");
+    if (file == NULL) return;
+    uint64_t parts;
+    take(&parts, sizeof parts, file);
+    for (; parts > 0; parts--) {
+        struct bytes *image = load_part(file);
+        replace(tiny, image->digest, image);
     }
-    if (file != NULL) fclose(file);
+    struct bytes **kept[] = {&tiny->blob, &tiny->metadata};
+    for (int number = 0; number < 2; number++) {
+        struct bytes **end = kept[number];
+        take(&parts, sizeof parts, file);
+        for (; parts > 0; parts--, end = &(*end)->next) *end = load_part(file);
+    }
+    fclose(file);
 }
 
 static int32_t close_liar(void *backend, struct apus_error *error) {
     struct tiny *tiny = backend;
     FILE *file = fopen(getenv("APUS_LIAR"), "wb");
-    for (uint32_t chain = 0; file != NULL && chain < CHAINS; chain++)
-        for (struct bytes *image = tiny->chains[chain]; image != NULL; image = image->next) {
-            fwrite(image->digest, APUS_DIGEST_SIZE, 1, file);
-            fwrite(&image->size, sizeof image->size, 1, file);
-            fwrite(image->content, image->size, 1, file);
-        }
-    if (file == NULL || fclose(file) != 0) return APUS_DEVICE;
+    if (file == NULL) return APUS_DEVICE;
+    uint64_t parts = 0;
+    for (uint32_t chain = 0; chain < CHAINS; chain++) parts += length(tiny->chains[chain]);
+    fwrite(&parts, sizeof parts, 1, file);
+    for (uint32_t chain = 0; chain < CHAINS; chain++) save_chain(tiny->chains[chain], file);
+    struct bytes *kept[] = {tiny->blob, tiny->metadata};
+    for (int number = 0; number < 2; number++) {
+        parts = length(kept[number]);
+        fwrite(&parts, sizeof parts, 1, file);
+        save_chain(kept[number], file);
+    }
+    if (fclose(file) != 0) return APUS_DEVICE;
     return close_tiny(backend, error);
 }
 
