@@ -146,11 +146,11 @@ def left(cluster):
     """A node is told to stop: until the others serve all that it served, and until they are a cluster without it. In between it
     still answers clients who do not know that yet."""
     leaver, others = cluster.nodes[0], cluster.nodes[1:]
-    with Watch(others) as watch, leaver.raw() as last:
+    with Watch(cluster.nodes) as everyone, Watch(others) as watch, leaver.raw() as last:
         key = key_of(others[0])
         begun = time.monotonic()
         leaver.process.send_signal(signal.SIGTERM)
-        served = watch.wait(LIMIT, other_than=key, begun=begun, size=len(cluster.nodes))
+        served = everyone.wait(LIMIT, other_than=key, begun=begun)
         published = last.info("replicas").split(";")[0].split(",")
         assert base64.b64decode(published[2]) == bytes(512), "nobody is told any more that it is master of anything"
         gone = watch.wait(LIMIT, begun=begun)
