@@ -6,7 +6,7 @@ SECONDS_TO_FUZZ ?= 600
 ROUNDS ?= 3
 TIME ?= 45m
 
-.PHONY: help setup build full kit run test fuzz soak simulate bench bench-storage bench-device bench-media bench-jobs bench-index bench-map bench-cores clean
+.PHONY: help setup build full kit run test fuzz soak simulate bench bench-storage bench-device bench-media bench-jobs bench-index bench-map bench-cluster bench-cores clean
 
 help:
 	@echo "make run          build, then start a node on 127.0.0.1:3000 (Ctrl-C stops it): apus-full if librocksdb can be installed"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench        the benchmark against a bare echo and redis-server (ROUNDS=3)"
 	@echo "make bench-index  the index against dependent random reads"
 	@echo "make bench-map    what a view costs in computing, at 3 to 256 nodes"
+	@echo "make bench-cluster how long a cluster takes to agree after kills, pauses, cuts and planned changes (ROUNDS=10)"
 	@echo "make bench-storage RocksDB through the server against a bare loop, the hop, neighbours in memory (ROUNDS=3); then bench-device"
 	@echo "make bench-device the device log against fio, 12 GiB in /tmp and half an hour (DEVICE_OPTIONS=\"--quick --directory /data\")"
 	@echo "make bench-media  CPU and memory per record of every medium, seconds to restart (MEDIA_OPTIONS=\"--quick\")"
@@ -91,6 +92,11 @@ bench-index:
 bench-map:
 	@scripts/setup build
 	scripts/bench-map
+
+bench-cluster: ROUNDS = 10
+bench-cluster: build
+	@scripts/setup test
+	scripts/bench-cluster --rounds $(ROUNDS)
 
 clean:
 	rm -rf .build .build-*

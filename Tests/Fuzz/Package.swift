@@ -10,7 +10,7 @@ let settings: [SwiftSetting] = [
     .enableUpcomingFeature("InternalImportsByDefault"),
     .enableUpcomingFeature("MemberImportVisibility"),
     .enableUpcomingFeature("ExistentialAny"),
-    .unsafeFlags(instrumented + ["-package-name", "apus"]),
+    .unsafeFlags(instrumented + ["-package-name", "apus", "-enable-testing"]),
 ]
 
 func target(_ name: String, in folder: String, _ dependencies: [Target.Dependency] = []) -> Target {
@@ -36,11 +36,19 @@ let package = Package(
         target("Memory", in: "Backends", ["Base", "CBase", "BlockStore", "Storage"]),
         target("Expressions", in: "Engine", ["Base", "Record"]),
         target("Engine", in: "Engine", ["Base", "CBase", "Wire", "Record", "Expressions", "Index", "Storage"]),
-        target("Assembly", in: "Node", ["Base", "Wire", "Engine", "Storage", "CZlib"]),
+        target("Fabric", in: "Cluster", ["Base"]),
+        target("Partitions", in: "Cluster", ["Base", "Fabric"]),
+        target("Membership", in: "Cluster", ["Base", "Fabric"]),
+        target("Metadata", in: "Cluster", ["Base", "Fabric", "Membership"]),
+        target(
+            "Assembly", in: "Node",
+            ["Base", "Wire", "Engine", "Storage", "Fabric", "Partitions", "Membership", "Metadata", "CZlib"]),
         target("Logging", in: "Node", ["Base", "CBase"]),
         target("Configuration", in: "Node", ["Base", "Storage", "Logging"]),
         .target(name: "FuzzDriver", path: "Sources/FuzzDriver", swiftSettings: settings),
         fuzzer("FuzzFrames", ["FuzzDriver", "Base", "Wire", "Index", "Storage", "Memory", "Engine", "Assembly"]),
+        fuzzer("FuzzCluster", ["FuzzDriver", "Base", "Fabric", "Membership", "Metadata", "Assembly"]),
+        fuzzer("FuzzDecoders", ["FuzzDriver", "Base", "Fabric", "Membership", "Metadata", "Partitions"]),
         fuzzer("FuzzExpressions", ["FuzzDriver", "Base", "Record", "Expressions"]),
         fuzzer("FuzzInfo", ["FuzzDriver", "Base", "Wire"]),
         fuzzer("FuzzConfiguration", ["FuzzDriver", "Base", "Storage", "Memory", "Configuration"]),

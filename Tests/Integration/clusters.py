@@ -25,15 +25,56 @@ def free_ports(count):
     raise AssertionError("no free ports")
 
 
+def view_of(statistics):
+    return tuple(statistics[name] for name in ("cluster_size", "cluster_key", "cluster_integrity", "cluster_map_hash"))
+
+
+class Watch:
+    """Nodes that are asked again and again for what they see, over connections that stay open."""
+
+    def __init__(self, nodes):
+        self.nodes = list(nodes)
+        self.connections = [node.raw() for node in self.nodes]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for connection in self.connections:
+            connection.socket.close()
+
+    def views(self):
+        return [view_of(dict(pair.split("=", 1) for pair in connection.info("statistics").split(";")))
+                for connection in self.connections]
+
+    def agree(self, views, other_than=None, size=None):
+        found, key, is_intact, _ = views[0]
+        return len(set(views)) == 1 and (found, is_intact) == (str(size or len(views)), "true") and key != other_than
+
+    def wait(self, seconds=10, other_than=None, begun=None, size=None):
+        """Until they are in one cluster of this size, and all have its map; without a size no others are in it. Seconds from
+        `begun`, a time of `time.monotonic`, or from now."""
+        begun = time.monotonic() if begun is None else begun
+        views = []
+        while time.monotonic() - begun < seconds:
+            views = self.views()
+            if self.agree(views, other_than, size):
+                return time.monotonic() - begun
+            time.sleep(0.005)
+        logs = "\n".join(f"---- {node.log_path}\n{node.log[-3000:]}" for node in self.nodes)
+        raise AssertionError(f"no cluster of {size or len(self.nodes)}: {views}\n{logs}")
+
+
 class Cluster:
     """Nodes that find each other by seeds. Node `n` has id `A0n`."""
 
     def __init__(self, nodes=3, racks=None, interval=50, timeout=4, name="blue", settings="", wait=True, service="",
-                 names=None):
+                 names=None, ids=None):
         self.interval, self.timeout, self.settings, self.service = interval, timeout, settings, service
         self.names = names or [name] * nodes
         self.racks = racks or [0] * nodes
-        self.heartbeats = free_ports(nodes)
+        self.ids = ids or [f"A0{number:X}" for number in range(nodes)]
+        self.heartbeats, self.fabrics = self.ports(nodes)
         self.nodes = []
         for number in range(nodes):
             self.nodes.append(self.start(number))
@@ -41,18 +82,31 @@ class Cluster:
             self.wait_for(self.nodes)
 
     def id(self, number):
-        return f"A0{number:X}"
+        return self.ids[number]
+
+    def address(self, number):
+        """Where other nodes find it."""
+        return "127.0.0.1"
+
+    def ports(self, nodes):
+        """The heartbeat ports of all nodes, and the fabric ports."""
+        free = free_ports(2 * nodes)
+        return free[:nodes], free[nodes:]
+
+    def server(self, number, *arguments, **named):
+        return Server(*arguments, **named)
 
     def start(self, number, directory=None):
         """A node; with the directory of one that has ended, that one again."""
-        seeds = "".join(f"mesh-seed-address-port 127.0.0.1 {port}\n" for port in self.heartbeats)
+        seeds = "".join(f"mesh-seed-address-port {self.address(other)} {port}\n" for other, port in enumerate(self.heartbeats))
+        address = self.address(number)
         network = (
-            "service { address 127.0.0.1\n port 0\n}\nfabric { address 127.0.0.1\n port 0\n}\n"
-            f"heartbeat {{ mode mesh\n address 127.0.0.1\n port {self.heartbeats[number]}\n interval {self.interval}\n"
+            f"service {{ address 127.0.0.1\n port 0\n}}\nfabric {{ address {address}\n port {self.fabrics[number]}\n}}\n"
+            f"heartbeat {{ mode mesh\n address {address}\n port {self.heartbeats[number]}\n interval {self.interval}\n"
             f"timeout {self.timeout}\n{seeds}}}\n")
         service = f"cluster-name {self.names[number]}\nnode-id {self.id(number)}\nstart-wait 2\n{self.service}"
         namespace = NAMESPACE % f"rack-id {self.racks[number]}\n replication-factor 2\n{self.settings}"
-        node = Server(namespace, service=service, network=network, directory=directory, threads=1, wait=False)
+        node = self.server(number, namespace, service=service, network=network, directory=directory, threads=1, wait=False)
         node.number = number
         return node
 
@@ -72,22 +126,16 @@ class Cluster:
 
     def view(self, node):
         """Size, key, integrity and map as a node sees them."""
-        statistics = node.statistics()
-        return tuple(statistics[name] for name in ("cluster_size", "cluster_key", "cluster_integrity", "cluster_map_hash"))
+        return view_of(node.statistics())
 
-    def wait_for(self, nodes, seconds=20):
-        """Until these nodes, and no others, are one cluster with one map. How long that took."""
+    def wait_for(self, nodes, seconds=20, other_than=None):
+        """Until these nodes, and no others, are one cluster with one map, under another key than that. How long that took."""
         begun = time.monotonic()
         for node in nodes:
             self.ready(node, seconds)
-        views = []
-        while time.monotonic() - begun < seconds:
-            views = [self.view(node) for node in nodes]
-            if len(set(views)) == 1 and views[0][0] == str(len(nodes)) and views[0][2] == "true":
-                return time.monotonic() - begun
-            time.sleep(0.01)
-        logs = "\n".join(f"---- node {self.id(node.number)}\n{node.log[-3000:]}" for node in nodes)
-        raise AssertionError(f"no cluster of {len(nodes)}: {views}\n{logs}")
+        with Watch(nodes) as watch:
+            watch.wait(seconds, other_than, begun)
+        return time.monotonic() - begun
 
     def kill(self, node, number=signal.SIGKILL):
         node.process.send_signal(number)

@@ -333,15 +333,13 @@ def own_server():
             assert node.stop() == 0, node.log
 
 
-@pytest.fixture
-def cluster():
+def clusters_of(kind):
     """Makes clusters for one test and ends what is left of their nodes."""
-    from clusters import Cluster
     made = []
 
     def make(*arguments, **named):
         # Known before its nodes have found each other: a test that fails then leaves nothing running.
-        one = Cluster.__new__(Cluster)
+        one = kind.__new__(kind)
         made.append(one)
         one.__init__(*arguments, **named)
         return one
@@ -349,6 +347,22 @@ def cluster():
     yield make
     for one in made:
         one.end()
+
+
+@pytest.fixture
+def cluster():
+    """Makes clusters on the loopback."""
+    from clusters import Cluster
+    yield from clusters_of(Cluster)
+
+
+@pytest.fixture
+def network_cluster():
+    """Makes clusters whose nodes have a network each."""
+    import networks
+    if not networks.available():
+        pytest.skip("this system does not let us make networks: run the tests as root")
+    yield from clusters_of(networks.NetworkCluster)
 
 
 @pytest.fixture

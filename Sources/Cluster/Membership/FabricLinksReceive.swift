@@ -5,6 +5,8 @@ internal import Fabric
 extension FabricLinks {
     /// Bytes that a stream may send before it has said who it is.
     private static let unknownMax = 64 << 10
+    /// Bytes that all members that are no peers may have sent together: anybody may say hello.
+    private static let strangersMax = 64 << 20
     /// A stream on which nothing comes for so many keep-alives is half open.
     private static let missedKeepAlives: UInt64 = 10
 
@@ -55,9 +57,7 @@ extension FabricLinks {
         while let at = incoming.firstIndex(where: { $0.stream == stream }) {
             do throws(FabricError) {
                 guard let frame = try incoming[at].framer.next() else {
-                    if incoming[at].hello == nil, incoming[at].framer.held > FabricLinks.unknownMax {
-                        throw FabricError("it does not say who it is")
-                    }
+                    try limit(at)
                     break
                 }
                 statistics.framesReceived += 1
@@ -70,6 +70,24 @@ extension FabricLinks {
         }
         if let heard, index(of: heard) != nil { out.append(.heard(heard)) }
     }
+
+    /// Whether more is to be kept of a frame that is not whole.
+    private func limit(_ at: Int) throws(FabricError) {
+        guard let hello = incoming[at].hello else {
+            guard incoming[at].framer.held <= FabricLinks.unknownMax else { throw FabricError("it does not say who it is") }
+            return
+        }
+        guard index(of: hello.member) == nil else { return }
+        guard kept(incoming[at]) <= settings.heldMax else {
+            throw FabricError("it sends \(kept(incoming[at])) bytes, and no heartbeat of it has been heard")
+        }
+        let strangers = incoming.filter { $0.hello.map { index(of: $0.member) == nil } ?? true }
+        guard strangers.reduce(0, { $0 + kept($1) }) <= FabricLinks.strangersMax else {
+            throw FabricError("too many nodes send messages, and no heartbeat of them has been heard")
+        }
+    }
+
+    private func kept(_ one: Incoming) -> Int { one.framer.held + one.heldBytes }
 
     private mutating func refuse(_ at: Int, _ reason: String) {
         statistics.foreign += 1

@@ -3,7 +3,8 @@ internal import Base
 internal import Fabric
 
 extension Heartbeat {
-    /// A stream that has not said who it is may hold so many bytes; one that has, so many of a frame that is not whole.
+    /// Bytes of a frame that is not whole, on a stream that has not said who it is, and on one that has.
+    private static let unknownMax = 64 << 10
     private static let heldMax = 1 << 20
     private static let acceptedMax = 4096
 
@@ -196,7 +197,8 @@ extension Heartbeat {
         while let at = accepted.firstIndex(where: { $0.stream == stream }) {
             do throws(FabricError) {
                 guard let frame = try accepted[at].framer.next() else {
-                    if accepted[at].framer.held > Heartbeat.heldMax { throw FabricError("it sends a frame without end") }
+                    let heldMax = accepted[at].member == nil ? Heartbeat.unknownMax : Heartbeat.heldMax
+                    if accepted[at].framer.held > heldMax { throw FabricError("it sends a frame without end") }
                     return
                 }
                 try take(frame, at)

@@ -133,6 +133,8 @@ package struct ClusterNode {
         }
         if views.deadline <= now { inbox.append(.views(.timer)) }
         if let due = sharing.deadline, due <= now { inbox.append(.metadata(.timer)) }
+        // Notices come, and are over, without anything else.
+        publishWhatChanged()
     }
 
     // ---- From machine to machine ----
