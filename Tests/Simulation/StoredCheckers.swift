@@ -30,13 +30,18 @@ struct PartitionsChange {
 /// A node goes on from what it had before if a view is given up whose records it has stored: it has not said that it is
 /// prepared, so nobody can have opened that view. All states since it opened a view, or started, are as good.
 struct AdvanceChecker {
+    private struct State {
+        let metadata: [[UInt8]]
+        /// The process that goes on from it has stored it itself.
+        let isOwn: Bool
+    }
     private struct Course {
         let node: Int
         let namespace: String
         /// The process that stored last.
         var run: Int
         /// What its disk held before, since its process opened a view or started.
-        var earlier: [[[UInt8]]]
+        var earlier: [State]
     }
     private var courses: [Course] = []
 
@@ -52,44 +57,44 @@ struct AdvanceChecker {
     }
 
     mutating func stored(_ node: SimulatedNode, _ change: PartitionsChange) -> Violation? {
-        let (states, isSameRun) = states(node, change)
+        let states = states(node, change)
         guard change.after.count == PartitionID.count else {
             return Violation("P7", "\(node.name) stores \(change.after.count) partitions of \(change.namespace)")
         }
         var good: Set<Step> = []
         for partition in 0..<PartitionID.count {
             let step = Step(
-                before: states.map { $0.isEmpty ? [] : $0[partition] }, after: change.after[partition])
-            guard good.insert(step).inserted, let wrong = wrong(step, isSameRun, partition, change.namespace) else {
-                continue
-            }
+                before: states.map { $0.metadata.isEmpty ? [] : $0.metadata[partition] }, after: change.after[partition])
+            guard good.insert(step).inserted, let wrong = wrong(step, states, partition, change.namespace)
+            else { continue }
             return Violation("P7", "\(node.name), partition \(partition) of \(change.namespace): \(wrong)")
         }
         return nil
     }
 
-    /// From which states it may go on, and whether its own process stored them.
-    private mutating func states(_ node: SimulatedNode, _ change: PartitionsChange) -> (states: [[[UInt8]]], Bool) {
+    /// From which states it may go on.
+    private mutating func states(_ node: SimulatedNode, _ change: PartitionsChange) -> [State] {
         let known = courses.firstIndex { $0.node == node.number && $0.namespace == change.namespace }
         guard let known, courses[known].run == node.run else {
             if let known { courses.remove(at: known) }
-            courses.append(Course(node: node.number, namespace: change.namespace, run: node.run, earlier: []))
-            return ([change.before], false)
+            let first = State(metadata: change.before, isOwn: false)
+            courses.append(Course(node: node.number, namespace: change.namespace, run: node.run, earlier: [first]))
+            return [first]
         }
-        courses[known].earlier.append(change.before)
-        return (courses[known].earlier, true)
+        courses[known].earlier.append(State(metadata: change.before, isOwn: true))
+        return courses[known].earlier
     }
 
-    private func wrong(_ step: Step, _ isSameRun: Bool, _ partition: Int, _ namespace: String) -> String? {
+    private func wrong(_ step: Step, _ states: [State], _ partition: Int, _ namespace: String) -> String? {
         guard let after = try? PartitionRecord(step.after, namespace: namespace, partition: partition) else {
             return "what is stored cannot be read"
         }
         var sentence: String?
-        for bytes in step.before {
+        for (bytes, state) in zip(step.before, states) {
             guard let before = try? PartitionRecord(bytes, namespace: namespace, partition: partition) else {
                 return "what was stored cannot be read"
             }
-            guard let wrong = AdvanceChecker.wrong(before, after, isSameRun: isSameRun) else { return nil }
+            guard let wrong = AdvanceChecker.wrong(before, after, isSameRun: state.isOwn) else { return nil }
             sentence = wrong + "; it was \(AdvanceChecker.words(before)), it is \(AdvanceChecker.words(after))"
         }
         return sentence
