@@ -11,7 +11,7 @@ enum StoredSample {
 
     /// Nil if it cannot be read.
     static func record(_ stored: [[UInt8]]?, _ partition: Int, _ namespace: String) -> PartitionRecord? {
-        guard let stored, stored.count == PartitionID.count else { return PartitionRecord() }
+        guard let stored, !stored.isEmpty else { return PartitionRecord() }
         return try? PartitionRecord(stored[partition], namespace: namespace, partition: partition)
     }
 }
@@ -45,11 +45,9 @@ struct AdvanceChecker {
     }
     private var courses: [Course] = []
 
-    /// Records of one partition that are good together come again for many.
-    private struct Step: Hashable {
-        let before: [[UInt8]]
-        let after: [UInt8]
-    }
+    /// Records of one partition, told apart by where they stand in memory: nodes share the bytes of equal ones, and steps
+    /// that are good come again for many partitions.
+    private typealias Step = [UInt]
 
     /// The node opens a view: what it has stored for that counts.
     mutating func opened(_ node: Int) {
@@ -63,13 +61,17 @@ struct AdvanceChecker {
         }
         var good: Set<Step> = []
         for partition in 0..<PartitionID.count {
-            let step = Step(
-                before: states.map { $0.metadata.isEmpty ? [] : $0.metadata[partition] }, after: change.after[partition])
-            guard good.insert(step).inserted, let wrong = wrong(step, states, partition, change.namespace)
-            else { continue }
+            let step = states.map { AdvanceChecker.place($0.metadata, partition) }
+                + [AdvanceChecker.place(change.after, partition)]
+            guard good.insert(step).inserted, let wrong = wrong(change, states, partition) else { continue }
             return Violation("P7", "\(node.name), partition \(partition) of \(change.namespace): \(wrong)")
         }
         return nil
+    }
+
+    /// Means something only while the metadata is there.
+    private static func place(_ metadata: [[UInt8]], _ partition: Int) -> UInt {
+        metadata.isEmpty ? 0 : metadata[partition].withUnsafeBufferPointer { UInt(bitPattern: $0.baseAddress) }
     }
 
     /// From which states it may go on.
@@ -85,13 +87,13 @@ struct AdvanceChecker {
         return courses[known].earlier
     }
 
-    private func wrong(_ step: Step, _ states: [State], _ partition: Int, _ namespace: String) -> String? {
-        guard let after = try? PartitionRecord(step.after, namespace: namespace, partition: partition) else {
+    private func wrong(_ change: PartitionsChange, _ states: [State], _ partition: Int) -> String? {
+        guard let after = StoredSample.record(change.after, partition, change.namespace) else {
             return "what is stored cannot be read"
         }
         var sentence: String?
-        for (bytes, state) in zip(step.before, states) {
-            guard let before = try? PartitionRecord(bytes, namespace: namespace, partition: partition) else {
+        for state in states {
+            guard let before = StoredSample.record(state.metadata, partition, change.namespace) else {
                 return "what was stored cannot be read"
             }
             guard let wrong = AdvanceChecker.wrong(before, after, isSameRun: state.isOwn) else { return nil }
