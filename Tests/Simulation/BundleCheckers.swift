@@ -95,8 +95,7 @@ struct MemoryChecker: Checker {
             for map in snapshot.maps where map.nodes.contains(other.id) {
                 if let found = remembers(other, map, view) { return found }
             }
-            for space in other.configured.map(\.name)
-            where !(snapshot.maps.contains { $0.name == space && $0.nodes.contains(other.id) }) {
+            for space in other.configured.map(\.name) where !(snapshot.maps.contains { $0.name == space && $0.nodes.contains(other.id) }) {
                 return Violation("P7", "\(other.name) has namespace \(space), and view \(view.mark.number) does not know it")
             }
         }
@@ -107,9 +106,10 @@ struct MemoryChecker: Checker {
         let stored = node.disk.partitions.first { $0.namespace == map.name }?.metadata
         for partition in StoredSample.partitions {
             let record = StoredSample.record(stored, partition, map.name)
-            guard record.map({ $0.remembered.rawValue < map.epochs[partition].rawValue }) ?? true else { continue }
+            let wanted = map.epochs[partition]
+            guard record.map({ $0.remembered.rawValue < wanted.rawValue }) ?? true else { continue }
             return Violation("P7", "view \(view.mark.number) opens, and the disk of \(node.name) remembers of partition"
-                + " \(partition) of \(map.name) epoch \(record?.remembered.words ?? "?"), not \(map.epochs[partition].words)")
+                + " \(partition) of \(map.name) epoch \(record?.remembered.words ?? "?"), not \(wanted.words)")
         }
         return nil
     }
