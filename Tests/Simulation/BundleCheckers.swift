@@ -95,7 +95,8 @@ struct MemoryChecker: Checker {
             for map in snapshot.maps where map.nodes.contains(other.id) {
                 if let found = remembers(other, map, view) { return found }
             }
-            for space in other.configured.map(\.name) where !(snapshot.maps.contains { $0.name == space && $0.nodes.contains(other.id) }) {
+            let known = snapshot.maps.filter { $0.nodes.contains(other.id) }.map(\.name)
+            for space in other.configured.map(\.name) where !known.contains(space) {
                 return Violation("P7", "\(other.name) has namespace \(space), and view \(view.mark.number) does not know it")
             }
         }
