@@ -238,8 +238,11 @@ struct HoldingChecker {
         guard node.number < 64 else { return nil }
         let space = place(change.namespace)
         for (place, partition) in StoredSample.partitions.enumerated() {
-            guard let version = StoredSample.record(change.after, partition, change.namespace)?.version, version.isSound
+            guard let record = StoredSample.record(change.after, partition, change.namespace),
+                let version = record.version, version.isSound
             else { continue }
+            // Stored as clean at an orderly stop: what it took is on its medium.
+            if !record.isOpen { settle(space, place, node.number) }
             for one in spaces[space].writes[place]
             where one.holders & HoldingChecker.bit(node.number) == 0 && HoldingChecker.says(version, one.epoch) {
                 return Violation("P7", "\(node.name) says of partition \(partition) of \(change.namespace) that it is"
@@ -247,6 +250,12 @@ struct HoldingChecker {
             }
         }
         return nil
+    }
+
+    private mutating func settle(_ space: Int, _ place: Int, _ node: Int) {
+        for one in spaces[space].writes[place].indices {
+            spaces[space].writes[place][one].unsafe &= ~HoldingChecker.bit(node)
+        }
     }
 
     /// Whether a copy of this version says that it holds all writes of an epoch.

@@ -75,6 +75,16 @@ private func record(
         #expect(!HoldingChecker.says(joined, epoch(6)))
     }
 
+    @Test func aMapIsComputedTwice() {
+        let blocks = (1...3).map { number in
+            let member = Member(id: NodeID(rawValue: UInt64(number)), incarnation: 7)
+            return (member: member, block: NodeBlock(namespaces: [NamespaceBlock(name: "space0")]))
+        }
+        #expect(BundleAudit.sameMaps(.compute(number: 1, key: 8, blocks: blocks)) == nil)
+        let wrong = ClusterMap.compute(number: 1, key: 8, blocks: blocks, breaks: .hashOrderedQuota, processSeed: 7)
+        #expect(BundleAudit.sameMaps(wrong)?.rule == "P1")
+    }
+
     @Test func theBestCopyServes() {
         let newer = full.advanced(to: epoch(7))
         #expect(BundleAudit.isBetter(newer, than: full) && !BundleAudit.isBetter(full, than: newer))
@@ -95,5 +105,14 @@ private func record(
         #expect(Run(seed: seed, options: options) { ClusterProcess($0) }.execute().violation == nil)
     }
 
-    private static let known: [(String, UInt64)] = [("two-proposers", 10_022)]
+    /// A node was told to stop while it prepared a view, and stored its older records over those of the view (300012); one
+    /// lost its power after it had stored that it was clean (300139).
+    @Test(arguments: [300_012, 300_139] as [UInt64])
+    func whatOnceFailedHolds(_ seed: UInt64) {
+        #expect(Run(seed: seed, options: .drawn(seed: seed)) { ClusterProcess($0) }.execute().violation == nil)
+    }
+
+    private static let known: [(String, UInt64)] = [
+        ("two-proposers", 10_022), ("two-proposers", 200_108), ("newer-blocks", 100_020), ("newer-blocks", 200_017),
+    ]
 }

@@ -86,6 +86,8 @@ extension ClusterNode {
         guard !isStoringLast else { return }
         isStoringLast = true
         doneAt = nil
+        // No view is prepared from here on: else what is stored now would take the place of newer records.
+        preparation = nil
         publish(.orphan)
         for number in partitions.indices {
             for partition in partitions[number].records.indices { partitions[number].records[partition].isOpen = false }

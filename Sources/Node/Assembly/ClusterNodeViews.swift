@@ -69,6 +69,7 @@ extension ClusterNode {
 
     /// Nothing is acknowledged under an older key once every reactor goes by this.
     mutating func freeze(_ number: UInt64) {
+        guard !isStoringLast else { return }
         publish(.frozen)
         guard let snapshot else { return }
         freeze = (number, snapshot.serial)
@@ -96,6 +97,9 @@ extension ClusterNode {
 
     mutating func prepare(_ view: View, _ blocks: [(member: Member, block: [UInt8])]) {
         preparation = nil
+        guard !isStoringLast else {
+            return inbox.append(.views(.notPrepared(view.mark, reason: "this node has left")))
+        }
         do throws(FabricError) {
             let map = try ClusterMap.compute(
                 number: view.mark.number, key: view.mark.key, encoded: blocks, breaks: breaks.partitions,
@@ -173,6 +177,7 @@ extension ClusterNode {
     }
 
     mutating func viewOpens(_ view: View) {
+        guard !isStoringLast else { return }
         guard let new = ready, new.mark == view.mark else {
             preconditionFailure("view \(view.mark.number) opens that is not ready")
         }
