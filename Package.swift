@@ -141,7 +141,8 @@ let package = Package(
             name: "TestNode", dependencies: ["Base", "Storage", "Memory", "Builtin", "Node"], path: "Tests/TestNode",
             swiftSettings: settings),
         .target(
-            name: "Simulation", dependencies: ["Base", "Fabric", "Membership", "Metadata", "Partitions", "Assembly"],
+            name: "Simulation",
+            dependencies: ["Base", "Fabric", "Membership", "Metadata", "Partitions", "Assembly", "SlowMap"],
             path: "Tests/Simulation", swiftSettings: settings),
         .executableTarget(
             name: "apus-simulate", dependencies: ["Simulation", "Base"], path: "Tests/apus-simulate",

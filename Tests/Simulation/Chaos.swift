@@ -5,14 +5,17 @@ internal import Base
 /// Draws the faults of one run from a stream of its own.
 package struct Chaos {
     private let options: RunOptions
-    private var chance: Chance
+    var chance: Chance
     private var sets = 0
     /// Time that a neighbour may be silent, in milliseconds.
-    private let detection: UInt64
+    let detection: UInt64
+    /// Milliseconds between two pulses.
+    let interval: UInt64
 
     package init(seed: UInt64, options: RunOptions) {
         self.options = options
         chance = Chance(seed: seed, "faults")
+        interval = UInt64(options.intervalMilliseconds)
         detection = UInt64(options.intervalMilliseconds * options.timeoutIntervals)
     }
 
@@ -20,17 +23,19 @@ package struct Chaos {
     mutating func pause() -> UInt64 { 1 + chance.below(UInt64(options.faultMilliseconds) * 2_000_000) }
 
     /// A node has begun to agree on a view: faults that strike it.
-    mutating func strikes(_ world: World) -> [TimedFault] {
-        (0..<chance.below(options.strikes + 1)).flatMap { _ in
+    mutating func strikes(_ world: World, _ node: Int) -> [TimedFault] {
+        let faults = (0..<chance.below(options.strikes + 1)).flatMap { _ in
             draw(world, after: chance.magnitude(10_000, 60_000_000))
         }
+        guard chance.below(40) < options.aims else { return faults }
+        return faults + timed(loseBundle(world, node), after: 0, world)
     }
 
     /// A fault, and what ends it.
     mutating func draw(_ world: World, after delay: UInt64) -> [TimedFault] {
         let kind = chance.place([
             options.crashes, options.wipes, options.pauses, options.cuts, options.streams, options.disks, options.clocks,
-            options.operators,
+            options.operators, options.aims,
         ])
         let node = chance.below(options.nodes)
         let faults: [(Fault, after: UInt64)] =
@@ -42,9 +47,14 @@ package struct Chaos {
             case 4: [(stream(node), 0)]
             case 5: [(disk(node), 0)]
             case 6: [(.stepWall(node, milliseconds: step()), 0)]
-            default: operate(node, world)
+            case 7: operate(node, world)
+            default: duel(world)
             }
-        return faults.map { TimedFault(time: world.now + delay + $0.after * 1_000_000, fault: $0.0) }
+        return timed(faults, after: delay, world)
+    }
+
+    private func timed(_ faults: [(Fault, after: UInt64)], after delay: UInt64, _ world: World) -> [TimedFault] {
+        faults.map { TimedFault(time: world.now + delay + $0.after * 1_000_000, fault: $0.0) }
     }
 
     private mutating func crash(_ node: Int) -> [(Fault, after: UInt64)] {

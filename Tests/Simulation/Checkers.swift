@@ -1,6 +1,6 @@
 // The rules that hold at every moment, each a small checker that is named in failures. They see each snapshot when it is
 // published: the earliest moment at which a client might be served by it.
-package import Assembly
+internal import Assembly
 internal import Base
 internal import Fabric
 internal import Membership
@@ -23,7 +23,7 @@ package struct Violation: Error, Equatable, Sendable, CustomStringConvertible {
 /// One rule.
 protocol Checker {
     /// `snapshot` is being published by `node`, and not yet among the node's own.
-    mutating func published(_ node: SimulatedNode, _ snapshot: ClusterSnapshot, _ world: World) -> Violation?
+    mutating func published(_ node: SimulatedNode, _ snapshot: Publication, _ world: World) -> Violation?
     /// A process has been started.
     mutating func started(_ node: SimulatedNode)
     /// The disk of the node is empty.
@@ -41,14 +41,15 @@ package struct Checkers {
     private var openings = OpeningChecker()
     private var tokens: [(node: Int, run: Int, token: UInt64)] = []
     private var metadata = MetadataChecker()
-    /// Recomputes maps from what the bundle said (P1), or checks the availability of partitions. Called for the first
-    /// snapshot of each view; a sentence if something is wrong.
-    package var audit: ((ClusterSnapshot) -> Violation?)?
+    private var advance = AdvanceChecker()
+    private var holding = HoldingChecker()
+    /// Called for the first snapshot of each view.
+    package var audit: (Publication) -> Violation? = BundleAudit.audit
 
     init(options: RunOptions) {
         list = [
             GrowthChecker(count: options.nodes), FenceChecker(count: options.nodes), SpreadChecker(),
-            RegimeChecker(count: options.nodes),
+            RegimeChecker(count: options.nodes), MemoryChecker(),
         ]
     }
 
@@ -62,15 +63,28 @@ package struct Checkers {
 
     mutating func wiped(_ node: Int) {
         for place in list.indices { list[place].wiped(node) }
+        holding.wiped(node)
     }
 
-    mutating func published(_ node: Int, _ snapshot: ClusterSnapshot, world: World) -> Violation? {
+    /// The process is gone; `isOrderly`: it has left.
+    mutating func ended(_ node: Int, isOrderly: Bool) {
+        if isOrderly { holding.left(node) } else { holding.killed(node) }
+    }
+
+    /// The disk of the node has taken this.
+    mutating func stored(_ node: SimulatedNode, _ change: PartitionsChange) -> Violation? {
+        advance.stored(node, change) ?? holding.stored(node, change)
+    }
+
+    mutating func published(_ node: Int, _ snapshot: Publication, world: World) -> Violation? {
         let before = openings.known.count
         if let found = openings.published(world.nodes[node], snapshot, world) { return found }
         for place in list.indices {
             if let found = list[place].published(world.nodes[node], snapshot, world) { return found }
         }
-        return openings.known.count > before ? audit?(snapshot) : nil
+        if snapshot.phase == .open { advance.opened(node) }
+        holding.published(world.nodes[node], snapshot, world)
+        return openings.known.count > before ? audit(snapshot) : nil
     }
 
     mutating func metadataIsAsked(_ node: SimulatedNode, _ token: UInt64, _ key: MetadataKey, _ value: String) {
@@ -97,13 +111,13 @@ package struct Checkers {
 /// equal maps and hashes under one key, and so one acting master of each partition.
 struct OpeningChecker: Checker {
     /// What the first that opened it showed, by key.
-    private(set) var known: [ClusterSnapshot] = []
+    private(set) var known: [Publication] = []
     /// Every member that ever ran.
     private var runs: [Member] = []
 
     mutating func started(_ node: SimulatedNode) { runs.append(node.member) }
 
-    mutating func published(_ node: SimulatedNode, _ snapshot: ClusterSnapshot, _ world: World) -> Violation? {
+    mutating func published(_ node: SimulatedNode, _ snapshot: Publication, _ world: World) -> Violation? {
         guard snapshot.phase == .open else { return nil }
         guard let view = snapshot.view else { return Violation("view", "\(node.name) is open without a view") }
         if let found = wellFormed(view, node) { return found }
@@ -135,7 +149,7 @@ struct OpeningChecker: Checker {
     }
 
     private func compare(
-        _ firstSnapshot: ClusterSnapshot, _ first: View, _ snapshot: ClusterSnapshot, _ view: View, _ node: SimulatedNode
+        _ firstSnapshot: Publication, _ first: View, _ snapshot: Publication, _ view: View, _ node: SimulatedNode
     ) -> Violation? {
         let key = String(view.mark.key, radix: 16)
         guard first.mark.number == view.mark.number else {
@@ -156,7 +170,7 @@ struct OpeningChecker: Checker {
     }
 }
 
-extension Array where Element == ClusterSnapshot {
+extension Array where Element == Publication {
     /// Place of the first whose key is not below `key`, in a list by keys.
     fileprivate func partition(key: UInt64) -> Int {
         var (low, high) = (0, count)
@@ -191,7 +205,7 @@ struct FenceChecker: Checker {
 
     mutating func wiped(_ node: Int) { opened[node] = 0 }
 
-    mutating func published(_ node: SimulatedNode, _ snapshot: ClusterSnapshot, _ world: World) -> Violation? {
+    mutating func published(_ node: SimulatedNode, _ snapshot: Publication, _ world: World) -> Violation? {
         let number = node.number
         guard snapshot.phase == .open, let view = snapshot.view else {
             own[number].isLeft = true
@@ -233,13 +247,13 @@ struct FenceChecker: Checker {
 
 /// Serials, and what clients compare to learn that something is new, only grow.
 struct GrowthChecker: Checker {
-    private var last: [ClusterSnapshot?]
+    private var last: [Publication?]
 
     init(count: Int) { last = Array(repeating: nil, count: count) }
 
     mutating func started(_ node: SimulatedNode) { last[node.number] = nil }
 
-    mutating func published(_ node: SimulatedNode, _ snapshot: ClusterSnapshot, _ world: World) -> Violation? {
+    mutating func published(_ node: SimulatedNode, _ snapshot: Publication, _ world: World) -> Violation? {
         defer { last[node.number] = snapshot }
         guard let before = last[node.number] else { return nil }
         guard snapshot.serial > before.serial else {

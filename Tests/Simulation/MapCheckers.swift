@@ -10,7 +10,7 @@ internal import Partitions
 struct SpreadChecker: Checker {
     private var lastKey: UInt64 = 0
 
-    mutating func published(_ node: SimulatedNode, _ snapshot: ClusterSnapshot, _ world: World) -> Violation? {
+    mutating func published(_ node: SimulatedNode, _ snapshot: Publication, _ world: World) -> Violation? {
         // Equal keys have equal maps: another checker sees to that.
         guard snapshot.phase == .open, let view = snapshot.view, view.mark.key != lastKey else { return nil }
         lastKey = view.mark.key
@@ -20,7 +20,7 @@ struct SpreadChecker: Checker {
         return nil
     }
 
-    private func members(_ map: NamespaceMap, _ snapshot: ClusterSnapshot) -> Violation? {
+    private func members(_ map: NamespaceMap, _ snapshot: Publication) -> Violation? {
         for id in map.nodes where !(snapshot.view?.members.contains { $0.id == id } ?? false) {
             return Violation("P2", "namespace \(map.name) has \(id), which is no member of the view")
         }
@@ -84,7 +84,7 @@ struct RegimeChecker: Checker {
 
     mutating func wiped(_ node: Int) { kept[node] = [] }
 
-    mutating func published(_ node: SimulatedNode, _ snapshot: ClusterSnapshot, _ world: World) -> Violation? {
+    mutating func published(_ node: SimulatedNode, _ snapshot: Publication, _ world: World) -> Violation? {
         guard snapshot.phase == .open, let key = snapshot.view?.mark.key, lastKeys[node.number] != key else { return nil }
         lastKeys[node.number] = key
         for map in snapshot.maps where map.nodes.contains(node.id) {

@@ -96,8 +96,8 @@ package final class Run {
         var chance = Chance(seed: world.seed, "length")
         let views = world.counts.views + 3 + chance.below(5)
         let strikes = 5 + chance.below(6)
-        world.whenFrozen = { [unowned self] _ in
-            for one in chaos.strikes(world) { world.plan(one.fault, at: one.time) }
+        world.whenFrozen = { [unowned self] node in
+            for one in chaos.strikes(world, node) { world.plan(one.fault, at: one.time) }
         }
         var next = world.now
         let isEnough = { [world] in world.counts.views >= views && world.counts.strikes >= strikes }

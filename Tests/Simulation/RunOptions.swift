@@ -48,6 +48,8 @@ package struct RunOptions: Sendable, Equatable {
     package var disks = 3
     package var clocks = 2
     package var operators = 5
+    /// Attacks of several faults that aim at one rule of the agreement.
+    package var aims = 5
 
     /// The plainest run: three nodes, a good network.
     package init() {}
@@ -67,7 +69,7 @@ package struct RunOptions: Sendable, Equatable {
             ("wall-skew", \.wallSkewMilliseconds, 0), ("fault-time", \.faultMilliseconds, 10), ("strikes", \.strikes, 0),
             ("chaos", \.chaosMilliseconds, 100), ("crashes", \.crashes, 0), ("wipes", \.wipes, 0),
             ("pauses", \.pauses, 0), ("cuts", \.cuts, 0), ("streams", \.streams, 0), ("disks", \.disks, 0),
-            ("clocks", \.clocks, 0), ("operators", \.operators, 0),
+            ("clocks", \.clocks, 0), ("operators", \.operators, 0), ("aims", \.aims, 0),
         ]
     }
 
@@ -121,6 +123,7 @@ package struct RunOptions: Sendable, Equatable {
         }
         wipes = chance.permille(700) ? 0 : chance.between(1, 4)
         if crashes + pauses + cuts + streams == 0 { crashes = 10 }
+        aims = chance.permille(250) ? 0 : chance.between(1, 20)
     }
 
     /// `name=value`, separated by commas: what differs from `other`.

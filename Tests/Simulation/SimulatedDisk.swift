@@ -38,6 +38,8 @@ struct SimulatedDisk {
     private(set) var partitions: [(namespace: String, metadata: [[UInt8]])] = []
     private(set) var metadata = MetadataItems()
     private(set) var underWay: [DiskRequest] = []
+    /// What it has taken since this was looked at last.
+    private var changes: [PartitionsChange] = []
     /// Virtual times at which the last request of each kind is done.
     private var lastDone: [UInt64] = [0, 0, 0]
     var mood = DiskMood.sound
@@ -96,14 +98,23 @@ struct SimulatedDisk {
         metadata = MetadataItems()
     }
 
+    /// What it has taken since the last call.
+    mutating func takeChanges() -> [PartitionsChange] {
+        defer { changes = [] }
+        return changes
+    }
+
     private mutating func apply(_ request: StoreRequest) {
         switch request {
         case .view(let bytes): view = bytes
         case .metadata(let items): for item in items { metadata.merge(item) }
         case .partitions(let namespaces):
             for one in namespaces {
-                if let place = partitions.firstIndex(where: { $0.namespace == one.namespace }) {
-                    partitions[place] = one
+                let known = partitions.firstIndex { $0.namespace == one.namespace }
+                let before = known.map { partitions[$0].metadata } ?? []
+                changes.append(PartitionsChange(namespace: one.namespace, before: before, after: one.metadata))
+                if let known {
+                    partitions[known] = one
                 } else {
                     partitions.append(one)
                     partitions.sort { $0.namespace < $1.namespace }

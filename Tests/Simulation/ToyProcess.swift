@@ -263,7 +263,7 @@ package final class ToyProcess: SimulatedProcess {
         }
         out.append(.publish(ClusterSnapshot(
             serial: serial, phase: phase, view: accepted, partitionGeneration: openViews,
-            peersGeneration: peersGeneration, rebalanceGeneration: openViews, maps: [],
-            mapHash: accepted?.mark.key ?? 0, peers: shownPeers, duplicateNodes: [], problems: [])))
+            peersGeneration: peersGeneration, rebalanceGeneration: openViews, bundle: nil,
+            peers: shownPeers, duplicateNodes: [], problems: [])))
     }
 }

@@ -168,7 +168,13 @@ package final class World {
 
     private func requestDone(_ node: Int, _ run: Int, _ ticket: UInt64) {
         guard nodes[node].run == run, let isDurable = nodes[node].disk.finish(ticket) else { return }
+        judgeDisk(node)
         hand(node, isDurable ? .stored(ticket) : .notStored(ticket, reason: "the simulated disk fails"))
+    }
+
+    /// Lets checkers see what the disk has taken.
+    private func judgeDisk(_ node: Int) {
+        for change in nodes[node].disk.takeChanges() { checkers.stored(nodes[node], change).map(fail) }
     }
 
     // ---- Between the world and a process ----
@@ -254,7 +260,7 @@ package final class World {
     private func publish(_ node: Int, _ snapshot: ClusterSnapshot) {
         let wasFrozen = nodes[node].phase == .frozen
         nodes[node].pending.append(snapshot)
-        let found = checkers.published(node, snapshot, world: self)
+        let found = checkers.published(node, Publication(snapshot), world: self)
         counts.views = checkers.viewCount
         log?.row(self, "\(nodes[node].name) publishes")
         if let found { return fail(found) }
@@ -344,6 +350,8 @@ package final class World {
     package func crash(_ node: Int, isPower: Bool) {
         if nodes[node].isUp {
             nodes[node].disk.crash(now: now, chance: &chance)
+            judgeDisk(node)
+            checkers.ended(node, isOrderly: false)
             endStreams(node, isPower: isPower)
             nodes[node].end()
             changeCount += 1
@@ -354,6 +362,8 @@ package final class World {
     private func leaveIsDone(_ node: Int) {
         note("\(nodes[node].name) has left")
         nodes[node].disk.close(now: now)
+        judgeDisk(node)
+        checkers.ended(node, isOrderly: true)
         endStreams(node, isPower: false)
         nodes[node].end()
         changeCount += 1

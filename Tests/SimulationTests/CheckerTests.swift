@@ -37,18 +37,18 @@ private struct Stage {
     mutating func snapshot(
         _ node: Int, _ phase: ClusterPhase, _ view: View?, maps: [NamespaceMap] = [], hash: UInt64 = 7,
         generation: UInt64? = nil
-    ) -> ClusterSnapshot {
+    ) -> Publication {
         serials[node] += 1
-        return ClusterSnapshot(
+        let snapshot = ClusterSnapshot(
             serial: serials[node], phase: phase, view: view, partitionGeneration: generation ?? serials[node],
-            peersGeneration: 1, rebalanceGeneration: 1, maps: maps, mapHash: hash, peers: [], duplicateNodes: [],
-            problems: [])
+            peersGeneration: 1, rebalanceGeneration: 1, bundle: nil, peers: [], duplicateNodes: [], problems: [])
+        return Publication(snapshot, maps: maps, mapHash: hash)
     }
 
     /// What the checkers say of it; the node goes by it from then on.
-    mutating func publish(_ node: Int, _ snapshot: ClusterSnapshot) -> String? {
+    mutating func publish(_ node: Int, _ snapshot: Publication) -> String? {
         let found = world.checkers.published(node, snapshot, world: world)
-        world.nodes[node].effective = snapshot
+        world.nodes[node].effective = snapshot.snapshot
         return found?.rule
     }
 
@@ -142,7 +142,7 @@ private func map(
         #expect(stage.open(1, first) == nil)
         let frozen = stage.snapshot(1, .frozen, first)
         #expect(stage.world.checkers.published(1, frozen, world: stage.world) == nil)
-        stage.world.nodes[1].pending.append(frozen)
+        stage.world.nodes[1].pending.append(frozen.snapshot)
         #expect(stage.freeze(0) == nil)
         #expect(stage.open(0, stage.view(2, [0, 1])) == "fence")
     }

@@ -24,16 +24,36 @@ package struct FabricReader {
     package var left: Int { bytes.endIndex - position }
 
     private mutating func take(_ count: Int) throws(FabricError) -> ArraySlice<UInt8> {
-        guard count >= 0, count <= left else { throw FabricError("\(count) bytes are announced, \(left) are there") }
+        guard count >= 0, count <= left else { throw missing(count) }
         defer { position += count }
         return bytes[position..<(position + count)]
     }
 
+    /// Inlined into other modules: what is generic costs ten times as much there.
+    @inlinable
     package mutating func integer<Value: FixedWidthInteger>(_ type: Value.Type = Value.self) throws(FabricError) -> Value {
-        try take(Value.bitWidth / 8).reduce(0) { $0 << 8 | Value(truncatingIfNeeded: $1) }
+        Value(truncatingIfNeeded: try word(size: Value.bitWidth / 8))
     }
 
-    package mutating func byte() throws(FabricError) -> UInt8 { try integer() }
+    /// The next bytes, at most 8 of them, as a number: the first counts most.
+    @usableFromInline
+    package mutating func word(size: Int) throws(FabricError) -> UInt64 {
+        guard size <= left else { throw missing(size) }
+        var value: UInt64 = 0
+        for place in position..<(position + size) { value = value << 8 | UInt64(bytes[place]) }
+        position += size
+        return value
+    }
+
+    private func missing(_ count: Int) -> FabricError {
+        FabricError("\(count) bytes are announced, \(left) are there")
+    }
+
+    package mutating func byte() throws(FabricError) -> UInt8 {
+        guard position < bytes.endIndex else { throw missing(1) }
+        defer { position += 1 }
+        return bytes[position]
+    }
 
     package mutating func flag() throws(FabricError) -> Bool {
         switch try byte() {
@@ -45,11 +65,13 @@ package struct FabricReader {
 
     package mutating func varint() throws(FabricError) -> UInt64 {
         var value: UInt64 = 0
-        for shift in stride(from: 0, to: 64, by: 7) {
+        var shift: UInt64 = 0
+        while shift < 64 {
             let next = try byte()
             guard shift < 63 || next <= 1 else { break }
-            value |= UInt64(next & 0x7F) << UInt64(shift)
+            value |= UInt64(next & 0x7F) << shift
             if next & 0x80 == 0 { return value }
+            shift += 7
         }
         throw FabricError("a number is too long")
     }

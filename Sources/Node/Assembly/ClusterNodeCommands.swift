@@ -88,6 +88,7 @@ extension ClusterNode {
         doneAt = nil
         publish(.orphan)
         lastSerial = publishing.serial
+        // No view is prepared from here on: else what is stored at the end would take the place of newer records.
         if let mark = preparation?.ready.mark { notPrepared(mark, "this node has stopped serving") }
     }
 

@@ -30,8 +30,7 @@ extension ClusterNode {
         let new = ClusterSnapshot(
             serial: publishing.serial, phase: phase, view: views.view, partitionGeneration: publishing.partitionGeneration,
             peersGeneration: publishing.peersGeneration, rebalanceGeneration: publishing.rebalanceGeneration,
-            maps: map?.map.maps ?? [], mapHash: map?.map.hash ?? 0, bundle: map?.map, peers: map?.peers ?? [],
-            duplicateNodes: heartbeat.duplicateNodes, problems: problems)
+            bundle: map?.map, peers: map?.peers ?? [], duplicateNodes: heartbeat.duplicateNodes, problems: problems)
         snapshot = new
         out.append(.publish(new))
     }

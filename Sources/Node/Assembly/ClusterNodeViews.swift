@@ -188,6 +188,7 @@ extension ClusterNode {
     }
 
     mutating func viewOpens(_ view: View) {
+        guard !isStoringLast else { return }
         guard let new = ready, new.mark == view.mark else {
             preconditionFailure("view \(view.mark.number) opens that is not ready")
         }

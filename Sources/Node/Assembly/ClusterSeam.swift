@@ -108,11 +108,11 @@ package final class ClusterSnapshot: Sendable {
     package let peersGeneration: UInt64
     /// Rises with every view; `rebalance-generation`.
     package let rebalanceGeneration: UInt64
-    package let maps: [NamespaceMap]
-    /// Over all maps: equal on all members.
-    package let mapHash: UInt64
     /// What the maps follow from; nil before the first.
     package let bundle: ClusterMap?
+    package var maps: [NamespaceMap] { bundle?.maps ?? [] }
+    /// Over all maps: equal on all members.
+    package var mapHash: UInt64 { bundle?.hash ?? 0 }
     /// What each other member told of itself, by id.
     package let peers: [PeerDescription]
     /// Ids that more than one node claims.
@@ -122,8 +122,8 @@ package final class ClusterSnapshot: Sendable {
 
     package init(
         serial: UInt64, phase: ClusterPhase, view: View?, partitionGeneration: UInt64, peersGeneration: UInt64,
-        rebalanceGeneration: UInt64, maps: [NamespaceMap], mapHash: UInt64, bundle: ClusterMap? = nil,
-        peers: [PeerDescription], duplicateNodes: [NodeID], problems: [String]
+        rebalanceGeneration: UInt64, bundle: ClusterMap?, peers: [PeerDescription], duplicateNodes: [NodeID],
+        problems: [String]
     ) {
         self.serial = serial
         self.phase = phase
@@ -131,8 +131,6 @@ package final class ClusterSnapshot: Sendable {
         self.partitionGeneration = partitionGeneration
         self.peersGeneration = peersGeneration
         self.rebalanceGeneration = rebalanceGeneration
-        self.maps = maps
-        self.mapHash = mapHash
         self.bundle = bundle
         self.peers = peers
         self.duplicateNodes = duplicateNodes
