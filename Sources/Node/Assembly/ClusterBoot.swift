@@ -65,8 +65,8 @@ package struct NamespaceClusterSettings: Sendable, Equatable {
 
 /// Settings of the cluster part. `ClusterEvent.settings` brings them again when an operator has changed some.
 package struct ClusterSettings: Sendable, Equatable {
-    /// Empty: no name. All of this may change while the node runs, but `heartbeat.mode`, `heartbeat.seeds` and the names of
-    /// the namespaces.
+    /// Empty: no name. All of this may change while the node runs, but the name, `heartbeat.mode`, `heartbeat.seeds` and
+    /// the names of the namespaces.
     package var clusterName = ""
     package var heartbeat = HeartbeatBoot()
     /// A smaller view serves nothing.
