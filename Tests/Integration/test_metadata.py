@@ -150,7 +150,10 @@ def test_a_device_of_another_node(undoes):
         assert present(two, [b"s", b"other"]) == [0, 10]
         assert two.stop() == 0, two.log
     first = open(os.path.join(two.directory, "log1")).read()
-    assert "{test|s} its storage comes from another node: of the truncates of both nodes the later time counts" in first
+    assert "{test} its storage comes from another node" in first
+    # Of two first changes either may have the higher version: the ids of the nodes decide. An undo is a second one.
+    raised = "{test|s} its storage comes from another node: of the truncates of both nodes the later time counts" in first
+    assert raised or not undoes
     assert "comes from another node" not in two.log, "now it is the node's own"
     # What the node itself takes back stays so.
     two = Server(device(), directory=two.directory)
