@@ -59,7 +59,7 @@ let package = Package(
         target("Memory", in: "Backends", ["Base", "CBase", "BlockStore", "Storage"]),
         target("PMEM", in: "Backends", ["Base", "CBase", "BlockStore", "Storage"]),
         target("Device", in: "Backends", ["Base"]),
-        target("Mount", in: "Backends", ["Base", "CBase", "Storage"]),
+        target("Mount", in: "Backends", ["Base", "CBase", "Files", "Storage"]),
         target("StorageConformance", in: "Backends", ["Base", "Storage", "Mount"]),
         target("DeviceLog", in: "Backends", ["Base", "CBase", "Device", "Storage"]),
         cTarget("CBackend", in: "Backends"),
@@ -79,16 +79,17 @@ let package = Package(
         .systemLibrary(
             name: "CZlib", path: "Sources/Node/CZlib", pkgConfig: "zlib",
             providers: [.apt(["zlib1g-dev"])]),
+        target("Files", in: "Node"),
         cTarget("CUring", in: "Node"),
         target(
-            "SystemDevice", in: "Node", ["Device", "CUring"], linker: [.linkedLibrary("uring")]),
+            "SystemDevice", in: "Node", ["Device", "Files", "CUring"], linker: [.linkedLibrary("uring")]),
         .systemLibrary(
             name: "CPmem", path: "Sources/Node/CPmem", pkgConfig: "libpmem", providers: [.apt(["libpmem-dev"])]),
-        target("SystemSegment", in: "Node", ["Base", "CPmem", "PMEM", "Storage"]),
+        target("SystemSegment", in: "Node", ["Base", "CPmem", "Files", "PMEM", "Storage"]),
         cTarget("CReactor", in: "Node"),
         target("Reactor", in: "Node", ["Base", "CBase", "CReactor"]),
         target("Logging", in: "Node", ["Base", "CBase"]),
-        target("SystemMetadata", in: "Node", ["Base", "Metadata"]),
+        target("SystemMetadata", in: "Node", ["Base", "Files", "Metadata"]),
         target("Configuration", in: "Node", ["Base", "Storage", "Logging"]),
         target(
             "Assembly", in: "Node",
@@ -97,14 +98,14 @@ let package = Package(
             "Node", in: "Node",
             [
                 "Base", "CBase", "Wire", "Index", "Engine", "Storage", "Mount", "Foreign", "Reactor", "CReactor", "Logging",
-                "Configuration", "Assembly", "Metadata", "SystemMetadata", "SystemSegment", "Fabric", "Membership",
-                "Partitions",
+                "Configuration", "Assembly", "Files", "Metadata", "SystemMetadata", "SystemSegment", "Fabric",
+                "Membership", "Partitions",
             ]),
         target("Bench", in: "Node", ["Base", "CBase", "Wire", "Client", "CReactor"]),
         target(
             "Commands", in: "Node",
             [
-                "Client", "Bench", "Node", "Storage", "DeviceLog", "SystemDevice", "SystemSegment",
+                "Client", "Bench", "Files", "Node", "Storage", "DeviceLog", "SystemDevice", "SystemSegment",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
         .executableTarget(
@@ -159,7 +160,7 @@ let package = Package(
         tests("RecordTests", ["Base", "Record", "TestSupport"]),
         tests("ExpressionsTests", ["Base", "Record", "Expressions", "TestSupport"]),
         tests("IndexTests", ["Base", "Index", "TestSupport"]),
-        tests("AssemblyTests", ["Base", "Fabric", "Membership", "Partitions", "Assembly", "TestSupport"]),
+        tests("AssemblyTests", ["Base", "Fabric", "Membership", "Metadata", "Partitions", "Assembly", "TestSupport"]),
         tests("ClientTests", ["Base", "Wire", "Client", "TestSupport"]),
         tests("MemoryTests", ["Base", "Storage", "Memory", "TestSupport"]),
         tests("PMEMTests", ["Base", "Storage", "StorageConformance", "BlockStore", "PMEM", "TestSupport"]),
@@ -170,6 +171,7 @@ let package = Package(
             ["Base", "Wire", "Record", "Index", "Engine", "Storage", "Device", "DeviceLog", "TestSupport"]),
         tests("BenchTests", ["Bench", "TestSupport"]),
         tests("SystemDeviceTests", ["Base", "CBase", "CReactor", "Device", "SystemDevice", "TestSupport"]),
+        tests("FilesTests", ["Files", "TestSupport"]),
         tests("SystemMetadataTests", ["Base", "Metadata", "SystemMetadata", "TestSupport"]),
         tests("SystemSegmentTests", ["Base", "PMEM", "Storage", "SystemSegment", "TestSupport"]),
         tests("MountTests", ["Base", "Storage", "Mount", "TestSupport"]),

@@ -44,14 +44,18 @@ package struct ClusterSurvey: Sendable {
 
     /// Why this is not one whole cluster, a sentence each; empty if it is one. Copies that are still to be filled, and
     /// settings that differ, do not count.
-    package var faults: [String] { silent + viewFaults + namespaces.flatMap { partitionFaults($0) } }
+    package var faults: [String] { silent + viewFaults + nodeFaults + namespaces.flatMap { partitionFaults($0) } }
+    /// Whether nodes name anything that somebody should look at.
+    package var hasProblems: Bool { nodes.contains { !$0.problems.isEmpty } }
 
     private var viewFaults: [String] {
         var faults: [String] = []
         for node in nodes where !node.isMember {
-            let waiting = node.statistic("cluster_waiting_for")
-            faults.append("\(node.id) belongs to no view"
-                + (waiting.isEmpty || waiting == "null" ? "" : ": it waits for \(waiting)"))
+            let begin = "this node belongs to no view: "
+            let waiting = node.list("cluster_waiting_for")
+            let reason = node.problems.first { $0.hasPrefix(begin) }.map { String($0.dropFirst(begin.count)) }
+                ?? (waiting.isEmpty ? nil : "it waits for \(waiting.joined(separator: ","))")
+            faults.append("\(node.id) belongs to no view" + (reason.map { ": \($0)" } ?? ""))
         }
         let members = nodes.filter(\.isMember)
         var keys: [String] = []
@@ -73,6 +77,26 @@ package struct ClusterSurvey: Sendable {
                 + " it does not hear from all members that they are in its view")
         }
         return faults
+    }
+
+    /// Nodes that are there, and are no members: these were not found, as members tell of members only.
+    private var nodeFaults: [String] {
+        func named(_ statistic: String) -> [(id: String, by: [String])] {
+            var found: [(id: String, by: [String])] = []
+            for node in nodes {
+                for id in node.list(statistic) {
+                    if let place = found.firstIndex(where: { $0.id == id }) {
+                        found[place].by.append(node.id)
+                    } else {
+                        found.append((id, [node.id]))
+                    }
+                }
+            }
+            return found
+        }
+        let outside = named("cluster_nodes_outside").filter { one in !nodes.contains { $0.id == one.id } }
+        return named("cluster_duplicate_nodes").map { "two nodes claim the id \($0.id)" }
+            + outside.map { "\($0.id) is there, and not in the view: \($0.by.joined(separator: ", ")) say why" }
     }
 
     private func partitionFaults(_ namespace: String) -> [String] {

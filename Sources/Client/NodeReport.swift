@@ -57,6 +57,11 @@ package struct NodeReport: Sendable, Equatable {
     /// A statistic; empty if the node has none of that name.
     package func statistic(_ name: String) -> String { statistics[name] ?? "" }
 
+    /// A statistic that lists nodes.
+    package func list(_ name: String) -> [String] {
+        statistic(name) == "null" ? [] : statistic(name).split(separator: ",").map { String($0) }
+    }
+
     /// What the node says that is still to be moved to or from it.
     package var remaining: Int { Int(statistic("migrate_partitions_remaining")) ?? 0 }
 

@@ -2,6 +2,7 @@ import Assembly
 import Base
 import Fabric
 import Membership
+import Metadata
 import Partitions
 import Testing
 
@@ -65,6 +66,71 @@ import Testing
         #expect(records.allSatisfy { !$0.isOpen })
         let forgotten = records.indices.filter { records[$0].remembered.rawValue < shared.maps[0].epochs[$0].rawValue }
         #expect(forgotten.isEmpty, "a view was opened with this node, and its disk does not know the epochs")
+    }
+
+    // ---- Another id ----
+
+    /// What a node waits for at its start that had stored a view of these nodes as node A1, and is CC now.
+    private func waitingFor(_ members: [UInt64], isRenamed: Bool = true) throws -> (nodes: [NodeID], ClusterPhase?) {
+        let world = try HandDriven([Self.empty]) { boot, _ in
+            boot.me = Member(id: NodeID(rawValue: 0xCC), incarnation: 5)
+            boot.formerID = isRenamed ? NodeID(rawValue: 0xA1) : nil
+            let all = members.map { Member(id: NodeID(rawValue: $0), incarnation: 3) }
+            let view = View(mark: ViewMark(number: 7, key: 9), members: all, proposer: all[0].id)
+            boot.storedView = StoredView(accepted: 7, last: view).bytes
+        }
+        world.run(for: 1_000)
+        return (world.nodes[0].machine.figures.waitingFor, world.nodes[0].phase)
+    }
+
+    /// The id of before does not come back; the others do. Later views have the new id.
+    @Test func aNodeWithAnotherIDWaitsForTheOthersOnly() throws {
+        let others = try waitingFor([0xA2, 0xA1, 0xA0])
+        #expect(others.nodes.map(\.rawValue) == [0xA2, 0xA0] && others.1 != .open)
+        let nobody = try waitingFor([0xA1])
+        #expect(nobody.nodes.isEmpty && nobody.1 == .open)
+        #expect(try waitingFor([0xCC, 0xA1]).nodes.map(\.rawValue) == [0xA1], "that is another node now")
+        #expect(try waitingFor([0xA1], isRenamed: false).nodes.map(\.rawValue) == [0xA1])
+    }
+
+    // ---- Operators ----
+
+    @Test func whatOperatorsAskForIsInTheLog() throws {
+        let world = try HandDriven(count: 1)
+        func logged(_ command: ClusterCommand) -> [String] {
+            world.nodes[0].log = []
+            world.give(0, .command(token: 1, command))
+            return world.nodes[0].log.map(\.text)
+        }
+        let seed = SeedName(host: "10.9.0.1", port: 3002)
+        #expect(logged(.quiesce(true)).contains { $0.hasPrefix("quiesce: ") })
+        #expect(logged(.quiesce(false)).contains { $0.hasPrefix("quiesce-undo: ") })
+        #expect(logged(.tip(seed)).contains { $0.hasPrefix("tip: 10.9.0.1:3002 ") })
+        #expect(!logged(.tip(seed)).contains { $0.hasPrefix("tip: ") }, "it is one already")
+        #expect(logged(.tipClear([])).contains("tip-clear: no seeds any more: 10.9.0.1:3002"))
+        #expect(logged(.tipClear([])).contains { $0.hasPrefix("tip-clear: no seed is") })
+    }
+
+    @Test func streamsAndBytesAreCounted() throws {
+        let world = try HandDriven(count: 2)
+        #expect(world.run(for: 5_000) { $0.areOpenTogether() })
+        world.run(for: 200)
+        let figures = world.nodes.map(\.machine.figures)
+        for one in figures {
+            #expect(one.fabricOpened == one.fabricClosed + one.fabricConnections && one.fabricConnections > 0)
+            #expect(one.heartbeatOpened == one.heartbeatClosed + one.heartbeatConnections && one.heartbeatConnections > 0)
+        }
+        #expect(figures[0].fabricPeers.map(\.member) == [world.nodes[1].me])
+        #expect(figures[0].fabricTraffic.controlSent > 0)
+        #expect(figures[0].fabricTraffic.controlSent == figures[1].fabricTraffic.controlReceived)
+        world.give(0, .changeMetadata(token: 1, [
+            MetadataChange(.evict, MetadataKey([Array("test".utf8)]), .value("5"))
+        ], time: 1))
+        world.run(for: 200)
+        let later = world.nodes.map(\.machine.figures.fabricTraffic)
+        #expect(later[0].metadataSent > figures[0].fabricTraffic.metadataSent)
+        #expect(later[0].metadataSent == later[1].metadataReceived)
+        #expect(later[1].metadataSent == later[0].metadataReceived && later[1].controlSent == later[0].controlReceived)
     }
 
     // ---- Records of a version that knew no clusters ----

@@ -4,6 +4,7 @@ import Assembly
 import Base
 import Fabric
 import Membership
+import Metadata
 import Partitions
 import Testing
 
@@ -23,6 +24,8 @@ struct DrivenNode {
     /// What the disk has of the namespace `test`.
     var partitions: [[UInt8]] = []
     var answers: [String] = []
+    var log: [ClusterLogLine] = []
+    var metadataAnswers: [MetadataAnswer] = []
     var hasLeft = false
 
     var phase: ClusterPhase? { snapshots.last?.phase }
@@ -45,10 +48,14 @@ final class HandDriven {
     private var clock: UInt64 = 1000
     /// Pairs of nodes between which nothing arrives.
     private var cuts: [(Int, Int)] = []
+    /// Nodes that tell a fabric address where nobody is.
+    var withWrongFabric: [Int] = []
     var nodes: [DrivenNode] = []
 
-    /// `stored`: what each backend has kept of its partitions.
-    init(_ stored: [StoredPartitions], minClusterSize: Int = 1) throws {
+    /// `stored`: what each backend has kept of its partitions. `change`: what else a node is started with.
+    init(
+        _ stored: [StoredPartitions], minClusterSize: Int = 1, change: (inout ClusterBoot, Int) -> Void = { _, _ in }
+    ) throws {
         for number in stored.indices {
             let host = HandDriven.host(number)
             var settings = ClusterSettings()
@@ -58,12 +65,13 @@ final class HandDriven {
             settings.heartbeat.timeoutIntervals = 4
             settings.minClusterSize = minClusterSize
             settings.namespaces = [NamespaceClusterSettings(name: "test")]
-            let boot = ClusterBoot(
+            var boot = ClusterBoot(
                 me: Member(id: NodeID(rawValue: UInt64(number) + 0xA0), incarnation: UInt64(number) * 1000 + 77),
                 addresses: NodeAddresses(
                     heartbeat: [Address(host: host, port: 3002)], fabric: [Address(host: host, port: 3001)]),
                 services: ServiceAddresses(clear: ["\(host):3000"], clearAlternate: []), build: "8.1.2.0",
                 settings: settings, storedView: nil, storedPartitions: [stored[number]], now: now)
+            change(&boot, number)
             nodes.append(DrivenNode(machine: try ClusterNode(boot), me: boot.me))
         }
     }
@@ -137,9 +145,10 @@ final class HandDriven {
         switch effect {
         case .heartbeat(let effect): perform(effect, node, .heartbeat)
         case .fabric(let effect): perform(effect, node, .fabric)
-        case .multicast, .log: break
-        case .resolve(let host, let port):
-            inbox.append((node, .resolved(host: host, port: port, [Address(host: host, port: port)])))
+        case .multicast: break
+        case .log(let line): nodes[node].log.append(line)
+        case .resolve(let seed):
+            inbox.append((node, .resolved(seed, [Address(host: seed.host, port: seed.port)])))
         case .store(let ticket, let request):
             if case .partitions = request, nodes[node].arePartitionsHeld {
                 nodes[node].stores.append((ticket, request))
@@ -156,7 +165,7 @@ final class HandDriven {
                 inbox.append((node, .published(snapshot.serial)))
             }
         case .answer(_, let text): nodes[node].answers.append(text)
-        case .answerMetadata: break
+        case .answerMetadata(_, let answer): nodes[node].metadataAnswers.append(answer)
         case .reserveTimes(let ticket, let names): inbox.append((node, .timesReserved(ticket, names.map { _ in 1 })))
         case .left: nodes[node].hasLeft = true
         }
@@ -172,7 +181,7 @@ final class HandDriven {
         case .connect(let id, let address, _):
             let from = End(node: node, plane: plane, id: id)
             guard let other = nodes.indices.first(where: { HandDriven.host($0) == address.host }),
-                !isCut(node, other), address.port == plane.rawValue
+                !isCut(node, other), address.port == plane.rawValue, plane == .heartbeat || !withWrongFabric.contains(other)
             else { return report(.closed(id, reason: "nobody is there"), from) }
             accepted += 1
             let to = End(node: other, plane: plane, id: .accepted(accepted))

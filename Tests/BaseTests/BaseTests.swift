@@ -41,6 +41,16 @@ import Testing
         #expect(crc32c(Block([UInt8](repeating: 0, count: 32)).view) == 0x8A91_36AA)
     }
 
+    /// FNV-1a's own vectors, and the sums with another beginning and with bytes above 127. They stand in files.
+    @Test func hashOfKnownText() {
+        #expect(fnv1a("".utf8) == 0xCBF2_9CE4_8422_2325)
+        #expect(fnv1a("a".utf8) == 0xAF63_DC4C_8601_EC8C)
+        #expect(fnv1a("foobar".utf8) == 0x8594_4171_F739_67E8)
+        #expect(fnv1a("bar".utf8, from: fnv1a("foo".utf8)) == fnv1a("foobar".utf8), "it goes on")
+        #expect(fnv1a("a".utf8, from: 0) == 0x61 * 0x100_0000_01B3)
+        #expect(fnv1a([0xFF, 0x80] as [UInt8]) == 0x0A9A_2607_B6F6_E56A)
+    }
+
     @Test func integersInBothOrders() {
         let block = Block([UInt8](repeating: 0, count: 16))
         let base = block.bytes.baseAddress!

@@ -92,5 +92,20 @@ import Wire
         #expect(faults(first, second, try node("A5", masters: 0..<0, statistics: orphan)) == [
             "A5 belongs to no view: it waits for A3,A4"
         ])
+        let reason = "this node belongs to no view: there are 1 nodes"
+        #expect(faults(first, second, try node("A5", masters: 0..<0, statistics: orphan, problems: "else;" + reason)) == [
+            "A5 belongs to no view: there are 1 nodes"
+        ])
+    }
+
+    /// Members tell of members only: who is outside is found by nobody.
+    @Test func nodesThatAreNotInTheViewMakeItLessWhole() throws {
+        let first = try node("A1", masters: 0..<2048, statistics: ["cluster_nodes_outside": "A3"], problems: "A3 is bad")
+        let second = try node("A2", masters: 2048..<4096, statistics: ["cluster_nodes_outside": "A3"])
+        #expect(faults(first, second) == ["A3 is there, and not in the view: A1, A2 say why"])
+        #expect(ClusterSurvey(nodes: [first, second], silent: []).hasProblems)
+        let twice = try node("A2", masters: 2048..<4096, statistics: ["cluster_duplicate_nodes": "A4"])
+        #expect(faults(try node("A1", masters: 0..<2048), twice) == ["two nodes claim the id A4"])
+        #expect(!ClusterSurvey(nodes: [twice], silent: []).hasProblems)
     }
 }

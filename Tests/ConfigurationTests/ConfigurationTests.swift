@@ -117,6 +117,41 @@ import Testing
         #expect(multicast?.multicastTimeToLive == 2 && multicast?.mode == .multicast)
     }
 
+    /// What a start would fail at with a message that leads elsewhere.
+    @Test func portsOfOneNodeDiffer() throws {
+        func found(_ network: String) -> String { problems(small + "network {\n\(network)\n}").first ?? "" }
+        let service = "service {\naddress 127.0.0.1\nport 4000\n}\n"
+        #expect(found(service + "heartbeat {\naddress any\nport 4000\n}")
+            .contains("a.conf:9: heartbeat and service both listen on port 4000"))
+        let fabric = found(service + "heartbeat {\n}\nfabric {\naddress 127.0.0.1\nport 4000\n}")
+        #expect(fabric.contains("fabric and service both"))
+        #expect(found("heartbeat {\nport 3001\n}").contains("heartbeat and fabric both listen on port 3001"))
+        #expect(found("service {\nport 3002\n}\nheartbeat {\n}").contains("heartbeat and service both listen on port 3002"))
+        #expect(found(service + "admin {\nport 4000\n}").contains("admin and service both"))
+        for fine in [
+            service + "fabric {\nport 4000\n}", service + "heartbeat {\naddress 127.0.0.2\nport 4000\n}",
+            service + "heartbeat {\nmode multicast\nmulticast-group 239.1.99.2\nport 4000\n}",
+            "service {\nport 0\n}\nheartbeat {\nport 0\n}\nfabric {\nport 0\n}",
+            service + "heartbeat {\naddress ::1\nport 4000\n}",
+        ] { #expect(found(fine).isEmpty, "\(fine)") }
+    }
+
+    @Test func groupsAndDatagrams() throws {
+        func found(_ line: String) -> String { problems(small + "network { heartbeat {\n\(line)\n}\n}").first ?? "" }
+        for bad in ["10.0.0.1", "223.255.255.255", "240.0.0.1", "239.1.99", "239.1.99.256", "fe80::1", "ff::1", "group"] {
+            let problem = found("multicast-group \(bad)")
+            #expect(problem.contains("a.conf:5: multicast-group: \(bad) is no address of a group"), "\(bad)")
+        }
+        for fine in ["224.0.0.0", "239.255.255.255", "ff02::1:3", "FF15::9"] {
+            #expect(found("multicast-group \(fine)").isEmpty, "\(fine)")
+        }
+        for bad in [1, 100, 575] { #expect(found("mtu \(bad)").contains("a.conf:5: mtu: \(bad) is too small"), "\(bad)") }
+        for fine in [0, 576, 9000] { #expect(found("mtu \(fine)").isEmpty) }
+        let text = small + "network { heartbeat {\n}\n}"
+        #expect(throws: SettingRefusal.self) { try parse(text).changing(.network, "heartbeat.mtu", to: "100") }
+        #expect(try parse(text).changing(.network, "heartbeat.mtu", to: "1400").new == "1400")
+    }
+
     @Test func settingsOfTheCluster() throws {
         let text = "service { min-cluster-size 3\nstart-wait 5\nshutdown-grace 7\n}\n"
             + "namespace test {\nstorage-engine memory\nrack-id 4\nreplication-factor 3\nactive-rack 2\n"

@@ -69,10 +69,12 @@ class Cluster:
     """Nodes that find each other by seeds. Node `n` has id `A0n`."""
 
     def __init__(self, nodes=3, racks=None, interval=50, timeout=4, name="blue", settings="", wait=True, service="",
-                 names=None, ids=None):
+                 names=None, ids=None, fabric_addresses=None):
         self.interval, self.timeout, self.settings, self.service = interval, timeout, settings, service
         self.names = names or [name] * nodes
         self.racks = racks or [0] * nodes
+        # Where nodes say that their fabric is, if not at their address.
+        self.fabric_addresses = fabric_addresses or {}
         self.ids = ids or [f"A0{number:X}" for number in range(nodes)]
         self.heartbeats, self.fabrics = self.ports(nodes)
         self.nodes = []
@@ -100,8 +102,9 @@ class Cluster:
         """A node; with the directory of one that has ended, that one again."""
         seeds = "".join(f"mesh-seed-address-port {self.address(other)} {port}\n" for other, port in enumerate(self.heartbeats))
         address = self.address(number)
+        fabric = self.fabric_addresses.get(number, address)
         network = (
-            f"service {{ address 127.0.0.1\n port 0\n}}\nfabric {{ address {address}\n port {self.fabrics[number]}\n}}\n"
+            f"service {{ address 127.0.0.1\n port 0\n}}\nfabric {{ address {fabric}\n port {self.fabrics[number]}\n}}\n"
             f"heartbeat {{ mode mesh\n address {address}\n port {self.heartbeats[number]}\n interval {self.interval}\n"
             f"timeout {self.timeout}\n{seeds}}}\n")
         service = f"cluster-name {self.names[number]}\nnode-id {self.id(number)}\nstart-wait 2\n{self.service}"

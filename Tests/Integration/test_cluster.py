@@ -124,6 +124,116 @@ def test_departed_nodes_are_told_to_those_who_ask_for_changes(cluster):
     assert one.id(gone.number) not in node.info("alumni-clear-std")
 
 
+def test_where_nodes_listen(cluster):
+    one = cluster(nodes=2)
+    node, other = one.nodes
+    endpoints = [pair.split("=", 1) for pair in node.info("endpoints").split(";")]
+    named = dict(endpoints)
+    assert named["service.port"] == str(node.port) and named["service.addresses"] == "127.0.0.1"
+    assert named["heartbeat.port"] == str(one.heartbeats[0]) and named["fabric.port"] == str(one.fabrics[0])
+    assert [value for name, value in endpoints if name == "heartbeat.mesh"] == [f"127.0.0.1:{port}" for port in one.heartbeats]
+    assert named["fabric.peer"] == f"node-id={one.id(1)}:addresses=127.0.0.1:{one.fabrics[1]}"
+    assert node.info("mesh") == f"127.0.0.1:{one.heartbeats[0]}" and other.info("mesh") == f"127.0.0.1:{one.heartbeats[1]}"
+    assert node.info("mcast").startswith("ERROR:4:")
+
+
+# ---- The roster ----
+
+def test_a_roster_is_set_on_all_nodes_and_refused_without_half_of_it(cluster):
+    one = cluster(nodes=2, racks=[1, 0])
+    node, other = one.nodes
+    nothing = "roster=null:pending_roster=null:observed_nodes=A01,A00@1"
+    assert node.info("roster:namespace=test") == nothing and node.info("roster:") == "ns=test:" + nothing
+    assert node.info("roster-set:namespace=test;nodes=a00@1,A01") == "ok"
+    for one_node in one.nodes:
+        assert one_node.info("roster:namespace=test") == "roster=null:pending_roster=A01,A00@1:observed_nodes=A01,A00@1"
+        assert "roster is now A01@0,A00@1" in one_node.log
+    key = one.view(node)[1]
+    assert other.info("recluster:") == "ok"
+    one.wait_for(one.nodes, other_than=key)
+    assert {node.info("roster:") for node in one.nodes} == {
+        "ns=test:roster=A01,A00@1:pending_roster=A01,A00@1:observed_nodes=A01,A00@1"}
+    assert other.info("roster-set:namespace=test;nodes=A0A,A0B,A0C") == "ok"
+    refused = node.info("roster-set:namespace=test;nodes=A00")
+    assert refused.startswith("ERROR:4:0 of the 3 nodes of the roster before are here"), refused
+    assert node.info("roster-set:namespace=test;nodes=A00;force=true") == "ok"
+    assert node.info("roster-set:namespace=test;nodes=null") == "ok"
+    assert "pending_roster=null" in other.info("roster:namespace=test")
+
+
+# ---- Statistics ----
+
+def test_streams_traffic_and_time_are_counted(cluster):
+    one = cluster(nodes=3, service="ticker-interval 1\n")
+    node = one.nodes[0]
+    begun = time.monotonic()
+    before = node.statistics()
+    assert int(before["time_since_rebalance"]) <= int(before["uptime"]) <= 20
+    for plane in ("heartbeat", "fabric"):
+        opened, closed, standing = (int(before[f"{plane}_connections{end}"]) for end in ("_opened", "_closed", ""))
+        assert opened - closed == standing == 4, "two for each peer"
+    assert before["cluster_clock_skew_stop_writes_sec"] == "0"
+    gone = one.nodes.pop()
+    one.kill(gone)
+    one.wait_for(one.nodes)
+    after = node.statistics()
+    for plane in ("heartbeat", "fabric"):
+        assert int(after[f"{plane}_connections_closed"]) - int(before[f"{plane}_connections_closed"]) >= 2
+    assert int(after["time_since_rebalance"]) <= time.monotonic() - begun
+    deadline = time.monotonic() + 10
+    seen = set()
+    while time.monotonic() < deadline and len(seen) < 4:
+        assert node.info("eviction-reset:namespace=test;ttl=%d" % (1000 + len(seen))) == "ok"
+        assert one.nodes[1].info("recluster:") == "ok"
+        time.sleep(0.2)
+        rates = node.statistics()
+        seen |= {name for name in rates if name.startswith("fabric_") and name.endswith("_rate") and int(rates[name]) > 0}
+    assert seen == {f"fabric_{channel}_{way}_rate" for channel in ("ctrl", "meta") for way in ("send", "recv")}
+
+
+def test_fresh_partitions_and_names_of_the_original(cluster):
+    one = cluster(nodes=2)
+    for node in one.nodes:
+        statistics = node.statistics("namespace/test")
+        for name in ("migrate_tx_instances", "migrate_rx_instances", "migrate_tx_partitions_imbalance", "migrate_signals_active",
+                     "migrate_signals_remaining", "migrate_records_skipped", "migrate_records_transmitted",
+                     "migrate_record_retransmits", "migrate_record_receives", "migrate_records_unreadable", "appeals_tx_active",
+                     "appeals_rx_active", "appeals_tx_remaining", "appeals_records_exonerated"):
+            assert statistics[name] == "0", name
+        lead, remaining = (int(statistics[f"migrate_tx_partitions_{name}remaining"]) for name in ("lead_", ""))
+        assert 0 <= lead <= remaining
+    key = one.view(one.nodes[0])[1]
+    assert one.nodes[1].info("recluster:") == "ok"
+    one.wait_for(one.nodes, other_than=key)
+    assert {node.statistics("namespace/test")["migrate_fresh_partitions"] for node in one.nodes} == {"0"}
+
+
+# ---- Another id ----
+
+def test_the_id_of_the_file_wins_and_stays(cluster):
+    one = cluster(nodes=2)
+    changed = one.nodes[0]
+    assert changed.stop() == 0
+    one.ids[0] = "CC"
+    changed = one.restart(changed)
+    one.wait_for(one.nodes)
+    assert changed.info("node") == "CC" and "node-id=CC" in changed.info("get-config:context=service")
+    changed.wait_for_log("node-id is CC, and this work directory belonged to node A00")
+    assert one.nodes[1].info("get-sl") == "A01,CC"
+    with open(f"{changed.directory}/var/node-id") as file:
+        assert file.read() == "CC\nA00\n"
+
+
+def test_a_node_alone_with_another_id_does_not_wait_for_itself(own_server):
+    network = "service { address 127.0.0.1\n port 0\n}\nfabric { address 127.0.0.1\n port 0\n}\nheartbeat { port 0\n}\n"
+    node = own_server(network=network, service="node-id B1\nstart-wait 10")
+    assert node.stop() == 0
+    for lines in ("node-id CC\n", ""):
+        node = own_server(network=network, service=lines + "start-wait 10", directory=node.directory)
+        assert node.info("node") == "CC" and node.stop() == 0
+        assert ("belonged to node B1" in node.log) == bool(lines), "said once"
+
+
 # ---- Departures ----
 
 @pytest.mark.parametrize("victim", [0, 2])
@@ -253,6 +363,23 @@ def test_a_rack_changes_with_the_next_view(cluster):
     assert all(racks(other) == {"rack_9": {"A00"}, "rack_2": {"A01"}, "rack_3": {"A02"}} for other in one.nodes)
 
 
+def test_the_active_rack_has_all_masters(cluster):
+    one = cluster(nodes=3, racks=[1, 2, 2], settings="active-rack 2\n")
+    assert columns(one.nodes[0])[0] == set(), "the copies are there"
+    assert columns(one.nodes[1])[0] | columns(one.nodes[2])[0] == set(range(4096))
+    for node in one.nodes:
+        assert node.statistics("namespace/test")["effective_active_rack"] == "2"
+    # Where nodes differ the lowest holds, whatever a node itself is set to.
+    assert one.nodes[0].info("set-config:context=namespace;namespace=test;active-rack=0") == "ok"
+    assert one.nodes[2].info("recluster:") == "ok"
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and one.nodes[2].statistics("namespace/test")["effective_active_rack"] != "0":
+        time.sleep(0.02)
+    one.wait_for(one.nodes)
+    assert [node.statistics("namespace/test")["effective_active_rack"] for node in one.nodes] == ["0"] * 3
+    assert columns(one.nodes[0])[0] != set()
+
+
 def test_a_quiesced_node_serves_nothing_after_the_next_view(cluster):
     one = cluster(nodes=3)
     node = one.nodes[1]
@@ -290,6 +417,58 @@ def test_differing_settings_are_named(cluster):
             time.sleep(0.02)
         assert "replication-factor" in node.info("cluster-problems") and "replication-factor" in node.log
         assert node.statistics("namespace/test")["effective_replication_factor"] == "1", "the lowest holds"
+
+
+def test_the_least_record_size_holds_on_all(cluster):
+    """Who would take more than another could make records of which there are no copies."""
+    one = cluster(nodes=3)
+    client = one.client()
+
+    def refused():
+        count = 0
+        for number in range(30):
+            try:
+                client.put(("test", "s", f"large-{number}"), {"b": bytes(100_000)})
+            except aerospike.exception.RecordTooBig:
+                count += 1
+        return count
+
+    def wait_for_refused(wanted):
+        deadline = time.monotonic() + 10
+        while (count := refused()) != wanted:
+            assert time.monotonic() < deadline, count
+            time.sleep(0.05)
+
+    assert refused() == 0
+    least = one.nodes[0]
+    assert least.info("set-config:context=namespace;namespace=test;max-record-size=64K") == "ok"
+    for node in one.nodes:
+        node.info("recluster:")
+    wait_for_refused(30)
+    for node in one.nodes:
+        assert "max-record-size is 65536 on A00, 1048576 on A01 and A02: 65536 is used" in node.info("cluster-problems")
+    one.kill(least)
+    one.nodes.remove(least)
+    one.wait_for(one.nodes)
+    client.close()
+    client = one.client()
+    wait_for_refused(0)
+    client.close()
+
+
+def test_who_is_in_no_view_says_why_and_refuses_at_once(cluster):
+    one = cluster(nodes=2, wait=False, service="min-cluster-size 2\n")
+    one.wait_for(one.nodes)
+    other = one.nodes.pop()
+    one.kill(other)
+    node = one.nodes[0]
+    deadline = time.monotonic() + 10
+    while "this node belongs to no view: there are 1 nodes, min-cluster-size is 2" not in node.info("cluster-problems"):
+        assert time.monotonic() < deadline, node.info("cluster-problems")
+        time.sleep(0.02)
+    begun = time.monotonic()
+    assert "belongs to no view" in node.info("truncate-namespace:namespace=test")
+    assert time.monotonic() - begun < 5, "it does not wait for a view"
 
 
 @pytest.mark.parametrize("block", ["heartbeat", "fabric"])
@@ -335,7 +514,14 @@ def test_noise_on_the_ports_of_the_cluster_harms_nobody(cluster):
     ("partition-explain:namespace=test", "ERROR:4:"), ("partition-explain:namespace=none;partition=1", "ERROR:20:"),
     ("partition-explain:namespace=test;partition=4096", "ERROR:4:"), ("replicas:max=x", "ERROR:4:"),
     ("peers-clear-std:generation=x", "ERROR:4:"), ("cluster-stable:namespace=none", "ERROR:20:"),
-    ("racks:namespace=none", "ERROR:20:"),
+    ("racks:namespace=none", "ERROR:20:"), ("cluster-stable:size=x", "ERROR:4:bad 'size'"),
+    ("cluster-stable:size=", "ERROR:4:"), ("cluster-stable:size=-1", "ERROR:4:"),
+    ("cluster-stable:ignore-migrations=maybe", "ERROR:4:bad 'ignore-migrations'"), ("mesh", "ERROR:4:"), ("mcast", "ERROR:4:"),
+    ("roster:namespace=none", "ERROR:20:"), ("roster-set:namespace=none;nodes=A1", "ERROR:20:"), ("roster-set:nodes=A1", "ERROR:20:"),
+    ("roster-set:namespace=test", "ERROR:4:missing 'nodes'"), ("roster-set:namespace=test;nodes=xyz", "ERROR:4:bad 'nodes'"),
+    ("roster-set:namespace=test;nodes=A1,A1", "ERROR:4:bad"), ("roster-set:namespace=test;nodes=M1|A1", "ERROR:4:bad"),
+    ("roster-set:namespace=test;nodes=A1;force=maybe", "ERROR:4:bad 'force'"),
+    ("set-config:context=service;cluster-name=green", "ERROR:4:'cluster-name' cannot change while the node runs"),
 ])
 def test_refusals(server, command, code):
     assert server.info(command).startswith(code)

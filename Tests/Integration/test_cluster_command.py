@@ -1,10 +1,15 @@
 """`apus cluster`: a cluster on one machine in one command, what it looks like, and what is said when it is not whole."""
+import contextlib
+import fcntl
 import itertools
 import os
+import pty
 import re
 import signal
 import socket
+import struct
 import subprocess
+import termios
 import time
 
 import aerospike
@@ -77,6 +82,12 @@ def rows(text, title):
     lines = text.split("\n")
     first = next(number for number, line in enumerate(lines) if line.startswith(title)) + 1
     return [line.split() for line in lines[first:first + lines[first:].index("")]]
+
+
+def test_a_name_without_an_address():
+    done = subprocess.run([BINARY, "cluster", "status", "no-such-host.invalid:3000"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "cannot connect to no-such-host.invalid:3000: there is no address of that name" in done.stderr
 
 
 # ---- Up, status, down ----
@@ -185,11 +196,55 @@ def test_two_clusters_are_not_one(local, cluster):
     assert "4096 partitions with more than one master" in text
 
 
+def test_two_at_once_do_not_wreck_each_other(local):
+    command = [BINARY, "cluster", "up", "--detach", "--interval", "50", "--in-memory", "--directory", local.directory]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    told = [one.communicate(timeout=60)[0] for one in both]
+    assert sorted(one.returncode for one in both) == [0, 1], told
+    assert sum("another 'apus cluster up' starts nodes in" in text or "run already" in text for text in told) == 1, told
+    assert len(local.nodes) == 3 and local.run("status").endswith("the cluster is whole\n")
+
+
+def on_terminal(local, columns):
+    """What `status` draws on a terminal that is so wide."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    done = subprocess.Popen([BINARY, "cluster", "status", "--directory", local.directory], stdout=slave,
+                            env={**os.environ, "NO_COLOR": "1"})
+    os.close(slave)
+    text = b""
+    with open(master, "rb", buffering=0) as reader, contextlib.suppress(OSError):
+        while part := reader.read(65536):
+            text += part
+    done.wait(10)
+    return text.decode().splitlines()
+
+
+def test_status_fits_the_terminal(local):
+    local.up("--nodes", "2", "--in-memory")
+    assert local.info("A01", "set-config:context=namespace;namespace=test;replication-factor=1") == "ok"
+    assert local.info("A02", "recluster:") == "ok"
+    local.wait_for_status("replication-factor is 1")
+    narrow, wide = on_terminal(local, 60), on_terminal(local, 200)
+    assert max(len(line) for line in narrow) <= 60, narrow
+    assert max(len(line) for line in wide) > 80 and len(wide) < len(narrow)
+    assert any(line.startswith("A01") and "#" in line for line in narrow)
+
+
+def test_status_in_no_view_says_why_and_nothing_of_copies(local):
+    local.up("--nodes", "2", "--in-memory")
+    assert local.info("A01", "set-config:context=service;min-cluster-size=2") == "ok"
+    os.kill(local.process(2), signal.SIGKILL)
+    done = local.wait_for_status("A01 belongs to no view: there are 1 nodes, min-cluster-size is 2")
+    assert done.returncode == 1 and "the cluster is not whole" in done.stdout
+    assert "copies wait" not in done.stdout and "of each partition" not in done.stdout
+
+
 def test_problems_are_shown_with_who_sees_them(local):
     local.up("--nodes", "2", "--in-memory")
     assert local.info("A01", "set-config:context=namespace;namespace=test;replication-factor=1") == "ok"
     assert local.info("A02", "recluster:") == "ok"
-    done = local.wait_for_status("(?s)A01, A02: [^\n]*replication-factor.*\nthe cluster is whole")
+    done = local.wait_for_status("(?s)A01, A02: [^\n]*replication-factor.*\nthe cluster is whole, but has problems")
     assert done.returncode == 0, "settings that differ do not make it less whole"
     assert "1 copy of each partition" in done.stdout
 

@@ -1,13 +1,16 @@
 """Faults on real processes, with detection after 200 ms. Times are printed (pytest -s) and not asserted but for a generous limit:
 `make bench-cluster` measures them."""
 import signal
+import subprocess
 import threading
 import time
 
 import aerospike
 import faults
+import networks
 import pytest
 from aerospike import exception
+from conftest import BINARY
 from test_cluster import columns
 
 pytestmark = pytest.mark.memory_only
@@ -24,6 +27,11 @@ def assert_partitions_are_shared(nodes):
     assert set.union(*masters) == set(range(4096)) and sum(map(len, masters)) == 4096
 
 
+def problems_but_copies(node):
+    """On a busy machine 200 ms of detection lose more nodes than the fault takes; then copies are missing, and that is said."""
+    return [text for text in node.info("cluster-problems").split(";") if text and "no full copy of" not in text]
+
+
 @pytest.mark.parametrize("size", [3, 5])
 @pytest.mark.parametrize("fault", [faults.killed, faults.restarted_at_once, faults.all_but_one_killed, faults.left,
                                    faults.joined, faults.reclustered, faults.quiesced, faults.started_again],
@@ -33,7 +41,7 @@ def test_fault(request, cluster, fault, size):
     tell(request, fault(one))
     one.wait_for(one.nodes, faults.LIMIT)
     assert_partitions_are_shared(one.nodes)
-    assert all(node.info("cluster-problems") == "" for node in one.nodes)
+    assert [problems_but_copies(node) for node in one.nodes] == [[]] * len(one.nodes)
 
 
 def test_a_killed_rack(request, cluster):
@@ -79,6 +87,45 @@ def test_each_half_serves_everything(network_cluster):
         assert_partitions_are_shared(half)
     one.heal()
     one.wait_for(one.nodes)
+
+
+def wait_for_problem(node, words):
+    deadline = time.monotonic() + 20
+    while words not in node.info("cluster-problems"):
+        assert time.monotonic() < deadline, node.info("cluster-problems") + node.log[-3000:]
+        time.sleep(0.05)
+
+
+def test_a_fabric_that_nobody_can_dial_is_named(network_cluster):
+    """Its heartbeats are heard, so nobody misses it; without its fabric there is no view with it."""
+    one = network_cluster(nodes=3, wait=False, fabric_addresses={1: "127.0.0.1"})
+    whole, odd = [one.nodes[0], one.nodes[2]], one.nodes[1]
+    for node in one.nodes:
+        one.ready(node)
+
+    for node in whole:
+        wait_for_problem(node, "node A01 is heard, but its fabric port is not reached at 127.0.0.1:3001: ")
+        assert node.statistics()["cluster_nodes_outside"] == "A01" and "127.0.0.1:3001" in node.log
+        wait_for_problem(odd, f"node {one.id(node.number)} is heard, but does not reach the fabric port of this node")
+    said = [node.info("cluster-problems") for node in one.nodes]
+    for _ in range(30):
+        time.sleep(0.1)
+        assert [node.info("cluster-problems") for node in one.nodes] == said, "nothing flaps"
+    assert [text.count(";") for text in said] == [0, 1, 0], "a sentence for each node"
+    status = subprocess.run(["ip", "netns", "exec", one.network(0), BINARY, "cluster", "status", f"127.0.0.1:{whole[0].port}"],
+                            capture_output=True, text=True)
+    assert status.returncode == 1 and "A01 is there, and not in the view: A00 say why" in status.stdout, status.stdout
+
+
+def test_a_missing_link_is_named(network_cluster):
+    """Two of four lose each other, and everybody hears one at least of them."""
+    one = network_cluster(nodes=4)
+    networks.ip(one.network(0), f"route add blackhole {one.address(3)}/32")
+    for node in one.nodes[1:3]:
+        wait_for_problem(node, "node A00 is heard, but is not in the view of this node: it lacks a link to A03")
+    wait_for_problem(one.nodes[0], "this node belongs to no view: ")
+    wait_for_problem(one.nodes[0], "node A03 is heard by A01 and A02, and not by this node")
+    wait_for_problem(one.nodes[3], "node A00 is heard by A01 and A02, and not by this node")
 
 
 # ---- Clients ----

@@ -60,6 +60,31 @@ def test_nothing_named(server):
     assert server.info("set-config:ticker-interval=5").startswith("ERROR:4:")
 
 
+@pytest.mark.parametrize("context, settings", [
+    ("service", "ticker-interval=77;bogus=1"), ("service", "ticker-interval=77;query-max-done=10001"),
+    ("namespace;namespace=test", "max-record-size=64K;bogus=1"),
+    ("namespace;namespace=test", "stop-writes-used-pct=33;defrag-lwm-pct=200"),
+    ("namespace;namespace=test;set=half", "stop-writes-count=5;bogus=1"),
+])
+def test_of_several_settings_all_are_changed_or_none(context, settings, server):
+    before, sets = values(server), server.info("sets")
+    of_service = values(server, "service")
+    assert server.info(f"set-config:context={context};{settings}").startswith("ERROR:4:")
+    assert (values(server), values(server, "service"), server.info("sets")) == (before, of_service, sets)
+    assert "half" not in server.info("smd-show:module=sets")
+    assert "'77'" not in server.log and "'65536'" not in server.log and "'33'" not in server.log
+
+
+def test_several_settings_take_effect_together(own_server):
+    node = own_server("namespace test { nsup-period 120\n default-ttl 100\n storage-engine memory\n}\n")
+    assert change(node, "max-record-size=64K;defrag-lwm-pct=55;stop-writes-used-pct=33") == "ok"
+    shown = values(node)
+    assert (shown["max-record-size"], shown["storage-engine.defrag-lwm-pct"]) == ("65536", "55")
+    assert shown["storage-engine.stop-writes-used-pct"] == "33" and shown["default-ttl"] == "100"
+    assert change(node, "ticker-interval=77;transaction-max-ms=5", "service") == "ok"
+    assert (values(node, "service")["ticker-interval"], values(node, "service")["transaction-max-ms"]) == ("77", "5")
+
+
 def test_what_does_not_fit_together(own_server):
     node = own_server("namespace test { nsup-period 120\n default-ttl 100\n storage-engine memory\n}\n")
     answer = change(node, "nsup-period=0")

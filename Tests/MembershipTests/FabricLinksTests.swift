@@ -175,6 +175,36 @@ struct FabricLinksTests {
         #expect(first.links.statistics.connections == 0)
     }
 
+    @Test func linksThatDoNotStandAreNamedOnBothSides() {
+        let world = HeartbeatWorld(seed: runSeed("trouble"))
+        world.withFabric = true
+        let first = world.start(1), second = world.start(2)
+        func peer(_ process: HeartbeatWorld.Process, host: String) -> FabricLinksEvent {
+            .peers([FabricPeer(member: process.member, addresses: [Address(host: host, port: 3001)])])
+        }
+        func trouble(_ one: HeartbeatWorld.Process, with other: HeartbeatWorld.Process) -> String? {
+            one.links.trouble(with: other.member, now: Instant(nanoseconds: world.now))
+        }
+        // The second tells a wrong address.
+        world.step(first, peer(second, host: "10.7.7.7"))
+        world.step(second, peer(first, host: first.host))
+        world.run(milliseconds: 2500)
+        #expect(trouble(first, with: second) == nil && trouble(second, with: first) == nil)
+        var said: Set<String> = []
+        for _ in 0..<100 {
+            world.run(milliseconds: 100)
+            said.formUnion([trouble(first, with: second), trouble(second, with: first)].compactMap { $0 })
+        }
+        #expect(said.count == 2, "they do not change: \(said)")
+        #expect(said.contains {
+            $0.hasPrefix("node 2 is heard, but its fabric port is not reached at 10.7.7.7:3001: Connection refused")
+        })
+        #expect(said.contains { $0.hasPrefix("node 1 is heard, but does not reach the fabric port of this node") })
+        world.step(first, peer(second, host: second.host))
+        world.run(milliseconds: 5000)
+        #expect(trouble(first, with: second) == nil && trouble(second, with: first) == nil)
+    }
+
     @Test func anythingMayHappen() {
         var random = SeededRandom(seed: runSeed("fabric-anything"))
         let addresses = NodeAddresses(heartbeat: [], fabric: [Address(host: "h", port: 1)])

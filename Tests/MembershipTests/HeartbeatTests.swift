@@ -170,6 +170,60 @@ struct HeartbeatTests {
         #expect(second.heart.duplicateNodes.isEmpty && second.ids == [1, 3, 4])
     }
 
+    /// The two do not reach each other: others tell them.
+    @Test func whoSharesItsIdIsToldSo() {
+        let world = formedWorld(3, seed: runSeed("accused"))
+        let first = world.processes[1]
+        world.cut(first.host, "10.9.9.9")
+        let second = world.start(2, host: "10.9.9.9", seeds: [HeartbeatWorld.seed(1)])
+        world.run(milliseconds: 10_000)
+        for one in [first, second] {
+            #expect(one.heart.problems.filter { $0.hasPrefix("two nodes claim the id 2: ") }.count == 1)
+            #expect(one.log.filter { $0.contains("two nodes claim the id 2: ") }.count == 1)
+        }
+        #expect(world.processes.allSatisfy { $0.heart.problems.allSatisfy { !$0.contains(";") } })
+        world.kill(second)
+        world.run(milliseconds: 5000)
+        #expect(first.heart.problems.isEmpty && first.ids == [1, 3])
+    }
+
+    @Test func seedsThatWereNeverReachedAreNamedTogether() {
+        let world = HeartbeatWorld(seed: runSeed("never"))
+        let first = world.start(
+            1, seeds: [1, 2, 9].map { HeartbeatWorld.seed($0) } + [SeedName(host: "nope", port: 5)], tunables: tunables)
+        let second = world.start(2, tunables: tunables)
+        world.run(milliseconds: 300)
+        #expect(first.heart.problems.isEmpty, "they are given a while")
+        world.run(milliseconds: 700)
+        #expect(first.heart.problems == [
+            "seeds that were not reached since the start: 10.0.0.10:3002 (Connection refused),"
+                + " nope:5 (it resolves to no address)"
+        ])
+        world.kill(second)
+        world.names.append(("nope", [Address(host: HeartbeatWorld.host(3), port: HeartbeatWorld.heartbeatPort)]))
+        _ = world.start(3, tunables: tunables)
+        world.run(milliseconds: 3000)
+        #expect(first.heart.problems == ["seed 10.0.0.10:3002 was not reached since the start: Connection refused"])
+        // It finds this node, and not the other way round.
+        _ = world.start(9, seeds: [HeartbeatWorld.seed(1)], tunables: tunables)
+        world.run(milliseconds: 1000)
+        #expect(first.heart.problems.isEmpty)
+    }
+
+    @Test func unequalIntervalsAreNamed() {
+        let world = HeartbeatWorld(seed: runSeed("unequal"))
+        let slow = HeartbeatTunables(intervalMilliseconds: 300, timeoutIntervals: 4)
+        let first = world.start(1, tunables: tunables)
+        let second = world.start(2, seeds: [HeartbeatWorld.seed(1)], tunables: slow)
+        world.run(milliseconds: 20_000)
+        #expect(first.heart.statistics.departures > 2, "the fast one loses the slow one again and again")
+        #expect(first.heart.problems.contains { $0.hasPrefix("node 2 sends a heartbeat about every ") })
+        #expect(second.heart.problems.contains { $0.hasPrefix("node 1 sends a heartbeat about every ") })
+        world.step(second, .settings(tunables))
+        world.run(milliseconds: 5000)
+        #expect(first.heart.problems.isEmpty && second.heart.problems.isEmpty)
+    }
+
     @Test func aOneWayCutIsSeenFromBothSides() {
         let world = formedWorld(3, seed: runSeed("one-way"))
         let (first, second) = (world.processes[0], world.processes[1])

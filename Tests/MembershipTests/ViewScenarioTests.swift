@@ -3,42 +3,11 @@ import Fabric
 import Glibc
 import Membership
 import Testing
-import TestSupport
 
 /// Intervals of 50 ms, timeout 4: a node that is killed is noticed within 250 ms.
 struct ViewScenarioTests {
     private let barOfLoss = 1_200.0
     private let barOfPlan = 300.0
-
-    private func world(_ count: Int, _ change: (inout ViewWorldSettings) -> Void = { _ in }) -> ViewWorld {
-        var settings = ViewWorldSettings(nodes: count)
-        change(&settings)
-        let world = ViewWorld(settings, seed: runSeed("views"))
-        world.trace = []
-        return world
-    }
-
-    private func formed(_ count: Int, _ change: (inout ViewWorldSettings) -> Void = { _ in }) -> ViewWorld {
-        let world = world(count, change)
-        world.nodes.indices.forEach { world.start($0) }
-        expect(world, Array(world.nodes.indices), within: 5_000)
-        world.run(milliseconds: 500)
-        return world
-    }
-
-    private func expect(_ world: ViewWorld, _ places: [Int], within milliseconds: Double, _ line: Int = #line) {
-        let isOne = world.run(milliseconds: milliseconds) { world.isOneView(places) }
-        let place = SourceLocation(fileID: #fileID, filePath: #filePath, line: line, column: 1)
-        #expect(isOne && world.oracle.violation == nil, Comment(rawValue: report(world)), sourceLocation: place)
-    }
-
-    private func report(_ world: ViewWorld) -> String {
-        (world.oracle.violation ?? "no violation") + "\n" + (world.trace ?? []).suffix(60).joined(separator: "\n")
-    }
-
-    private func said(_ world: ViewWorld, _ text: String) -> Int {
-        world.nodes.map { $0.lines.count { $0.contains(text) } }.reduce(0, +)
-    }
 
     private func link(_ world: ViewWorld, _ one: Int, _ other: Int, _ isUp: Bool) {
         world.links[one][other] = isUp
@@ -46,13 +15,13 @@ struct ViewScenarioTests {
     }
 
     @Test func aLoneNodeOpensAtOnce() {
-        let world = world(1)
+        let world = ViewWorld.traced(1)
         world.start(0)
-        expect(world, [0], within: 200)
+        world.expect([0], within: 200)
     }
 
     @Test func fiveNodesFormAndKeepTheirView() {
-        let world = formed(5)
+        let world = ViewWorld.formed(5)
         let view = world.nodes[0].views!.view!
         world.run(milliseconds: 20_000)
         #expect(world.nodes.allSatisfy { $0.views?.view == view })
@@ -60,7 +29,7 @@ struct ViewScenarioTests {
     }
 
     @Test func reclusterGivesANewViewOfTheSame() {
-        let world = formed(4)
+        let world = ViewWorld.formed(4)
         let before = world.nodes[0].views!.view!.mark
         world.step(1, .recluster(token: 7))
         #expect(world.nodes[1].answers.map(\.1) == ["ignored-by-non-principal"])
@@ -76,7 +45,7 @@ struct ViewScenarioTests {
     }
 
     @Test func aLeavingNodeGetsAView() {
-        let world = formed(3)
+        let world = ViewWorld.formed(3)
         let before = world.nodes[0].views!.view!.mark.number
         world.nodes[0].isLeaving = true
         world.step(0, .leave)
@@ -88,66 +57,66 @@ struct ViewScenarioTests {
     }
 
     @Test func aNodeJoins() {
-        let world = formed(3)
+        let world = ViewWorld.formed(3)
         world.crash(1)
-        expect(world, [0, 2], within: barOfLoss)
+        world.expect([0, 2], within: barOfLoss)
         world.start(1)
         let heard = world.run(milliseconds: 500) { world.nodes[2].heard[1]?.neighbour.member == world.nodes[1].member }
         #expect(heard)
-        expect(world, [0, 1, 2], within: barOfPlan)
+        world.expect([0, 1, 2], within: barOfPlan)
     }
 
     @Test(arguments: [0, 1, 2, 3, 4]) func aKilledNodeIsReplaced(node: Int) {
-        let world = formed(5)
+        let world = ViewWorld.formed(5)
         world.crash(node)
-        expect(world, [0, 1, 2, 3, 4].filter { $0 != node }, within: barOfLoss)
+        world.expect([0, 1, 2, 3, 4].filter { $0 != node }, within: barOfLoss)
     }
 
     @Test func allButOneAreLost() {
-        let world = formed(5)
+        let world = ViewWorld.formed(5)
         for node in [1, 2, 3, 4] { world.crash(node) }
-        expect(world, [0], within: barOfLoss)
+        world.expect([0], within: barOfLoss)
     }
 
     @Test func halvesFormTheirOwnViewsAndMerge() {
-        let world = formed(6)
+        let world = ViewWorld.formed(6)
         for one in 0..<3 { for other in 3..<6 { link(world, one, other, false) } }
         #expect(world.run(milliseconds: barOfLoss) { world.isOneView([0, 1, 2]) && world.isOneView([3, 4, 5]) })
         world.run(milliseconds: 3_000)
         for one in 0..<3 { for other in 3..<6 { link(world, one, other, true) } }
-        expect(world, [0, 1, 2, 3, 4, 5], within: 1_500)
+        world.expect([0, 1, 2, 3, 4, 5], within: 1_500)
     }
 
     @Test func anIncompleteTriangleLeavesTheSmallerEndOut() {
-        let world = formed(3)
+        let world = ViewWorld.formed(3)
         link(world, 0, 2, false)
-        expect(world, [1, 2], within: 2_000)
+        world.expect([1, 2], within: 2_000)
         #expect(world.run(milliseconds: 1_000) { world.nodes[0].views!.phase == .orphan })
         world.run(milliseconds: 10_000)
         #expect(world.isOneView([1, 2]) && world.nodes[0].views!.phase == .orphan)
         link(world, 0, 2, true)
-        expect(world, [0, 1, 2], within: 2_000)
+        world.expect([0, 1, 2], within: 2_000)
     }
 
     @Test func aLargeNodeThatSeesFewIsLeftOut() {
-        let world = formed(5)
+        let world = ViewWorld.formed(5)
         for node in 0..<3 { link(world, node, 4, false) }
-        expect(world, [0, 1, 2, 3], within: 3_000)
+        world.expect([0, 1, 2, 3], within: 3_000)
         world.run(milliseconds: 20_000)
-        #expect(world.isOneView([0, 1, 2, 3]), Comment(rawValue: report(world)))
+        #expect(world.isOneView([0, 1, 2, 3]), world.report)
         #expect(world.nodes[4].views!.phase == .orphan)
     }
 
     @Test func aOneWayLinkToTheLargestStopsNobody() {
-        let world = formed(4)
+        let world = ViewWorld.formed(4)
         world.links[3][0] = false
-        expect(world, [1, 2, 3], within: 3_000)
+        world.expect([1, 2, 3], within: 3_000)
         for node in [1, 2] { world.links[3][node] = false }
-        expect(world, [0, 1, 2], within: 3_000)
+        world.expect([0, 1, 2], within: 3_000)
     }
 
     @Test func aLargestNodeWithoutFabricStopsNobody() {
-        let world = formed(4)
+        let world = ViewWorld.formed(4)
         for node in 0..<3 {
             world.fabric[3][node] = false
             world.fabric[node][3] = false
@@ -155,44 +124,44 @@ struct ViewScenarioTests {
         world.crash(0)
         world.run(milliseconds: 1_000)
         world.start(0)
-        expect(world, [0, 1, 2], within: 6_000)
+        world.expect([0, 1, 2], within: 6_000)
         let number = world.nodes[0].views!.view!.mark.number
         world.run(milliseconds: 20_000)
         #expect(world.nodes[0].views!.view!.mark.number == number, "it is asked before it disturbs the others")
     }
 
     @Test func anUnhealthyNodeIsLeftOut() {
-        let world = formed(4)
+        let world = ViewWorld.formed(4)
         world.nodes[3].isUnhealthy = true
-        expect(world, [0, 1, 2], within: 2_000)
+        world.expect([0, 1, 2], within: 2_000)
         world.run(milliseconds: 10_000)
-        #expect(world.isOneView([0, 1, 2]), Comment(rawValue: report(world)))
+        #expect(world.isOneView([0, 1, 2]), world.report)
         world.nodes[3].isUnhealthy = false
-        expect(world, [0, 1, 2, 3], within: 10_000)
+        world.expect([0, 1, 2, 3], within: 10_000)
     }
 
     @Test func aRestartInsideTheTimeoutIsANewView() {
-        let world = formed(3)
+        let world = ViewWorld.formed(3)
         let before = world.nodes[1].member
         world.crash(0)
         world.run(milliseconds: 20)
         world.start(0)
-        expect(world, [0, 1, 2], within: barOfLoss)
+        world.expect([0, 1, 2], within: barOfLoss)
         #expect(world.nodes[1].member == before)
     }
 
     @Test func aNodePausedForLongDoesNotServeWhenItWakes() {
-        let world = formed(3)
+        let world = ViewWorld.formed(3)
         let old = world.nodes[2].views!.view!.mark
         world.nodes[2].pausedUntil = world.now + 5_000_000_000
-        expect(world, [0, 1], within: barOfLoss)
+        world.expect([0, 1], within: barOfLoss)
         #expect(world.nodes[2].views!.view!.mark == old)
         world.run(milliseconds: 4_500)
-        expect(world, [0, 1, 2], within: 2_000)
+        world.expect([0, 1, 2], within: 2_000)
     }
 
     @Test(arguments: 0..<9, [1, 2, 3, 4]) func theProposerDiesAtEveryStep(kind: Int, count: Int) {
-        let world = formed(4)
+        let world = ViewWorld.formed(4)
         world.step(3, .recluster(token: 1))
         var seen = 0
         world.onSend = { node, _, message in
@@ -204,9 +173,9 @@ struct ViewScenarioTests {
         world.run(milliseconds: 200)
         world.onSend = nil
         let survivors = world.nodes[3].isAlive ? [0, 1, 2, 3] : [0, 1, 2]
-        expect(world, survivors, within: barOfLoss)
+        world.expect(survivors, within: barOfLoss)
         world.start(3)
-        expect(world, [0, 1, 2, 3], within: 3_000)
+        world.expect([0, 1, 2, 3], within: 3_000)
     }
 
     private static func kind(_ message: ViewMessage) -> Int {
@@ -226,7 +195,7 @@ struct ViewScenarioTests {
     /// What a large cluster costs: figures for the reader, and one view whatever the size. 256 nodes if `APUS_LARGE` is set:
     /// that takes ten seconds.
     @Test(arguments: getenv("APUS_LARGE") == nil ? [64] : [64, 256]) func manyNodesForm(count: Int) {
-        let world = world(count) { $0.views.heartbeatIntervalMilliseconds = 150 }
+        let world = ViewWorld.traced(count) { $0.views.heartbeatIntervalMilliseconds = 150 }
         world.trace = nil
         var (messages, bytes) = (0, 0)
         world.onEffect = { _, effect in
@@ -237,13 +206,13 @@ struct ViewScenarioTests {
         }
         let begin = world.now
         world.nodes.indices.forEach { world.start($0) }
-        expect(world, Array(world.nodes.indices), within: 20_000)
+        world.expect(Array(world.nodes.indices), within: 20_000)
         print("\(count) nodes: one view after \((world.now - begin) / 1_000_000) ms, \(messages) messages, "
             + "\(bytes) bytes, number \(world.nodes[0].views!.accepted)")
         (messages, bytes) = (0, 0)
         world.crash(count - 1)
         let killed = world.now
-        expect(world, Array(0..<(count - 1)), within: 3_000)
+        world.expect(Array(0..<(count - 1)), within: 3_000)
         print("\(count) nodes: without the largest after \((world.now - killed) / 1_000_000) ms, \(messages) messages, "
             + "\(bytes) bytes")
     }

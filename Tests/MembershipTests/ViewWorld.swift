@@ -35,6 +35,8 @@ struct ViewWorldNode {
     var hears: [Member] = []
     var heard: [Int: (at: UInt64, neighbour: Neighbour)] = [:]
     var readUpTo: [Int: UInt64] = [:]
+    /// Nodes that it takes for alive, and whose pulses are held up.
+    var heldUp: [Int] = []
     var timerAt: UInt64 = .max
     var isLeaving = false
     var frozen: UInt64 = 0
@@ -220,6 +222,10 @@ final class ViewWorld {
         for other in nodes.indices where other != node && nodes[other].isAlive && links[other][node] {
             guard let said = nodes[other].said, nodes[other].pausedUntil <= now,
                 Int.random(in: 0..<100, using: &random) >= settings.pulseLossPercent else { continue }
+            if nodes[node].heldUp.contains(other) {
+                nodes[node].heard[other]?.at = now
+                continue
+            }
             if let read = nodes[node].readUpTo[other], read >= nodes[other].saidAt { continue }
             nodes[node].readUpTo[other] = nodes[other].saidAt
             let neighbour = Neighbour(

@@ -24,9 +24,14 @@ struct ClusterMapTests {
         nodes[5].block.replicationFactor = 3
         nodes[0].block.settings = [NamespaceSetting(name: "default-ttl", value: "60")]
         nodes[2].block.prefersUniformBalance = false
+        for (number, size) in [9, 9, 9, 9, 9, 7].enumerated() {
+            nodes[number].block.limits = [NamespaceLimit(name: "max-record-size", value: UInt64(size))]
+            nodes[number].block.settings.append(NamespaceSetting(name: "max-record-size", value: "\(size)"))
+        }
         let map = view(1, nodes)
         #expect(map.problems == [
             "namespace test: default-ttl is 60 on A1, not set on A2, A3, A4, A5 and 1 more",
+            "namespace test: max-record-size is 9 on A1, A2, A3, A4 and 1 more, 7 on A6: 7 is used",
             "namespace test: prefer-uniform-balance is true on A1, A2, A4, A5 and 1 more, false on A3: false is used",
             "namespace test: replication-factor is 2 on A1, A3, A4 and A5, 3 on A2 and A6: 2 is used",
         ])

@@ -1,6 +1,7 @@
 // Draws faults: at random times, and more of them while a view is being agreed on.
 internal import Assembly
 internal import Base
+internal import Membership
 
 /// Draws the faults of one run from a stream of its own.
 package struct Chaos {
@@ -84,12 +85,13 @@ package struct Chaos {
     private mutating func cut(_ node: Int) -> Fault {
         let other = another(than: node)
         let mask = chance.between(1, (UInt64(1) << UInt64(min(options.nodes, 63))) - 1)
-        switch chance.place([3, 3, 3, 2, 3, options.racks > 1 ? 2 : 0]) {
+        switch chance.place([3, 3, 3, 2, 3, 2, options.racks > 1 ? 2 : 0]) {
         case 0: return .cut(node, other)
         case 1: return .cutOneWay(from: node, to: other)
         case 2: return .split(mask)
         case 3: return .bridge(mask, over: node)
         case 4: return .isolate(node)
+        case 5: return .shutFabric(node)
         default: return .cutRack(UInt32(chance.between(1, options.racks)))
         }
     }
@@ -124,7 +126,7 @@ package struct Chaos {
         case 1, 2: return [(.command(node, .recluster), 0)]
         case 3: return [(.command(node, .quiesce(true)), 0), (.command(chance.below(options.nodes), .recluster), 50)]
         case 4: return [(.command(node, .quiesce(false)), 0)]
-        case 5: return [(.command(node, .tip(host: other.name, port: Channel.heartbeat.port)), 0)]
+        case 5: return [(.command(node, .tip(SeedName(host: other.name, port: Channel.heartbeat.port))), 0)]
         default: return [(.command(node, .tipClear([])), 0)]
         }
     }

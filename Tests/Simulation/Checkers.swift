@@ -91,6 +91,8 @@ package struct Checkers {
         metadata.asked(node, token, key, value)
     }
 
+    mutating func metadataIsStored(_ node: SimulatedNode, _ items: [MetadataItem]) { metadata.stores(node, items) }
+
     func metadataIsDone(_ node: SimulatedNode, _ token: UInt64, _ world: World) -> Violation? {
         metadata.done(node, token, world)
     }
@@ -121,7 +123,7 @@ struct OpeningChecker: Checker {
         guard snapshot.phase == .open else { return nil }
         guard let view = snapshot.view else { return Violation("view", "\(node.name) is open without a view") }
         if let found = wellFormed(view, node) { return found }
-        let place = known.partition(key: view.mark.key)
+        let place = known.lowerBound { ($0.view?.mark.key ?? 0) < view.mark.key }
         guard place < known.count, let first = known[place].view, first.mark.key == view.mark.key else {
             known.insert(snapshot, at: place)
             return nil
@@ -167,18 +169,6 @@ struct OpeningChecker: Checker {
                 + " \(snapshot.mapHash)")
         }
         return nil
-    }
-}
-
-extension Array where Element == Publication {
-    /// Place of the first whose key is not below `key`, in a list by keys.
-    fileprivate func partition(key: UInt64) -> Int {
-        var (low, high) = (0, count)
-        while low < high {
-            let middle = (low + high) / 2
-            if (self[middle].view?.mark.key ?? 0) < key { low = middle + 1 } else { high = middle }
-        }
-        return low
     }
 }
 
@@ -274,25 +264,43 @@ struct GrowthChecker: Checker {
 }
 
 /// A change of system metadata is answered only when every member of the view that is open has it on disk, or something that
-/// came after it.
+/// replaces it.
 struct MetadataChecker {
-    private var asked: [(node: Int, token: UInt64, key: MetadataKey, value: String)] = []
+    struct Change {
+        let node: Int
+        let token: UInt64
+        let key: MetadataKey
+        let value: String
+        /// As its node has named it; nil until it stores it.
+        var item: MetadataItem?
+    }
+    private var asked: [Change] = []
 
     mutating func asked(_ node: SimulatedNode, _ token: UInt64, _ key: MetadataKey, _ value: String) {
-        asked.append((node.number, token, key, value))
+        asked.append(Change(node: node.number, token: token, key: key, value: value))
+    }
+
+    /// The node is about to write these.
+    mutating func stores(_ node: SimulatedNode, _ items: [MetadataItem]) {
+        for place in asked.indices where asked[place].node == node.number && asked[place].item == nil {
+            asked[place].item = items.first {
+                $0.key == asked[place].key && $0.value == asked[place].value && $0.version.node == node.id
+            }
+        }
     }
 
     func done(_ node: SimulatedNode, _ token: UInt64, _ world: World) -> Violation? {
         guard let change = asked.first(where: { $0.node == node.number && $0.token == token }),
             let members = node.latest?.view?.members
         else { return Violation("metadata", "\(node.name) says that a change is done that nobody asked for") }
-        let held = node.disk.metadata[MetadataModule.sets.rawValue, change.key]
+        guard let item = change.item else {
+            return Violation("metadata", "\(node.name) says that \(change.key) is \(change.value), and has not stored it")
+        }
         // Of one that is down the disk may have been wiped since it said so.
-        for other in world.nodes where other.isUp && members.contains(other.member) {
-            let own = other.disk.metadata[MetadataModule.sets.rawValue, change.key]
-            guard own == nil || (own!.value != change.value && own!.generation < held?.generation ?? 0) else { continue }
-            return Violation("metadata", "\(node.name) says that \(change.key) is \(change.value), but \(other.name) has"
-                + " \(own.map { "\($0.value ?? "a tombstone")" } ?? "nothing") on disk")
+        for other in world.nodes where other.isUp && members.contains(other.member) && !other.disk.metadata.holds(item) {
+            let own = other.disk.metadata.versions(item.module, item.key).map { "\($0.value ?? "-") of \($0.version)" }
+            return Violation("metadata", "\(node.name) says that \(change.key) is \(change.value) by \(item.version), but"
+                + " \(other.name) has \(own.isEmpty ? "nothing" : own.joined(separator: " and ")) on disk")
         }
         return nil
     }

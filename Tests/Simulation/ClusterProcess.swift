@@ -36,7 +36,7 @@ package final class ClusterProcess: SimulatedProcess {
         var settings = ClusterSettings()
         settings.clusterName = simulated.clusterName
         settings.heartbeat.mode = simulated.isMulticast ? .multicast : .mesh
-        settings.heartbeat.seeds = simulated.seeds.map { SeedName(host: $0.host, port: $0.port) }
+        settings.heartbeat.seeds = simulated.seeds
         settings.heartbeat.intervalMilliseconds = simulated.intervalMilliseconds
         settings.heartbeat.timeoutIntervals = simulated.timeoutIntervals
         settings.heartbeat.connectTimeoutMilliseconds = simulated.connectTimeoutMilliseconds

@@ -11,6 +11,8 @@ package enum Fault: Sendable, Equatable {
     case bridge(UInt64, over: Int)
     case isolate(Int)
     case cutRack(UInt32)
+    /// Nobody gets through to its fabric port; its heartbeats are heard, and it reaches the others.
+    case shutFabric(Int)
     /// Every cut is mended.
     case heal
     /// What is sent on this way in the next time arrives after it, in order.
@@ -80,7 +82,8 @@ extension Fault {
         switch self {
         case .cut(let one, let other), .reset(let one, let other): max(one, other)
         case .cutOneWay(let one, let other), .clog(let one, let other, _): max(one, other)
-        case .bridge(_, let node), .isolate(let node), .crash(let node, _), .wipe(let node), .restart(let node, _): node
+        case .bridge(_, let node), .isolate(let node), .shutFabric(let node): node
+        case .crash(let node, _), .wipe(let node), .restart(let node, _): node
         case .pause(let node, _, _), .stepWall(let node, _), .disk(let node, _, _), .leave(let node): node
         case .command(let node, _), .metadata(let node, _, _): node
         case .split, .cutRack, .heal, .names: 0
@@ -97,6 +100,7 @@ extension Fault: CustomStringConvertible {
         case .split(let mask): "the network is cut in two: \(Fault.sides(mask))"
         case .bridge(let mask, let over): "the network is cut in two: \(Fault.sides(mask)); n\(over + 1) reaches both"
         case .isolate(let node): "n\(node + 1) is cut off"
+        case .shutFabric(let node): "nobody reaches the fabric port of n\(node + 1)"
         case .cutRack(let rack): "rack \(rack) is cut off"
         case .heal: "all cuts are mended"
         case .clog(let from, let to, let time): "the way n\(from + 1)>n\(to + 1) is clogged for \(time) ms"

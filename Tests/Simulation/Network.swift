@@ -5,6 +5,8 @@
 struct Network {
     private let count: Int
     private var isCut: [Bool]
+    /// Nodes to whose fabric port nobody gets through.
+    private var isFabricShut: [Bool]
     /// Until when each way is clogged, virtual nanoseconds.
     private var clogEnds: [UInt64]
     private var namesFailUntil: UInt64 = 0
@@ -15,6 +17,7 @@ struct Network {
         self.count = count
         self.options = options
         isCut = Array(repeating: false, count: count * count)
+        isFabricShut = Array(repeating: false, count: count)
         clogEnds = Array(repeating: 0, count: count * count)
         chance = Chance(seed: seed, "network")
     }
@@ -41,7 +44,14 @@ struct Network {
         }
     }
 
-    mutating func heal() { for place in isCut.indices { isCut[place] = false } }
+    func takesStreams(_ node: Int, _ channel: Channel) -> Bool { channel == .heartbeat || !isFabricShut[node] }
+
+    mutating func shutFabric(_ node: Int) { isFabricShut[node] = true }
+
+    mutating func heal() {
+        for place in isCut.indices { isCut[place] = false }
+        for place in isFabricShut.indices { isFabricShut[place] = false }
+    }
 
     /// All ways are open, quick and certain: what a cluster may ask for when it is to come together.
     mutating func calm(now: UInt64) {

@@ -10,6 +10,8 @@ struct NodeClock {
     /// Parts in a million that it runs fast (or slow, below 0).
     private let drift: Int64
     private var wallOffsetMilliseconds: Int64
+    /// Virtual time at which the machine was suspended. Nobody reads the clock until it goes on.
+    private var stoodSince: UInt64?
     /// 2026-01-01, in milliseconds since 2010.
     private static let wallBegin: Int64 = 504_921_600_000
 
@@ -45,9 +47,13 @@ struct NodeClock {
 
     mutating func stepWall(milliseconds: Int64) { wallOffsetMilliseconds += milliseconds }
 
-    /// The machine was suspended for so long.
-    mutating func stood(nanoseconds: UInt64) {
-        // Never back: what was shown before the suspension is shown again after it.
-        offset -= min(offset, nanoseconds)
+    /// The machine is suspended at this virtual time.
+    mutating func stands(at virtual: UInt64) { stoodSince = virtual }
+
+    /// It goes on, perhaps earlier than was planned: the monotonic clock shows what it showed when it stood still.
+    mutating func goesOn(at virtual: UInt64) {
+        guard let since = stoodSince else { return }
+        offset -= monotonic(virtual) - monotonic(since)
+        stoodSince = nil
     }
 }

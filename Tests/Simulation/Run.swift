@@ -110,7 +110,7 @@ package final class Run {
         }
     }
 
-    /// Chooses who is to live; the rest dies, sleeps for ever, or is alone.
+    /// Chooses who is to live; the rest dies, sleeps for ever, is alone, or can be heard and not be reached.
     private func heal() {
         var chance = Chance(seed: world.seed, "core")
         if chance.permille(300) { core = core.filter { _ in chance.below(2) == 0 } }
@@ -119,10 +119,15 @@ package final class Run {
         }
         world.calm()
         for node in world.nodes.indices where !core.contains(node) {
-            switch chance.below(3) {
+            switch chance.below(world.needsFabric ? 4 : 3) {
             case 0: world.crash(node, isPower: chance.below(2) == 0)
             case 1: world.freeze(node)
-            default: world.isolate(node)
+            case 2: world.isolate(node)
+            default:
+                // Started again: a member of the view that stands is not missed for it.
+                world.crash(node, isPower: false)
+                world.shutFabric(node)
+                world.planStart(node, at: world.now)
             }
         }
         for node in core {

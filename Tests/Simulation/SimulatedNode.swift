@@ -50,8 +50,9 @@ package struct SimulatedNode {
     /// Namespaces as the next start configures them.
     package var configured: [SimulatedNamespace] { namespaces.filter { !absent.contains($0.name) } }
 
-    /// The process is gone.
-    mutating func end() {
+    /// The process is gone. If the machine was suspended, it goes on.
+    mutating func end(at virtual: UInt64) {
+        clock.goesOn(at: virtual)
         process = nil
         armed = nil
         inbox = []

@@ -12,6 +12,12 @@ package protocol SimulatedProcess: AnyObject {
     func step(_ event: ClusterEvent, now: TurnTime, random: inout SeededRandom, effects: inout [ClusterEffect])
     /// When it wants `timer`, by its monotonic clock.
     var deadline: Instant { get }
+    /// Whether it needs the fabric to be in a view.
+    var needsFabric: Bool { get }
+}
+
+extension SimulatedProcess {
+    package var needsFabric: Bool { true }
 }
 
 /// A namespace in the configuration of a simulated node.
@@ -39,7 +45,7 @@ package struct SimulatedBoot: Sendable {
     package var timeoutIntervals: UInt64 = 10
     package var connectTimeoutMilliseconds: UInt64 = 500
     /// Names or addresses to find others by.
-    package var seeds: [(host: String, port: UInt16)] = []
+    package var seeds: [SeedName] = []
     package var minClusterSize = 1
     package var startWaitMilliseconds: UInt64 = 15_000
     package var startWaitMaxMilliseconds: UInt64 = 60_000

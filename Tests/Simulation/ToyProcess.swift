@@ -45,6 +45,7 @@ package final class ToyProcess: SimulatedProcess {
     private var dialled: UInt64 = 0
     private var ticket: UInt64 = 0
     package private(set) var deadline: Instant
+    package var needsFabric: Bool { false }
     private var now: TurnTime
     private var out: [ClusterEffect] = []
 
@@ -66,7 +67,7 @@ package final class ToyProcess: SimulatedProcess {
         case .heartbeat(let event): stream(event)
         case .fabric: break
         case .datagram(let bytes, _): (try? FabricFrame(datagram: bytes)).map(receive)
-        case .resolved(_, _, let addresses): for address in addresses { dial(address) }
+        case .resolved(_, let addresses): for address in addresses { dial(address) }
         case .published(let serial): published(serial)
         case .stored: stored()
         case .notStored: if case .storing = stage { store() }
@@ -241,7 +242,7 @@ package final class ToyProcess: SimulatedProcess {
     private func beat() {
         deadline = now.monotonic.advanced(byMilliseconds: boot.intervalMilliseconds)
         if !boot.isMulticast {
-            for seed in boot.seeds { out.append(.resolve(host: seed.host, port: seed.port)) }
+            for seed in boot.seeds { out.append(.resolve(seed)) }
         }
         tell()
     }

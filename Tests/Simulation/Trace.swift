@@ -1,6 +1,7 @@
 // The trace of a run: what its hash covers.
 internal import Assembly
 internal import Fabric
+internal import Membership
 
 extension World {
     /// Adds an event that is being delivered to a process.
@@ -13,8 +14,8 @@ extension World {
         case .datagram(let bytes, let from):
             trace.add(from.host)
             trace.add(bytes)
-        case .resolved(let host, _, let addresses):
-            trace.add(host)
+        case .resolved(let seed, let addresses):
+            trace.add(seed.host)
             trace.add(UInt64(addresses.count))
         case .published(let number), .stored(let number), .notStored(let number, _): trace.add(number)
         case .command(let token, let command): trace.add("\(token) \(command)")

@@ -18,7 +18,7 @@ enum Happening {
     case connectTimeout(connection: Int)
     case deliver(connection: Int, direction: Int)
     case datagram(node: Int, from: Int, [UInt8])
-    case resolved(node: Int, run: Int, host: String, port: UInt16)
+    case resolved(node: Int, run: Int, SeedName)
     case stored(node: Int, run: Int, ticket: UInt64)
     case published(node: Int, run: Int, serial: UInt64)
     case reserved(node: Int, run: Int, ticket: UInt64, [UInt64])
@@ -59,6 +59,8 @@ package final class World {
     var connections: [Connection] = []
     var chance: Chance
     private let maker: ProcessMaker
+    /// What the processes say.
+    private(set) var needsFabric = true
     private let breaks: [String]
     private var effects: [ClusterEffect] = []
     /// Nothing goes wrong by itself, and no fault strikes.
@@ -133,9 +135,9 @@ package final class World {
         case .connectTimeout(let connection): failConnect(connection, "connect timed out")
         case .deliver(let connection, let direction): deliver(connection, direction)
         case .datagram(let node, let from, let bytes): datagramArrives(node, from, bytes)
-        case .resolved(let node, let run, let host, let port):
+        case .resolved(let node, let run, let seed):
             guard nodes[node].run == run else { return }
-            hand(node, .resolved(host: host, port: port, lookUp(host, port)))
+            hand(node, .resolved(seed, lookUp(seed)))
         case .stored(let node, let run, let ticket): requestDone(node, run, ticket)
         case .published(let node, let run, let serial):
             guard nodes[node].run == run else { return }
@@ -223,9 +225,9 @@ package final class World {
         case .heartbeat(let effect): perform(node, .heartbeat, effect)
         case .fabric(let effect): perform(node, .fabric, effect)
         case .multicast(let bytes): multicast(node, bytes)
-        case .resolve(let host, let port):
+        case .resolve(let seed):
             let time = now + chance.magnitude(10_000, chance.permille(50) ? 5_000_000_000 : 20_000_000)
-            queue.push(.resolved(node: node, run: nodes[node].run, host: host, port: port), at: time)
+            queue.push(.resolved(node: node, run: nodes[node].run, seed), at: time)
         case .store(let ticket, let request): store(node, ticket, request)
         case .reserveTimes(let ticket, let namespaces):
             let time = now + chance.magnitude(5000, 2_000_000)
@@ -246,6 +248,7 @@ package final class World {
     }
 
     private func store(_ node: Int, _ ticket: UInt64, _ content: StoreRequest) {
+        if case .metadata(let items) = content { checkers.metadataIsStored(nodes[node], items) }
         let done = nodes[node].disk.begin(
             ticket, content, now: now, options: isQuiet ? calmOptions : options, chance: &chance)
         queue.push(.stored(node: node, run: nodes[node].run, ticket: ticket), at: done)
@@ -301,7 +304,9 @@ package final class World {
         nodes[node].random = SeededRandom(seed: drawn.random.next())
         nodes[node].acceptedStreams = 0
         checkers.started(nodes[node])
-        nodes[node].process = maker(boot(node))
+        let process = maker(boot(node))
+        nodes[node].process = process
+        needsFabric = process.needsFabric
         note("\(nodes[node].name) runs, incarnation \(String(nodes[node].incarnation & 0xFFFF, radix: 16))")
         hand(node, .timer)
     }
@@ -317,7 +322,7 @@ package final class World {
         boot.minClusterSize = options.minClusterSize
         boot.startWaitMilliseconds = UInt64(options.startWaitMilliseconds)
         boot.startWaitMaxMilliseconds = UInt64(options.startWaitMaxMilliseconds)
-        boot.seeds = seeds(of: node).map { (nodes[$0].name, Channel.heartbeat.port) }
+        boot.seeds = seeds(of: node).map { SeedName(host: nodes[$0].name, port: Channel.heartbeat.port) }
         boot.namespaces = one.configured
         boot.storedView = one.disk.view
         boot.storedPartitions = one.disk.partitions
@@ -353,7 +358,7 @@ package final class World {
             judgeDisk(node)
             checkers.ended(node, isOrderly: false)
             endStreams(node, isPower: isPower)
-            nodes[node].end()
+            nodes[node].end(at: now)
             changeCount += 1
         }
         if isPower { nodes[node].isDark = true }
@@ -365,13 +370,14 @@ package final class World {
         judgeDisk(node)
         checkers.ended(node, isOrderly: true)
         endStreams(node, isPower: false)
-        nodes[node].end()
+        nodes[node].end(at: now)
         changeCount += 1
     }
 
     private func resume(_ node: Int) {
         guard nodes[node].isPaused else { return }
         nodes[node].isPaused = false
+        nodes[node].clock.goesOn(at: now)
         changeCount += 1
         note("\(nodes[node].name) goes on")
         var waiting: [ClusterEvent] = []

@@ -14,6 +14,7 @@ extension World {
         case .bridge(let mask, let over): network.cut { $0 != over && $1 != over && mask >> $0 & 1 != mask >> $1 & 1 }
         case .isolate(let node): network.cut { $0 == node || $1 == node }
         case .cutRack(let rack): cut(rack: rack)
+        case .shutFabric(let node): shutFabric(node)
         case .heal:
             network.heal()
             wakeStalled()
@@ -85,8 +86,7 @@ extension World {
         nodes[node].isPaused = true
         let time = now + milliseconds * 1_000_000
         queue.push(.resume(node: node, run: nodes[node].run), at: time)
-        // The monotonic clock of a suspended machine shows after it what it showed before; meanwhile nobody reads it.
-        if stopsClock { nodes[node].clock.stood(nanoseconds: milliseconds * 1_000_000) }
+        if stopsClock { nodes[node].clock.stands(at: now) }
     }
 
     private func leave(_ node: Int) {

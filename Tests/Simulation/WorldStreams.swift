@@ -1,6 +1,7 @@
 // Streams, datagrams and names of the simulated world.
 internal import Assembly
 internal import Fabric
+internal import Membership
 
 extension World {
     // ---- What processes want ----
@@ -157,9 +158,21 @@ extension World {
 
     /// Every stream between the two ends somewhere.
     func reset(_ one: Int, _ other: Int) {
+        reset {
+            let ends = ($0.dialler.node, $0.target)
+            return ends == (one, other) || ends == (other, one)
+        }
+    }
+
+    /// Nobody gets through to the fabric port of the node any more; it reaches everybody.
+    func shutFabric(_ node: Int) {
+        network.shutFabric(node)
+        reset { $0.target == node && $0.port == .fabric }
+    }
+
+    private func reset(where isHit: (Connection) -> Bool) {
         for connection in connections.indices where connections[connection].state != .over {
-            let ends = (connections[connection].dialler.node, connections[connection].target)
-            guard ends == (one, other) || ends == (other, one) else { continue }
+            guard isHit(connections[connection]) else { continue }
             for direction in 0...1 {
                 connections[connection][pipe: direction].tear(&network.chance)
                 finish(connection, direction, at: now + network.chance.below(2_000_000_000), "connection reset by peer")
@@ -178,7 +191,9 @@ extension World {
     func accept(_ connection: Int) {
         let one = connections[connection]
         let (from, to) = (one.dialler.node, one.target)
-        guard one.state == .connecting, network.isOpen(from, to), network.isOpen(to, from), !nodes[to].isDark else { return }
+        guard one.state == .connecting, network.isOpen(from, to), network.isOpen(to, from), !nodes[to].isDark,
+            network.takesStreams(to, one.port)
+        else { return }
         guard nodes[to].isUp else {
             return queue.push(.refused(connection: connection), at: network.arrival(to, from, now: now))
         }
@@ -280,9 +295,9 @@ extension World {
         hand(node, .datagram(bytes, from: Address(host: nodes[from].host, port: Channel.heartbeat.port)))
     }
 
-    func lookUp(_ host: String, _ port: UInt16) -> [Address] {
-        guard let node = nodes.first(where: { $0.name == host || $0.host == host }), !network.nameFails(now: now)
+    func lookUp(_ seed: SeedName) -> [Address] {
+        guard let node = nodes.first(where: { $0.name == seed.host || $0.host == seed.host }), !network.nameFails(now: now)
         else { return [] }
-        return [Address(host: node.host, port: port)]
+        return [Address(host: node.host, port: seed.port)]
     }
 }

@@ -10,7 +10,7 @@ import Testing
 /// Says nothing and does nothing.
 private final class Mute: SimulatedProcess {
     func step(_ event: ClusterEvent, now: TurnTime, random: inout SeededRandom, effects: inout [ClusterEffect]) {}
-    var deadline: Instant { Instant(nanoseconds: .max) }
+    var deadline: Instant { .never }
 }
 
 /// A world of mute nodes, for which the test publishes.

@@ -35,7 +35,8 @@ package enum SlowMap {
         let marks = spaces.values.map(\.highWaterMark)
         return NamespaceMap(
             name: name, nodes: all, racks: all.map { spaces[$0]!.rackID }, quiesced: all.map { quiesced.contains($0) },
-            copies: copies, replicas: (0..<copies).flatMap { column in placed.map { numbers[$0[column]]! } },
+            copies: copies, activeRack: activeRack(spaces, able) ?? 0, isUniform: isUniform(spaces),
+            replicas: (0..<copies).flatMap { column in placed.map { numbers[$0[column]]! } },
             actingMasters: result.masters.map { numbers[$0]! }, epochs: result.epochs,
             duplicates: result.duplicates.map { (PartitionID(UInt16($0)), $1.map { numbers[$0]! }.sorted()) },
             fills: result.fills.map { (PartitionID(UInt16($0)), $1.map { numbers[$0]! }) },
@@ -65,17 +66,26 @@ package enum SlowMap {
 
     // MARK: - Columns
 
+    private static func isUniform(_ spaces: [NodeID: NamespaceBlock]) -> Bool {
+        !spaces.values.contains { !$0.prefersUniformBalance }
+    }
+
+    /// Nil: masters are on all racks.
+    private static func activeRack(_ spaces: [NodeID: NamespaceBlock], _ able: [NodeID]) -> UInt32? {
+        let rack = spaces.values.map(\.activeRack).min()!
+        return rack != 0 && able.contains { spaces[$0]!.rackID == rack } ? rack : nil
+    }
+
     /// The nodes of each partition, the master first.
     private static func place(
         _ spaces: [NodeID: NamespaceBlock], able: [NodeID], copies: Int, lists: [[NodeID]]
     ) -> [[NodeID]] {
-        let isUniform = !spaces.values.contains { !$0.prefersUniformBalance }
-        let activeRack = spaces.values.map(\.activeRack).min()!
+        let isUniform = isUniform(spaces), activeRack = activeRack(spaces, able)
         let racks = Set(able.map { spaces[$0]!.rackID })
         var placed = [[NodeID]](repeating: [], count: 4096)
         for column in 0..<copies {
             var columnNodes = able
-            if column == 0, activeRack != 0, racks.contains(activeRack) {
+            if column == 0, let activeRack {
                 columnNodes = able.filter { spaces[$0]!.rackID == activeRack }
             }
             var counts = Dictionary(uniqueKeysWithValues: able.map { ($0, 0) })

@@ -106,9 +106,7 @@ struct LogOpening {
     private func newSetIdentity() -> UInt64 {
         var random = SeededRandom(seed: entropy())
         var seed = random.next()
-        for text in [request.namespace] + survey.paths {
-            for byte in text.utf8 { seed = (seed ^ UInt64(byte)) &* 0x100_0000_01B3 }
-        }
+        for text in [request.namespace] + survey.paths { seed = fnv1a(text.utf8, from: seed) }
         random = SeededRandom(seed: seed)
         return random.next()
     }

@@ -2,6 +2,7 @@
 // 1. A directory is written to only under its lock, and only if its identity fits or it was empty.
 // 2. `apus-medium` is replaced in one step: it is never half written. It comes before `data`.
 // 3. The format in it is raised only when the backend has opened, and so converted, what was there.
+internal import Files
 internal import Glibc
 public import Storage
 
@@ -80,18 +81,13 @@ public final class MediumDirectory: Sendable {
 
     /// A directory without identity must be empty, but for what a start that was interrupted has left.
     private static func foreignFiles(_ path: String) -> [String] {
-        guard let directory = opendir(path) else { return ["cannot look into directory \(path): \(errnoText())"] }
-        defer { closedir(directory) }
-        while let entry = readdir(directory) {
-            let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
-                pointer.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-            }
-            guard [".", "..", lockName, identityName + ".new"].contains(name) else {
-                return ["directory \(path) holds files that Apus did not write ('\(name)' is one):"
-                    + " give it an empty directory"]
-            }
+        do throws(FileError) {
+            let names = try fileNames(in: path)
+            guard let name = names.first(where: { $0 != lockName && $0 != identityName + ".new" }) else { return [] }
+            return ["directory \(path) holds files that Apus did not write ('\(name)' is one): give it an empty directory"]
+        } catch {
+            return ["cannot look into directory \(path): \(error.reasonText)"]
         }
-        return []
     }
 
     // ---- Opening ----
@@ -132,22 +128,19 @@ public final class MediumDirectory: Sendable {
     public func close() { Glibc.close(lock) }
 
     private static func make(_ path: String) throws(StorageError) {
-        var partial = path.hasPrefix("/") ? "/" : ""
-        for part in path.split(separator: "/") {
-            partial += part + "/"
-            if mkdir(partial, 0o755) == 0 {
-                try sync(directory: partial + "..")
-            } else if errno != EEXIST {
-                throw .device(errno: errno, operation: "make directory \(partial)")
-            }
+        do throws(FileError) {
+            try makeDirectory(path)
+        } catch {
+            throw .device(errno: error.reason, operation: "make directory \(error.path)")
         }
     }
 
     private static func sync(directory path: String) throws(StorageError) {
-        let directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard directory >= 0 else { throw .device(errno: errno, operation: "open \(path)") }
-        defer { Glibc.close(directory) }
-        guard fsync(directory) == 0 else { throw .device(errno: errno, operation: "sync \(path)") }
+        do throws(FileError) {
+            try settleDirectory(path)
+        } catch {
+            throw .device(errno: error.reason, operation: "sync \(path)")
+        }
     }
 
     private static func takeLock(_ path: String) throws(StorageError) -> Int32 {
@@ -200,6 +193,3 @@ public final class MediumDirectory: Sendable {
         guard isWritten else { throw .device(errno: reason, operation: "write \(file)") }
     }
 }
-
-/// What the last failed system call said.
-func errnoText() -> String { String(cString: strerror(errno)) }

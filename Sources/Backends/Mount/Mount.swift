@@ -1,6 +1,6 @@
 // From settings to an open backend: negotiation, directories, composition, storage threads. First everything is
 // looked at and every problem of every namespace is reported; only then is anything touched.
-internal import Glibc
+internal import Files
 public import Storage
 
 /// What is to be opened for one namespace.
@@ -112,9 +112,8 @@ public struct Mount: Sendable {
         var missing: [Substring] = []
         var present = Substring(path.hasPrefix("/") ? path : "./" + path)
         while true {
-            if let resolved = realpath(String(present), nil) {
-                defer { free(resolved) }
-                return ([String(cString: resolved)] + missing.reversed().map { String($0) }).joined(separator: "/")
+            if let resolved = realPath(String(present)) {
+                return ([resolved] + missing.reversed().map { String($0) }).joined(separator: "/")
             }
             guard let slash = present.lastIndex(of: "/"), slash != present.startIndex else { return path }
             let name = present[present.index(after: slash)...]

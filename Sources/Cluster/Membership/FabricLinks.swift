@@ -79,6 +79,7 @@ package struct FabricLinksStatistics: Sendable, Equatable {
     package var framesReceived: UInt64 = 0
     package var bytesSent: UInt64 = 0
     package var bytesReceived: UInt64 = 0
+    package var traffic = FabricTraffic()
     /// Sent to somebody who is no peer, or too old, or too many.
     package var droppedOut: UInt64 = 0
     /// Came from somebody who is no peer.
@@ -86,9 +87,30 @@ package struct FabricLinksStatistics: Sendable, Equatable {
     package var foreign: UInt64 = 0
 }
 
+/// Bytes in whole frames since the start, by what they are for; greetings and signs of life count with views.
+package struct FabricTraffic: Sendable, Equatable {
+    /// Agreement on views.
+    package var controlSent: UInt64 = 0
+    package var controlReceived: UInt64 = 0
+    /// System metadata.
+    package var metadataSent: UInt64 = 0
+    package var metadataReceived: UInt64 = 0
+
+    package init() {}
+
+    mutating func sent(_ kind: FrameKind, _ count: Int) {
+        if kind == .metadata { metadataSent += UInt64(count) } else { controlSent += UInt64(count) }
+    }
+
+    mutating func received(_ kind: FrameKind, _ count: Int) {
+        if kind == .metadata { metadataReceived += UInt64(count) } else { controlReceived += UInt64(count) }
+    }
+}
+
 /// The machine of the fabric. See the invariants above.
 package struct FabricLinks: Sendable {
     struct Waiting: Sendable {
+        let kind: FrameKind
         let bytes: [UInt8]
         let since: Instant
     }
@@ -101,6 +123,11 @@ package struct FabricLinks: Sendable {
         var queuedBytes = 0
         var lastSent: Instant
         var isReported = false
+        /// Since when no stream to it has stood for a timeout, and what the first failure since then was.
+        var lackingSince: Instant
+        var failure = ""
+        /// When something came from it, or it became a peer.
+        var heardAt: Instant
     }
 
     struct Incoming: Sendable {
@@ -142,6 +169,9 @@ package struct FabricLinks: Sendable {
     /// Members that are connected now, by id.
     package var connected: [Member] { links.filter(\.isReported).map(\.member) }
 
+    /// All that are to be connected, by id.
+    package var peers: [FabricPeer] { links.map { FabricPeer(member: $0.member, addresses: $0.addresses) } }
+
     /// What somebody should look at, one sentence each.
     package var problems: [String] { notices.sentences(now) }
 
@@ -181,10 +211,12 @@ package struct FabricLinks: Sendable {
         links.removeAll { link in !peers.contains { $0.member == link.member } }
         for peer in peers where peer.member.id != member.id {
             if let index = index(of: peer.member) {
+                if links[index].addresses != peer.addresses { links[index].failure = "" }
                 links[index].addresses = peer.addresses
                 continue
             }
-            links.append(Link(member: peer.member, addresses: peer.addresses, lastSent: now))
+            links.append(Link(
+                member: peer.member, addresses: peer.addresses, lastSent: now, lackingSince: now, heardAt: now))
             deliverHeld(peer.member)
         }
         links.sort { $0.member < $1.member }
@@ -223,17 +255,18 @@ package struct FabricLinks: Sendable {
         guard let index = index(of: to) else { return statistics.droppedOut += 1 }
         let bytes = frame.bytes
         if links[index].dial.isStanding, let stream = links[index].dial.stream {
-            return emit(index, stream, bytes)
+            return emit(index, stream, frame.kind, bytes)
         }
         guard links[index].queuedBytes + bytes.count <= settings.queuedMax else { return statistics.droppedOut += 1 }
-        links[index].queue.append(Waiting(bytes: bytes, since: now))
+        links[index].queue.append(Waiting(kind: frame.kind, bytes: bytes, since: now))
         links[index].queuedBytes += bytes.count
     }
 
-    private mutating func emit(_ index: Int, _ stream: StreamID, _ bytes: [UInt8]) {
+    private mutating func emit(_ index: Int, _ stream: StreamID, _ kind: FrameKind, _ bytes: [UInt8]) {
         links[index].lastSent = now
         statistics.framesSent += 1
         statistics.bytesSent += UInt64(bytes.count)
+        statistics.traffic.sent(kind, bytes.count)
         out.append(.stream(.send(stream, bytes)))
     }
 
@@ -241,11 +274,11 @@ package struct FabricLinks: Sendable {
         guard let index = links.firstIndex(where: { $0.dial.stream == stream && !$0.dial.isStanding }) else { return }
         links[index].dial.stands(now: now)
         opened()
-        emit(index, stream, Hello(
+        emit(index, stream, .hello, Hello(
             member: member, port: .fabric, stream: stream.rawValue, clusterName: settings.clusterName,
             addresses: settings.addresses).frame)
         expire(index)
-        for waiting in links[index].queue { emit(index, stream, waiting.bytes) }
+        for waiting in links[index].queue { emit(index, stream, waiting.kind, waiting.bytes) }
         links[index].queue = []
         links[index].queuedBytes = 0
         links[index].isReported = true
@@ -254,13 +287,18 @@ package struct FabricLinks: Sendable {
     }
 
     /// A dialled stream is gone.
-    mutating func lost(_ stream: StreamID) {
+    mutating func lost(_ stream: StreamID, _ reason: String) {
         guard let index = links.firstIndex(where: { $0.dial.stream == stream }) else { return }
         // One that stood for a while was a success; nobody answers on it who could say so.
         if links[index].dial.isStanding {
             over()
-            if now.nanoseconds(since: links[index].dial.since) >= timeoutNanoseconds { links[index].dial.succeeded() }
+            if hasStood(links[index], now) {
+                links[index].dial.succeeded()
+                links[index].lackingSince = now
+                links[index].failure = ""
+            }
         }
+        if links[index].failure.isEmpty { links[index].failure = reason }
         links[index].dial.failed(now: now, backOff: backOff, random: &random)
         dueAt = min(dueAt, links[index].dial.retryAt)
         if links[index].isReported {
@@ -282,7 +320,7 @@ package struct FabricLinks: Sendable {
     mutating func dueSoon() { dueAt = now }
 
     private mutating func work() {
-        var next = Instant(nanoseconds: .max)
+        var next = Instant.never
         for index in links.indices {
             expire(index)
             if let first = links[index].queue.first {
@@ -291,7 +329,7 @@ package struct FabricLinks: Sendable {
             if let stream = links[index].dial.stream {
                 guard links[index].dial.isStanding else { continue }
                 let quiet = links[index].lastSent.advanced(byMilliseconds: FabricLinks.keepAliveMilliseconds)
-                if quiet <= now { emit(index, stream, FabricFrame(.pulse, []).bytes) }
+                if quiet <= now { emit(index, stream, .pulse, FabricFrame(.pulse, []).bytes) }
                 next = min(next, links[index].lastSent.advanced(byMilliseconds: FabricLinks.keepAliveMilliseconds))
             } else if links[index].dial.retryAt <= now {
                 dial(index)

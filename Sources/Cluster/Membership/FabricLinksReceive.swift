@@ -21,13 +21,13 @@ extension FabricLinks {
             dueSoon()
         case .connected(let stream): connected(stream)
         case .received(let stream, let bytes): received(stream, bytes)
-        case .closed(let stream, _):
+        case .closed(let stream, let reason):
             if let at = incoming.firstIndex(where: { $0.stream == stream }) {
                 drop(held: at)
                 incoming.remove(at: at)
                 over()
             } else {
-                lost(stream)
+                lost(stream, reason)
             }
         }
     }
@@ -61,6 +61,7 @@ extension FabricLinks {
                     break
                 }
                 statistics.framesReceived += 1
+                statistics.traffic.received(frame.kind, FabricFrame.headerSize + frame.body.count)
                 try take(frame, at)
                 heard = incoming.first { $0.stream == stream }?.hello?.member
             } catch {
@@ -68,7 +69,10 @@ extension FabricLinks {
                 return
             }
         }
-        if let heard, index(of: heard) != nil { out.append(.heard(heard)) }
+        if let heard, let index = index(of: heard) {
+            links[index].heardAt = now
+            out.append(.heard(heard))
+        }
     }
 
     /// Whether more is to be kept of a frame that is not whole.
@@ -127,7 +131,7 @@ extension FabricLinks {
 
     private mutating func take(_ hello: Hello, _ at: Int) throws(FabricError) {
         guard hello.port == .fabric else {
-            throw FabricError("it looks for the heartbeat port; node \(hello.member) was told a wrong address")
+            throw FabricError("it looks for the heartbeat port, node \(hello.member) was told a wrong address")
         }
         guard hello.clusterName == settings.clusterName else {
             throw FabricError("node \(hello.member) belongs to cluster '\(hello.clusterName)', this node to"
@@ -155,7 +159,7 @@ extension FabricLinks {
     /// Streams that say nothing, and frames of members that do not become peers. Returns when to look again.
     mutating func tidyIncoming() -> Instant {
         let quiet = max(FabricLinks.keepAliveMilliseconds * FabricLinks.missedKeepAlives, 2 * settings.timeoutMilliseconds)
-        var next = Instant(nanoseconds: .max)
+        var next = Instant.never
         for one in incoming {
             let silent = one.since.advanced(byMilliseconds: one.hello == nil ? 2 * settings.timeoutMilliseconds : quiet)
             let old = one.heldSince?.advanced(byMilliseconds: settings.timeoutMilliseconds) ?? silent

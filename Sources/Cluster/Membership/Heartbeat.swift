@@ -21,8 +21,13 @@ package struct Heartbeat: Sendable {
         var asked: Instant?
         var attempts: UInt64 = 0
         var retryAt: Instant
-        /// A failure was logged since the last success.
+        /// When it was looked up first.
+        var firstAsked: Instant?
+        /// A node was found by it, or the node there has found this one.
+        var isReached = false
+        /// A failure was logged since the last success, and what it was.
         var isLogged = false
+        var trouble = ""
         /// Streams in a row that the other end closed after the hello.
         var closedAfterHello = 0
     }
@@ -98,7 +103,7 @@ package struct Heartbeat: Sendable {
 
     /// When it wants `timer` at the latest.
     package var deadline: Instant {
-        isOver ? Instant(nanoseconds: .max) : settings.mode == .mesh ? min(nextPulse, dialAt) : nextPulse
+        isOver ? .never : settings.mode == .mesh ? min(nextPulse, dialAt) : nextPulse
     }
 
     /// Takes one event. `now` is monotonic.
@@ -196,12 +201,14 @@ package struct Heartbeat: Sendable {
     package var duplicateNodes: [NodeID] {
         var ids: [NodeID] = []
         for peer in peers.all where peer.standing == .contested && ids.last != peer.member.id { ids.append(peer.member.id) }
-        let accused = peers.all.contains { $0.standing == .present && $0.duplicates.contains(member.id) }
-        return accused && !ids.contains(member.id) ? (ids + [member.id]).sorted() : ids
+        return isAccused && !ids.contains(member.id) ? (ids + [member.id]).sorted() : ids
     }
 
+    /// Others hear another node of this one's id.
+    var isAccused: Bool { peers.all.contains { $0.standing == .present && $0.duplicates.contains(member.id) } }
+
     /// What somebody should look at, one sentence each.
-    package var problems: [String] { notices.sentences(now) }
+    package var problems: [String] { notices.sentences(now) + (seedProblem.map { [$0] } ?? []) }
 
     /// Share of the pulses of a node that did not arrive lately, 0 to 1.
     package func loss(_ id: NodeID) -> Double { health.loss(id) }

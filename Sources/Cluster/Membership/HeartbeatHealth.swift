@@ -27,14 +27,7 @@ struct HeartbeatHealth: Sendable {
     private static let countMax = 1024
     private(set) var records: [HealthRecord] = []
 
-    private func place(_ id: NodeID) -> Int {
-        var low = 0, high = records.count
-        while low < high {
-            let middle = (low + high) / 2
-            if records[middle].id < id { low = middle + 1 } else { high = middle }
-        }
-        return low
-    }
+    private func place(_ id: NodeID) -> Int { records.lowerBound { $0.id < id } }
 
     private func index(of id: NodeID) -> Int? {
         let place = place(id)
@@ -103,7 +96,7 @@ struct HeartbeatHealth: Sendable {
             records[at].isUnhealthy = true
             sentences.append("node \(id) is unhealthy: \(percent(loss)) of its pulses are lost (the others:"
                 + " \(percent(mean)), deviation \(percent(deviation))) and it departed \(recent) times in the last"
-                + " \(timeoutMilliseconds * HeartbeatHealth.flapTimeouts / 1000) s; it is left out of views where that"
+                + " \(timeoutMilliseconds * HeartbeatHealth.flapTimeouts / 1000) s. It is left out of views where that"
                 + " costs no data. Look at its network and its load")
         }
         return sentences

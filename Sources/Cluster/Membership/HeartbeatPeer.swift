@@ -33,6 +33,7 @@ struct HeartbeatPeer: Sendable {
     var hears: [Member] = []
     var serial: UInt64 = 0
     var sequence: UInt64 = 0
+    var pace = HeartbeatPace()
     var duplicates: [NodeID] = []
     var lastPulse: Instant
     var lastEvidence: Instant
@@ -77,14 +78,7 @@ struct HeartbeatPeers: Sendable {
     var all: [HeartbeatPeer] = []
 
     /// Where it is, or would be.
-    private func place(_ member: Member) -> Int {
-        var low = 0, high = all.count
-        while low < high {
-            let middle = (low + high) / 2
-            if all[middle].member < member { low = middle + 1 } else { high = middle }
-        }
-        return low
-    }
+    private func place(_ member: Member) -> Int { all.lowerBound { $0.member < member } }
 
     func index(of member: Member) -> Int? {
         let place = place(member)

@@ -18,6 +18,7 @@ extension Heartbeat {
         let lost = peers.all[index].sequence == 0 ? 0 : pulse.sequence - peers.all[index].sequence
         peers.all[index].sequence = pulse.sequence
         peers.all[index].from = from
+        judgePace(index, pulse)
         if pulse.isGoodbye {
             peers.all[index].hasSaidGoodbye = true
             retire(index, "it said goodbye")
@@ -135,9 +136,17 @@ extension Heartbeat {
         let rivals = peers.indices(of: id).filter { peers.all[$0].standing == .contested }
         var names = rivals.map { "\(peers.all[$0].member)\(place($0))" }
         if id == member.id { names.append("\(member), this node") }
-        let fate = id == member.id ? "the others leave both out" : "neither is heard until one falls silent"
-        notice("contest \(id)", "two nodes claim the id \(id): \(names.joined(separator: " and ")); \(fate). Give one of"
+        let fate = id == member.id ? "The others leave both out" : "Neither is heard until one falls silent"
+        notice("contest \(id)", "two nodes claim the id \(id): \(names.joined(separator: " and ")). \(fate): give one of"
             + " them another node-id and start it again")
+    }
+
+    /// With mesh the two of one id may never meet: others tell them.
+    private mutating func judgeAccusation() {
+        guard !peers.indices(of: member.id).contains(where: { peers.all[$0].standing == .contested }) else { return }
+        guard isAccused else { return notices.clear("contest \(member.id)") }
+        notice("contest \(member.id)", "two nodes claim the id \(member.id): \(member), this node, and another one that"
+            + " other nodes hear. They leave both out: give one of them another node-id and start it again")
     }
 
     // ---- Going ----
@@ -179,6 +188,7 @@ extension Heartbeat {
             redial(index)
         }
         judgeContests()
+        judgeAccusation()
         for sentence in health.judge(
             peers.all.filter { $0.standing == .present }.map(\.member.id), timeoutMilliseconds: timeout, now: now) {
             isChanged = true

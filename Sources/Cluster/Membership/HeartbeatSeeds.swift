@@ -6,11 +6,15 @@ extension Heartbeat {
     private static let seedsMax = 256
     private static let addressesMax = 32
     private static let answerMilliseconds: UInt64 = 10_000
+    /// So often in a row the other end has closed the stream: that is no chance.
+    private static let closedMax = 3
+    /// So many seeds are named in one sentence.
+    private static let namedMax = 4
     private var seedBackOff: BackOff { BackOff(leastMilliseconds: interval, mostMilliseconds: timeout) }
 
     /// Looks up what is due. Returns when the next is.
     mutating func driveSeeds() -> Instant {
-        var next = Instant(nanoseconds: .max)
+        var next = Instant.never
         for index in seeds.indices {
             if let asked = seeds[index].asked {
                 // An answer that does not come is one without addresses.
@@ -23,10 +27,12 @@ extension Heartbeat {
             }
             if seeds[index].retryAt <= now {
                 if isSatisfied(seeds[index]) {
+                    seeds[index].isReached = true
                     seeds[index].attempts = 0
                     seeds[index].retryAt = now.advanced(byMilliseconds: timeout)
                 } else {
                     seeds[index].asked = now
+                    if seeds[index].firstAsked == nil { seeds[index].firstAsked = now }
                     out.append(.resolve(seeds[index].name))
                     next = min(next, now.advanced(byMilliseconds: Heartbeat.answerMilliseconds))
                     continue
@@ -54,7 +60,7 @@ extension Heartbeat {
             nanoseconds: now.nanoseconds &+ seedBackOff.delay(seeds[index].attempts, random: &random))
         seeds[index].attempts += 1
         dialAt = now
-        if addresses.isEmpty { seedTrouble(index, "it resolves to no address") }
+        if addresses.isEmpty { seedTrouble(index, "", "it resolves to no address") }
         for address in seeds[index].addresses {
             guard !isCovered(address), !seedStreams.contains(where: { $0.address == address }) else { continue }
             let stream = nextStream()
@@ -64,18 +70,36 @@ extension Heartbeat {
     }
 
     /// Says it once, until the seed has answered.
-    private mutating func seedTrouble(_ index: Int, _ reason: String) {
+    private mutating func seedTrouble(_ index: Int, _ what: String, _ reason: String) {
         guard !seeds[index].isLogged else { return }
         seeds[index].isLogged = true
-        log(.info, "seed \(seeds[index].name): \(reason). It is tried again, at the latest every \(timeout) ms")
+        seeds[index].trouble = reason
+        log(.info, "seed \(seeds[index].name): \(what)\(reason). It is tried again, at the latest every \(timeout) ms")
+    }
+
+    /// Seeds that have led to nobody since the start, and where nobody is who has found this node; nil if there is none.
+    var seedProblem: String? {
+        let lost = seeds.filter { seed in
+            // One that closes streams is named by itself.
+            guard !seed.isReached, seed.closedAfterHello < Heartbeat.closedMax, let asked = seed.firstAsked else {
+                return false
+            }
+            return now.nanoseconds(since: asked) >= 2 * timeoutNanoseconds && !isSatisfied(seed)
+        }
+        guard let first = lost.first else { return nil }
+        let named = lost.prefix(Heartbeat.namedMax).map { "\($0.name)" + ($0.trouble.isEmpty ? "" : " (\($0.trouble))") }
+        let more = lost.count > named.count ? " and \(lost.count - named.count) more" : ""
+        return lost.count == 1
+            ? "seed \(first.name) was not reached since the start" + (first.trouble.isEmpty ? "" : ": \(first.trouble)")
+            : "seeds that were not reached since the start: \(named.joined(separator: ", "))\(more)"
     }
 
     mutating func seedFailed(_ one: SeedStream, _ reason: String) {
         guard let index = seeds.firstIndex(where: { $0.name == one.seed }) else { return }
-        seedTrouble(index, "\(one.address) cannot be reached: \(reason)")
+        seedTrouble(index, "\(one.address) cannot be reached: ", reason)
         guard one.isStanding else { return }
         seeds[index].closedAfterHello += 1
-        guard seeds[index].closedAfterHello >= 3 else { return }
+        guard seeds[index].closedAfterHello >= Heartbeat.closedMax else { return }
         notice("seed \(one.seed)", "seed \(one.seed) closes every stream after the greeting: another cluster name, another"
             + " format, or no heartbeat port. The log of the node there says which")
     }
@@ -83,6 +107,7 @@ extension Heartbeat {
     /// It is known who is there.
     mutating func seedSucceeded(_ one: SeedStream) {
         guard let index = seeds.firstIndex(where: { $0.name == one.seed }) else { return }
+        seeds[index].isReached = true
         seeds[index].isLogged = false
         seeds[index].closedAfterHello = 0
         seeds[index].attempts = 0
@@ -97,6 +122,7 @@ extension Heartbeat {
         guard !seeds.contains(where: { $0.name == name }) else { return "ok" }
         guard seeds.count < Heartbeat.seedsMax else { return "ERROR:4:there are \(seeds.count) seeds already" }
         seeds.append(Seed(name: name, isTipped: true, retryAt: now))
+        log(.info, "tip: \(name) is a seed from now on, until the next start")
         dialAt = now
         return "ok"
     }
@@ -104,6 +130,7 @@ extension Heartbeat {
     mutating func tipClear(_ names: [SeedName]) -> String {
         let cleared = seeds.filter { $0.isTipped && (names.isEmpty || names.contains($0.name)) }.map(\.name)
         seeds.removeAll { cleared.contains($0.name) }
+        log(.info, cleared.isEmpty ? "tip-clear: no seed is taken back" : "tip-clear: no seeds any more: \(list(cleared))")
         for one in seedStreams where cleared.contains(one.seed) {
             out.append(.stream(.close(one.stream)))
             if one.isStanding {

@@ -38,7 +38,7 @@ extension Heartbeat {
 
     /// Every dial that is due, and when the next will be.
     mutating func dialAll() {
-        var next = Instant(nanoseconds: .max)
+        var next = Instant.never
         for index in peers.all.indices where peers.all[index].dial.stream == nil && wantsStream(index) {
             if peers.all[index].dial.retryAt <= now {
                 dial(index)
@@ -231,7 +231,7 @@ extension Heartbeat {
 
     private mutating func take(_ hello: Hello, _ at: Int) throws(FabricError) {
         guard hello.port == .heartbeat else {
-            throw FabricError("it looks for the fabric port; node \(hello.member) was told a wrong address, or a seed"
+            throw FabricError("it looks for the fabric port, node \(hello.member) was told a wrong address, or a seed"
                 + " names a wrong port")
         }
         guard hello.clusterName == settings.clusterName else {
@@ -266,7 +266,7 @@ extension Heartbeat {
         }
         if addresses.heartbeat.isEmpty, settings.mode == .mesh {
             notice("addresses \(other.id)",
-                "node \(other) does not say where its heartbeat port is; it cannot hear this node")
+                "node \(other) does not say where its heartbeat port is. It cannot hear this node")
         }
         dialAt = now
     }

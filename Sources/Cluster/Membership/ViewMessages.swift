@@ -48,6 +48,14 @@ package enum ViewMessage: Equatable, Sendable {
         }
     }
 
+    /// Whether its sender must have had messages of the receiver.
+    var isReply: Bool {
+        switch self {
+        case .ask, .propose, .void: false
+        case .answer, .accept, .refuse, .working, .bundle, .prepared, .failed, .open: true
+        }
+    }
+
     /// As it travels.
     package func bytes(to receiver: Member) -> [UInt8] {
         var writer = FabricWriter()

@@ -166,7 +166,7 @@ package struct Views {
     var random = SeededRandom(seed: 0)
     var effects: [ViewEffect] = []
     var toMyself: [ViewMessage] = []
-    var wake = Instant(nanoseconds: .max)
+    var wake = Instant.never
 
     /// - Parameter stored: what an earlier process of this node left; nil if there was none.
     package init(me: Member, stored: StoredView?, settings: ViewSettings, now: Instant) {
@@ -278,12 +278,8 @@ package struct Views {
 
     /// Neighbours are sorted by id.
     func placeOfNeighbour(_ id: NodeID) -> Int? {
-        var (low, high) = (0, neighbours.count)
-        while low < high {
-            let middle = (low + high) / 2
-            if neighbours[middle].member.id < id { low = middle + 1 } else { high = middle }
-        }
-        return low < neighbours.count && neighbours[low].member.id == id ? low : nil
+        let place = neighbours.lowerBound { $0.member.id < id }
+        return place < neighbours.count && neighbours[place].member.id == id ? place : nil
     }
 
     func content(of member: Member) -> PulseContent? { neighbour(member)?.content }

@@ -14,6 +14,7 @@ extension Views {
         }
         let isUnchanged = old.count == neighbours.count && zip(old, neighbours).allSatisfy {
             $0.member == $1.member && $0.isUnhealthy == $1.isUnhealthy && $0.hears == $1.hears
+                && ($0.content.accepted == $1.content.accepted || !isOutdated($0))
         }
         if !isUnchanged { groupIsStale = true }
         suspects = suspects.filter { neighbour($0.member) != nil }
@@ -22,6 +23,27 @@ extension Views {
 
     func isUnhealthy(_ node: Neighbour) -> Bool {
         node.isUnhealthy && !indispensable.contains(node.member.id)
+    }
+
+    /// Whether its last pulse lacks members of the open view, and is older than its consent to that view. Pulses can be held
+    /// up while its other messages arrive; then it does hear them, as it has agreed on the view with them.
+    private func isOutdated(_ node: Neighbour) -> Bool {
+        guard phase != .orphan, let view, node.content.accepted < view.mark.number, view.members.contains(node.member)
+        else { return false }
+        var others = node.hears.reversed().makeIterator()
+        var next = others.next()
+        for member in view.members where member != node.member {
+            while let heard = next, heard > member { next = others.next() }
+            if next != member { return true }
+        }
+        return false
+    }
+
+    private func completed(_ node: Neighbour) -> Neighbour {
+        guard isOutdated(node), let view else { return node }
+        var node = node
+        node.hears = Set(node.hears + view.members.filter { $0 != node.member }).sorted()
+        return node
     }
 
     private func hearsMe(_ node: Neighbour) -> Bool { contains(node.hears, me) }
@@ -34,7 +56,7 @@ extension Views {
         suspects.removeAll { $0.hasAnswered && $0.until <= now }
         guard groupIsStale else { return }
         groupIsStale = false
-        let candidates = neighbours.filter { node in
+        let candidates = neighbours.map { completed($0) }.filter { node in
             hearsMe(node) && !isUnhealthy(node) && !suspects.contains { $0.member == node.member }
         }
         let new = ViewGroup(me, candidates, current: phase == .orphan ? [] : view?.members ?? [])
@@ -162,7 +184,7 @@ extension Views {
     }
 
     mutating func consider() {
-        wake = Instant(nanoseconds: .max)
+        wake = .never
         if let again = storeAgainAt {
             if again <= now { store() } else { wake(at: again) }
         }

@@ -50,7 +50,7 @@ extension Views {
     }
 
     mutating func handle(_ message: ViewMessage, from sender: Member) {
-        heard(sender)
+        heard(sender, message)
         if let mark = message.mark, case .propose = message { see(mark.number) }
         switch message {
         case .ask(let members, let isRunning): asked(by: sender, members, isRunning)
@@ -72,9 +72,11 @@ extension Views {
         if number <= ViewMark.numberMax { highestSeen = max(highestSeen, number) }
     }
 
-    private mutating func heard(_ sender: Member) {
-        if let awaited, isSame(awaited.member, sender) { self.awaited?.heardAt = now }
+    private mutating func heard(_ sender: Member, _ message: ViewMessage) {
         if let acceptance, isSame(acceptance.proposer, sender) { self.acceptance?.heardAt = now }
+        // Who only asks may be one that nothing reaches.
+        guard message.isReply else { return }
+        if let awaited, isSame(awaited.member, sender) { self.awaited?.heardAt = now }
         if let place = suspects.firstIndex(where: { $0.member == sender }), !suspects[place].hasAnswered {
             suspects[place].hasAnswered = true
             measure(since: suspects[place].silentSince)
@@ -105,7 +107,14 @@ extension Views {
         guard isRunning || startMissing(members).isEmpty else { return .waits }
         guard proposer != me, !contains(group.members, proposer) else { return .fine }
         if let node = neighbour(proposer), isUnhealthy(node) { return .better }
-        return isBetter(group.members, than: members) ? .better : .fine
+        return isBetter(standing, than: members) ? .better : .fine
+    }
+
+    /// Those of the group that are together already. Others of it may be heard and not be reached, which who has never asked
+    /// them cannot know; so only without a view they count.
+    private var standing: [Member] {
+        guard phase != .orphan, let view else { return group.members }
+        return group.members.filter { $0 == me || view.members.contains($0) }
     }
 
     /// More members, then more of those that are together already, then the larger proposer.

@@ -103,8 +103,6 @@ package struct MetadataFingerprint: Hashable, Sendable, BitwiseCopyable {
     }
 
     package init(of bytes: [UInt8]) {
-        var hash: UInt64 = 0xCBF2_9CE4_8422_2325
-        for byte in bytes { hash = (hash ^ UInt64(byte)) &* 0x0000_0100_0000_01B3 }
-        self.init(size: UInt64(bytes.count), hash: hash)
+        self.init(size: UInt64(bytes.count), hash: fnv1a(bytes))
     }
 }

@@ -20,12 +20,8 @@ package struct MetadataItems: Equatable, Sendable {
 
         /// Where that key is, or belongs.
         func place(of key: MetadataKey) -> (Int, isFound: Bool) {
-            var (low, high) = (0, entries.count)
-            while low < high {
-                let middle = (low + high) / 2
-                if entries[middle].key < key { low = middle + 1 } else { high = middle }
-            }
-            return (low, low < entries.count && entries[low].key == key)
+            let place = entries.lowerBound { $0.key < key }
+            return (place, place < entries.count && entries[place].key == key)
         }
     }
     private var shelves: [Shelf] = []

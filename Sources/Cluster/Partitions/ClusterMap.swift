@@ -116,7 +116,8 @@ package struct ClusterMap: Sendable {
             viewNumber: number, viewKey: key)
         let map = NamespaceMap(
             name: inputs.name, nodes: inputs.nodes, racks: inputs.blocks.map(\.rackID), quiesced: inputs.isLast,
-            copies: rules.copies, replicas: placement.replicas, actingMasters: serving.actingMasters,
+            copies: rules.copies, activeRack: rules.activeRack == nil ? 0 : inputs.activeRack,
+            isUniform: rules.isUniform, replicas: placement.replicas, actingMasters: serving.actingMasters,
             epochs: serving.epochs, duplicates: serving.duplicates, fills: serving.fills,
             highWaterMark: inputs.blocks.reduce(0) { max($0, $1.highWaterMark) }, limits: inputs.limits)
         return (map, inputs.differences + inputs.problems(rules) + inputs.problems(serving))

@@ -35,7 +35,7 @@ struct NamespaceInputs {
     }
 
     /// The rack that is to have all masters, 0 for none.
-    private var activeRack: UInt32 { blocks.map(\.activeRack).min()! }
+    var activeRack: UInt32 { blocks.map(\.activeRack).min()! }
 
     func rules(firstPartition: Int) -> PlacementRules {
         let candidates = nodes.indices.filter { !isLast[$0] }
@@ -91,6 +91,7 @@ struct NamespaceInputs {
     private func used(_ setting: String) -> String {
         switch setting {
         case "active-rack": ": \(activeRack) is used"
+        case "max-record-size": limits.first { $0.name == setting }.map { ": \($0.value) is used" } ?? ""
         case "prefer-uniform-balance": ": false is used"
         case "replication-factor": ": \(blocks.map(\.replicationFactor).min()!) is used"
         default: ""

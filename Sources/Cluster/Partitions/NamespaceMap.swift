@@ -17,6 +17,10 @@ package struct NamespaceMap: Sendable, Equatable {
     package let quiesced: [Bool]
     /// The effective replication factor.
     package let copies: Int
+    /// The rack that has all masters; 0: none.
+    package let activeRack: UInt32
+    /// Whether columns are balanced: all nodes prefer it.
+    package let isUniform: Bool
     /// Column behind column, 4096 partitions each: column 0 has those that are to be masters.
     package let replicas: [UInt16]
     /// Who serves each partition now, `nobody` if it is not available.
@@ -33,9 +37,10 @@ package struct NamespaceMap: Sendable, Equatable {
     package let limits: [NamespaceLimit]
 
     package init(
-        name: String, nodes: [NodeID], racks: [UInt32], quiesced: [Bool], copies: Int, replicas: [UInt16],
-        actingMasters: [UInt16], epochs: [Epoch], duplicates: [(partition: PartitionID, nodes: [UInt16])],
-        fills: [(partition: PartitionID, nodes: [UInt16])], highWaterMark: UInt64 = 0, limits: [NamespaceLimit] = []
+        name: String, nodes: [NodeID], racks: [UInt32], quiesced: [Bool], copies: Int, activeRack: UInt32 = 0,
+        isUniform: Bool = true, replicas: [UInt16], actingMasters: [UInt16], epochs: [Epoch],
+        duplicates: [(partition: PartitionID, nodes: [UInt16])], fills: [(partition: PartitionID, nodes: [UInt16])],
+        highWaterMark: UInt64 = 0, limits: [NamespaceLimit] = []
     ) {
         precondition(replicas.count == copies * PartitionID.count && actingMasters.count == PartitionID.count)
         precondition(racks.count == nodes.count && quiesced.count == nodes.count && epochs.count == PartitionID.count)
@@ -44,6 +49,8 @@ package struct NamespaceMap: Sendable, Equatable {
         self.racks = racks
         self.quiesced = quiesced
         self.copies = copies
+        self.activeRack = activeRack
+        self.isUniform = isUniform
         self.replicas = replicas
         self.actingMasters = actingMasters
         self.epochs = epochs
@@ -65,12 +72,8 @@ package struct NamespaceMap: Sendable, Equatable {
 
     /// The place of a node in `nodes`, nil if it does not have the namespace.
     package func number(of node: NodeID) -> UInt16? {
-        var (low, high) = (0, nodes.count)
-        while low < high {
-            let middle = (low + high) / 2
-            if nodes[middle] < node { low = middle + 1 } else { high = middle }
-        }
-        return low < nodes.count && nodes[low] == node ? UInt16(low) : nil
+        let place = nodes.lowerBound { $0 < node }
+        return place < nodes.count && nodes[place] == node ? UInt16(place) : nil
     }
 
     /// Who serves the partition now; nil if it is not available.
@@ -81,7 +84,8 @@ package struct NamespaceMap: Sendable, Equatable {
 
     package static func == (left: NamespaceMap, right: NamespaceMap) -> Bool {
         left.name == right.name && left.nodes == right.nodes && left.racks == right.racks && left.quiesced == right.quiesced
-            && left.copies == right.copies && left.replicas == right.replicas && left.actingMasters == right.actingMasters
+            && left.copies == right.copies && left.activeRack == right.activeRack && left.isUniform == right.isUniform
+            && left.replicas == right.replicas && left.actingMasters == right.actingMasters
             && left.epochs == right.epochs && left.duplicates.elementsEqual(right.duplicates, by: { $0 == $1 })
             && left.fills.elementsEqual(right.fills, by: { $0 == $1 }) && left.highWaterMark == right.highWaterMark
             && left.limits == right.limits

@@ -76,6 +76,9 @@ package struct PartitionClaims: Sendable {
         self.init(different: different, numbers: numbers)
     }
 
+    /// Whether the node has a copy of the partition, whatever it holds.
+    package func hasCopy(_ partition: Int) -> Bool { summaries[Int(numbers[partition])].epoch != 0 }
+
     package subscript(partition: Int) -> PartitionClaim { different[Int(numbers[partition])] }
 }
 
@@ -192,12 +195,7 @@ extension PartitionClaim {
 extension FabricWriter {
     /// The place of the key, and how far the regime lies below another; above all: the regime itself.
     fileprivate mutating func epoch(_ epoch: Epoch, below regime: UInt32, keys: [UInt64]) {
-        var (low, high) = (0, keys.count)
-        while low < high {
-            let middle = (low + high) / 2
-            if keys[middle] < epoch.viewKey { low = middle + 1 } else { high = middle }
-        }
-        count(low)
+        count(keys.lowerBound { $0 < epoch.viewKey })
         varint(UInt64(regime == .max ? epoch.regime : regime - epoch.regime))
     }
 }

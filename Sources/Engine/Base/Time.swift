@@ -8,6 +8,10 @@ public struct Instant: Comparable, Hashable, Sendable, BitwiseCopyable {
     @inlinable
     public init(nanoseconds: UInt64) { self.nanoseconds = nanoseconds }
 
+    /// Later than all that comes: the deadline of what has none.
+    @inlinable
+    package static var never: Instant { Instant(nanoseconds: .max) }
+
     /// Earlier than.
     @inlinable
     public static func < (left: Instant, right: Instant) -> Bool { left.nanoseconds < right.nanoseconds }

@@ -304,11 +304,8 @@ package final class EngineShard {
 
     /// Answers 9 to requests that wait for a claim, or to be routed, and whose time is up.
     package func expireWaiters() {
+        expireParked()
         for slot in scratch.slots.suspended where slot.pointee.deadline < now.monotonic {
-            if slot.pointee.isParked {
-                expireParked(slot)
-                continue
-            }
             let shard = namespaces[slot.pointee.namespace]
             let partition = slot.pointee.digest.partition
             shard.partitions.lock(partition)
@@ -320,12 +317,16 @@ package final class EngineShard {
         }
     }
 
-    private func expireParked(_ slot: SlotPointer) {
-        scratch.parked.removeAll { $0 == slot }
-        slot.pointee.isParked = false
-        let shard = namespaces[slot.pointee.namespace]
-        openOutput(slot)
-        close(slot, shard.refuse(slot, .timeout))
+    private func expireParked() {
+        let late = scratch.parked.filter { $0.pointee.deadline < now.monotonic }
+        guard !late.isEmpty else { return }
+        scratch.parked.removeAll { $0.pointee.deadline < now.monotonic }
+        for slot in late {
+            slot.pointee.isParked = false
+            let shard = namespaces[slot.pointee.namespace]
+            openOutput(slot)
+            close(slot, shard.refuse(slot, .timeout))
+        }
     }
 
     // ---- Jobs ----

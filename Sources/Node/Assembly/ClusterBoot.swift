@@ -48,19 +48,10 @@ package struct NamespaceClusterSettings: Sendable, Equatable {
     /// Percent.
     package var stopWritesUsedPercent: UInt32 = 70
     /// Settings that should be equal on all nodes, by name: differences are named in the log.
-    package var compared: [(name: String, value: String)] = []
+    package var compared: [NamespaceSetting] = []
 
     /// The defaults.
     package init(name: String) { self.name = name }
-
-    package static func == (left: NamespaceClusterSettings, right: NamespaceClusterSettings) -> Bool {
-        (left.name, left.replicationFactor, left.rackID, left.activeRack) ==
-            (right.name, right.replicationFactor, right.rackID, right.activeRack)
-            && (left.prefersUniformBalance, left.isStronglyConsistent, left.conflictPolicy) ==
-            (right.prefersUniformBalance, right.isStronglyConsistent, right.conflictPolicy)
-            && (left.recordSizeMax, left.stopWritesUsedPercent) == (right.recordSizeMax, right.stopWritesUsedPercent)
-            && left.compared.elementsEqual(right.compared, by: { $0 == $1 })
-    }
 }
 
 /// Settings of the cluster part. `ClusterEvent.settings` brings them again when an operator has changed some.
@@ -112,6 +103,8 @@ package struct StoredPartitions: Sendable, Equatable {
 /// All that the cluster part of a node is told at its start.
 package struct ClusterBoot: Sendable {
     package var me: Member
+    /// The id of this node before it got its present one; nil if it has always had that.
+    package var formerID: NodeID?
     /// Where others dial this node: never `any`, never port 0.
     package var addresses: NodeAddresses
     /// Where clients reach it.
@@ -170,12 +163,24 @@ package struct ClusterFigures: Sendable, Equatable {
     package var isIntact = false
     /// Of the wall clocks of the view's members, from the earliest to the latest.
     package var clockSkewMilliseconds: UInt64 = 0
+    /// Nodes whose clock is more than 10 s off the median, by id; this one may be among them.
+    package var clockSkewOutliers: [NodeID] = []
     /// Members of the last view that a start waits for.
     package var waitingFor: [NodeID] = []
+    /// Nodes that this one or another member hears, and that are not in its view, by id; not those that just came or went.
+    package var nodesOutside: [NodeID] = []
     package var heartbeatConnections: UInt64 = 0
     package var heartbeatReceivedSelf: UInt64 = 0
     package var heartbeatReceivedForeign: UInt64 = 0
     package var fabricConnections: UInt64 = 0
+    package var heartbeatOpened: UInt64 = 0
+    package var heartbeatClosed: UInt64 = 0
+    package var fabricOpened: UInt64 = 0
+    package var fabricClosed: UInt64 = 0
+    /// Bytes of fabric frames since the start.
+    package var fabricTraffic = FabricTraffic()
+    /// The other members, and where they are dialled.
+    package var fabricPeers: [FabricPeer] = []
     /// An operator has asked this node to be quiesced with the next view.
     package var isQuiescePending = false
 

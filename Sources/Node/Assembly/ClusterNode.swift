@@ -45,6 +45,8 @@ package struct ClusterNode {
     /// A freeze whose block waits for the reactors.
     var freeze: (number: UInt64, serial: UInt64)?
     var publishing = Publishing()
+    /// Who is heard and not in the view, and why.
+    var standing = Standing()
     var stores: [StorePurpose] = []
     var lastTicket: UInt64 = 0
     /// What pulses were told to say last.
@@ -80,7 +82,7 @@ package struct ClusterNode {
 
     /// When it wants `timer` at the latest.
     package var deadline: Instant {
-        guard !hasLeft else { return Instant(nanoseconds: .max) }
+        guard !hasLeft else { return .never }
         var first = views.deadline
         if let due = sharing.deadline { first = min(first, due) }
         if let doneAt { first = min(first, doneAt) }
@@ -111,13 +113,14 @@ package struct ClusterNode {
         case .heartbeat(let event): inbox.append(.heartbeat(.stream(event)))
         case .fabric(let event): inbox.append(.links(.stream(event)))
         case .datagram(let bytes, let from): inbox.append(.heartbeat(.datagram(bytes, from: from)))
-        case .resolved(let host, let port, let addresses):
-            inbox.append(.heartbeat(.resolved(SeedName(host: host, port: port), addresses)))
+        case .resolved(let seed, let addresses): inbox.append(.heartbeat(.resolved(seed, addresses)))
         case .published(let serial): published(serial)
         case .stored(let ticket): stored(ticket)
         case .notStored(let ticket, let reason): notStored(ticket, reason)
         case .command(let token, let command): obey(command, token)
         case .settings(let settings): changed(settings)
+        case .changeMetadata(let token, _, _) where isInNoView:
+            out.append(.answerMetadata(token: token, .refused("nothing has changed: \(noViewSentence)")))
         case .changeMetadata(let token, let changes, let time):
             inbox.append(.metadata(.change(token: token, changes, time: time)))
         case .timesReserved(let ticket, let times): inbox.append(.metadata(.reserved(ticket, times)))
@@ -186,7 +189,7 @@ package struct ClusterNode {
             switch effect {
             case .stream(let effect): out.append(.heartbeat(effect))
             case .multicast(let bytes): out.append(.multicast(bytes))
-            case .resolve(let seed): out.append(.resolve(host: seed.host, port: seed.port))
+            case .resolve(let seed): out.append(.resolve(seed))
             case .answered(let text): answerTip(text)
             case .log(let line): out.append(.log(line))
             case .neighboursChanged: neighboursChanged()
@@ -227,6 +230,7 @@ package struct ClusterNode {
     private mutating func tellViews(_ event: ViewEvent) {
         var effects: [ViewEffect] = []
         views.step(event, now: now.monotonic, random: &random, effects: &effects)
+        if case .neighbours = event { standing.unheard = nil }
         for effect in effects {
             switch effect {
             case .send(let member, let body):

@@ -11,9 +11,12 @@ extension ClusterNode {
         case .recluster: inbox.append(.views(.recluster(token: token)))
         case .quiesce(let isWanted):
             isQuiesced = isWanted
+            log(.info, .clustering, isWanted
+                ? "quiesce: with the next view (recluster:) this node goes behind all others"
+                : "quiesce-undo: with the next view (recluster:) this node takes its place again")
             out.append(.answer(token: token, "ok"))
-        case .tip(let host, let port): askHeartbeat(.tip(SeedName(host: host, port: port)), token)
-        case .tipClear(let all): askHeartbeat(.tipClear(all.map { SeedName(host: $0.host, port: $0.port) }), token)
+        case .tip(let seed): askHeartbeat(.tip(seed), token)
+        case .tipClear(let seeds): askHeartbeat(.tipClear(seeds), token)
         }
     }
 

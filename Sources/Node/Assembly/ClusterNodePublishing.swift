@@ -35,13 +35,24 @@ extension ClusterNode {
         out.append(.publish(new))
     }
 
-    private var problems: [String] { heartbeat.problems + links.problems + (map?.map.problems ?? []) }
+    private var problems: [String] {
+        var sentences = standing.sentences
+        sentences += heartbeat.problems
+        sentences += links.problems
+        sentences += map?.map.problems ?? []
+        return sentences.map { oneSentence($0) }
+    }
 
     /// What is wrong may change without a view.
     mutating func publishWhatChanged() {
-        guard let snapshot,
-            snapshot.duplicateNodes != heartbeat.duplicateNodes || snapshot.problems != problems
-        else { return }
+        lookAround()
+        let problems = self.problems
+        guard let snapshot else {
+            // There was no view yet, and this may be why.
+            if !problems.isEmpty { publish(.orphan) }
+            return
+        }
+        guard snapshot.duplicateNodes != heartbeat.duplicateNodes || snapshot.problems != problems else { return }
         publish(snapshot.phase)
     }
 
@@ -50,12 +61,21 @@ extension ClusterNode {
         var figures = ClusterFigures()
         figures.isIntact = views.isIntact
         figures.waitingFor = views.waitingFor
-        figures.clockSkewMilliseconds = heartbeat.clocks(skewMax: ClusterNode.clockSkewMillisecondsMax).skewMilliseconds
+        figures.nodesOutside = standing.nodesOutside
+        let clocks = heartbeat.clocks(skewMax: ClusterNode.clockSkewMillisecondsMax)
+        figures.clockSkewMilliseconds = clocks.skewMilliseconds
+        figures.clockSkewOutliers = clocks.outliers
         figures.heartbeatConnections = UInt64(heartbeat.statistics.connections)
         figures.heartbeatReceivedSelf = heartbeat.statistics.receivedSelf
         figures.heartbeatReceivedForeign = heartbeat.statistics.receivedForeign
         figures.fabricConnections = UInt64(links.statistics.connections)
         figures.isQuiescePending = isQuiesced
+        figures.heartbeatOpened = heartbeat.statistics.connectionsOpened
+        figures.heartbeatClosed = heartbeat.statistics.connectionsClosed
+        figures.fabricOpened = links.statistics.connectionsOpened
+        figures.fabricClosed = links.statistics.connectionsClosed
+        figures.fabricTraffic = links.statistics.traffic
+        figures.fabricPeers = links.peers
         return figures
     }
 

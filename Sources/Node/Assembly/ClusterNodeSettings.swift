@@ -45,11 +45,20 @@ extension ClusterBoot {
         do throws(FabricError) {
             var stored = try StoredView(storedView)
             if settings.heartbeat.mode == .alone { stored.last = nil }
+            stored.last = stored.last.flatMap { withoutFormerSelf($0) }
             return stored
         } catch {
             throw ClusterBootError("\(error). Restore it from a copy; or move it away if the node before it has stopped for"
                 + " good, or all nodes of the cluster are stopped")
         }
+    }
+
+    /// A view that this node stored has this node: one that has not is of the time when it had another id. Under that it
+    /// does not come back, and waits for the others only. Nil if there are none.
+    private func withoutFormerSelf(_ view: View) -> View? {
+        guard let formerID, !view.members.contains(where: { $0.id == me.id }) else { return view }
+        let others = view.members.filter { $0.id != formerID }
+        return others.isEmpty ? nil : View(mark: view.mark, members: others, proposer: view.proposer)
     }
 }
 
@@ -62,7 +71,7 @@ extension NamespaceClusterSettings {
             conflictPolicy: conflictPolicy == ConflictPolicy.lastUpdateTime.word ? .lastUpdateTime : .generation,
             isStronglyConsistent: isStronglyConsistent,
             limits: [NamespaceLimit(name: "max-record-size", value: recordSizeMax)],
-            settings: compared.map { NamespaceSetting(name: $0.name, value: $0.value) })
+            settings: compared)
     }
 }
 

@@ -196,6 +196,7 @@ extension ClusterNode {
         for problem in new.map.problems where map?.map.problems.contains(problem) != true {
             log(.warning, .partition, problem)
         }
+        standing.joined(view.members)
         publishing.count(new, after: map, isBack: snapshot?.phase == .orphan)
         map = new
         publish(.open)

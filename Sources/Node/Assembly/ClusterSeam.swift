@@ -10,12 +10,10 @@ package import Partitions
 package enum ClusterCommand: Sendable, Equatable {
     case recluster
     case quiesce(Bool)
-    /// `host:port` of a node to find others by.
-    case tip(host: String, port: UInt16)
+    /// A node to find others by.
+    case tip(SeedName)
     /// Forgets tipped addresses; all of them, if none is named.
-    case tipClear([(host: String, port: UInt16)])
-
-    package static func == (left: ClusterCommand, right: ClusterCommand) -> Bool { "\(left)" == "\(right)" }
+    case tipClear([SeedName])
 }
 
 /// What happens to the cluster part of a node.
@@ -26,7 +24,7 @@ package enum ClusterEvent: Sendable {
     case fabric(StreamEvent)
     case datagram([UInt8], from: Address)
     /// Answers `resolve`; no address if there is none.
-    case resolved(host: String, port: UInt16, [Address])
+    case resolved(SeedName, [Address])
     /// Answers `publish`: every reactor goes by it.
     case published(UInt64)
     /// Answers `store`: durable.
@@ -51,7 +49,7 @@ package enum ClusterEffect: Sendable {
     case fabric(StreamEffect)
     /// To every multicast group.
     case multicast([UInt8])
-    case resolve(host: String, port: UInt16)
+    case resolve(SeedName)
     /// Durable before it is answered; all of one request, or nothing.
     case store(UInt64, StoreRequest)
     /// From now on this is what clients are served by.
@@ -67,22 +65,13 @@ package enum ClusterEffect: Sendable {
 }
 
 /// What has to outlive the process.
-package enum StoreRequest: Sendable, Equatable {
+package enum StoreRequest: Sendable {
     /// The node's own file: accepted number, last view.
     case view([UInt8])
     /// Metadata of all partitions of these namespaces, with the memory of epochs, beside the namespace's records.
     case partitions([(namespace: String, metadata: [[UInt8]])])
     /// Items of system metadata: merged into the node's files, and put in force before it is answered.
     case metadata([MetadataItem])
-
-    package static func == (left: StoreRequest, right: StoreRequest) -> Bool {
-        switch (left, right) {
-        case (.view(let left), .view(let right)): left == right
-        case (.partitions(let left), .partitions(let right)): left.elementsEqual(right, by: { $0 == $1 })
-        case (.metadata(let left), .metadata(let right)): left == right
-        default: false
-        }
-    }
 }
 
 /// Where a node stands in its cluster.
@@ -111,6 +100,8 @@ package final class ClusterSnapshot: Sendable {
     /// What the maps follow from; nil before the first.
     package let bundle: ClusterMap?
     package var maps: [NamespaceMap] { bundle?.maps ?? [] }
+    /// The map of a namespace; nil before the first view, or if no member has it.
+    package func map(_ namespace: String) -> NamespaceMap? { bundle?.map(namespace) }
     /// Over all maps: equal on all members.
     package var mapHash: UInt64 { bundle?.hash ?? 0 }
     /// What each other member told of itself, by id.

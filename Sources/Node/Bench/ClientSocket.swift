@@ -12,7 +12,8 @@ package enum ClientSocket {
     static func connect(_ address: NodeAddress) throws(BenchError) -> Int32 {
         let descriptor = apus_connect(address.host, UInt16(address.port), timeoutMilliseconds)
         guard descriptor >= 0 else {
-            throw BenchError(message: "cannot connect to \(address): \(String(cString: strerror(errno)))")
+            let reason = errno == 0 ? "there is no address of that name" : String(cString: strerror(errno))
+            throw BenchError(message: "cannot connect to \(address): \(reason)")
         }
         return descriptor
     }

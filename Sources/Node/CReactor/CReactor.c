@@ -85,7 +85,7 @@ int apus_connect(const char *host, uint16_t port, int timeout_milliseconds) {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
     struct addrinfo *found = NULL;
     if (getaddrinfo(host, service, &hints, &found) != 0) {
-        errno = EADDRNOTAVAIL;
+        errno = 0;
         return -1;
     }
     int descriptor = -1;

@@ -27,20 +27,6 @@ int apus_go_direct(int descriptor) {
     return flags < 0 ? -1 : fcntl(descriptor, F_SETFL, flags | O_DIRECT);
 }
 
-int apus_open_directory_of(const char *path) {
-    char directory[4096];
-    size_t count = strlen(path);
-    if (count >= sizeof directory) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
-    memcpy(directory, path, count + 1);
-    char *slash = strrchr(directory, '/');
-    if (slash == NULL) return open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    slash[slash == directory ? 1 : 0] = 0;
-    return open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-}
-
 void apus_unlock_file(int descriptor) {
     struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
     (void)fcntl(descriptor, F_OFD_SETLK, &lock);

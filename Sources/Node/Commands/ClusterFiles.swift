@@ -1,64 +1,31 @@
-// Small files and free ports, for commands.
+// Files that are in the way, and free ports, for commands.
+internal import Files
 internal import Glibc
 
-/// Small files of text.
-enum TextFile {
-    private static let sizeMax = 4 << 20
+extension ClusterCommandError {
+    /// What is wrong with a file of the cluster's directory.
+    init(_ error: FileError) { self.init("\(error.text); give another --directory") }
+}
 
-    /// The content; nil if it cannot be read. Of a large file the last 4 MiB.
-    static func read(_ path: String) -> String? {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { return nil }
-        defer { close(descriptor) }
-        let size = lseek(descriptor, 0, SEEK_END)
-        // Files of /proc have no size and are read from the start.
-        _ = lseek(descriptor, max(size - sizeMax, 0), SEEK_SET)
-        var bytes: [UInt8] = []
-        var block = [UInt8](repeating: 0, count: 64 << 10)
-        while bytes.count < 2 * sizeMax {
-            let got = block.withUnsafeMutableBytes { Glibc.read(descriptor, $0.baseAddress, $0.count) }
-            guard got >= 0 else { return nil }
-            if got == 0 { break }
-            bytes += block[..<got]
+/// Keeps two commands from starting nodes in one directory at once: each would take those of the other for missing. Ends
+/// with `release`, or with this process.
+struct CommandLock {
+    private let descriptor: Int32
+
+    /// An error if another command has the lock.
+    init(_ directory: String) throws(ClusterCommandError) {
+        let path = directory + "/cluster.lock"
+        descriptor = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o644)
+        guard descriptor >= 0 else {
+            throw ClusterCommandError("cannot write \(path): \(String(cString: strerror(errno))). Give another --directory")
         }
-        return String(decoding: bytes, as: UTF8.self)
-    }
-
-    /// Replaces a file whole.
-    static func write(_ path: String, _ text: String) throws(ClusterCommandError) {
-        let fresh = path + ".new"
-        let descriptor = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
-        guard descriptor >= 0 else { throw problem("write", fresh) }
-        var text = text
-        let isWritten = text.withUTF8 { Glibc.write(descriptor, $0.baseAddress, $0.count) == $0.count }
-        guard isWritten else {
-            let error = problem("write", fresh)
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
             close(descriptor)
-            throw error
-        }
-        close(descriptor)
-        guard rename(fresh, path) == 0 else { throw problem("replace", path) }
-    }
-
-    /// Makes a directory and what is missing above it.
-    static func makeDirectory(_ path: String) throws(ClusterCommandError) {
-        var partial = path.hasPrefix("/") ? "/" : ""
-        for part in path.split(separator: "/") {
-            partial += part + "/"
-            guard mkdir(partial, 0o755) == 0 || errno == EEXIST else { throw problem("make", partial) }
+            throw ClusterCommandError("another 'apus cluster up' starts nodes in \(directory): wait until it has ended")
         }
     }
 
-    /// The path from / on, without links; nil if there is no such file.
-    static func absolute(_ path: String) -> String? {
-        guard let found = realpath(path, nil) else { return nil }
-        defer { free(found) }
-        return String(cString: found)
-    }
-
-    private static func problem(_ verb: String, _ path: String) -> ClusterCommandError {
-        ClusterCommandError("cannot \(verb) \(path): \(String(cString: strerror(errno))); give another --directory")
-    }
+    func release() { close(descriptor) }
 }
 
 /// Ports of 127.0.0.1.
@@ -71,7 +38,7 @@ enum LocalPorts {
         var ports: [Int] = []
         for _ in 0..<count {
             guard let (descriptor, port) = bound(0) else {
-                throw ClusterCommandError("the system gives no free port: \(String(cString: strerror(errno)))")
+                throw ClusterCommandError("the system gives no free port: \(errnoText())")
             }
             sockets.append(descriptor)
             ports.append(port)

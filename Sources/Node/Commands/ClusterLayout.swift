@@ -1,6 +1,7 @@
 // A cluster on this machine as `apus cluster up` remembers it: which nodes, on which racks and ports. Kept as text in the
 // directory of the cluster, so that it starts again as it was.
 internal import Client
+internal import Files
 internal import Glibc
 
 /// One node of a local cluster.
@@ -24,6 +25,7 @@ struct ClusterLayout: Equatable {
     /// Between the service ports of two nodes, if the first one is given.
     static let portStep = 10
     private static let fileName = "cluster"
+    private static let byteCountMax = 1 << 20
     /// Absolute.
     let directory: String
     var racks = 1
@@ -48,11 +50,17 @@ struct ClusterLayout: Equatable {
 
     /// What is remembered in a directory; nil if nothing is.
     static func load(_ directory: String) throws(ClusterCommandError) -> ClusterLayout? {
-        guard let found = TextFile.absolute(directory) else { return nil }
+        guard let found = realPath(directory) else { return nil }
         let path = "\(found)/\(fileName)"
-        guard let text = TextFile.read(path) else { return nil }
+        let stored: [UInt8]?
+        do throws(FileError) {
+            stored = try readFileIfThere(path, byteCountMax: ClusterLayout.byteCountMax)
+        } catch {
+            throw ClusterCommandError(error)
+        }
+        guard let stored else { return nil }
         var layout = ClusterLayout(directory: found)
-        for line in text.split(separator: "\n") where !line.hasPrefix("#") {
+        for line in String(decoding: stored, as: UTF8.self).split(separator: "\n") where !line.hasPrefix("#") {
             let words = line.split(separator: " ")
             let numbers = words.dropFirst().compactMap { Int($0) }
             guard layout.take(words.first ?? "", numbers), numbers.count == words.count - 1 else {
@@ -83,10 +91,15 @@ struct ClusterLayout: Equatable {
             "racks \(racks)", "replication-factor \(replicationFactor)", "interval \(interval)",
             "in-memory \(isInMemory ? 1 : 0)",
         ] + nodes.map { "node \($0.number) \($0.servicePort) \($0.fabricPort) \($0.heartbeatPort)" }
-        try TextFile.write("\(directory)/\(ClusterLayout.fileName)", lines.joined(separator: "\n") + "\n")
-        for node in fresh {
-            try TextFile.makeDirectory(folder(node))
-            try TextFile.write(configurationPath(node), configuration(node))
+        do throws(FileError) {
+            let text = lines.joined(separator: "\n") + "\n"
+            try replaceFile("\(directory)/\(ClusterLayout.fileName)", with: Array(text.utf8))
+            for node in fresh {
+                try makeDirectory(folder(node))
+                try replaceFile(configurationPath(node), with: Array(configuration(node).utf8))
+            }
+        } catch {
+            throw ClusterCommandError(error)
         }
     }
 

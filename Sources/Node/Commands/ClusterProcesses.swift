@@ -1,10 +1,12 @@
 // The nodes of a local cluster as processes. A node is known by the process id in its work directory, and only if that
 // process runs with the node's configuration: an id that the system has given to somebody else is never signalled.
+internal import Files
 internal import Glibc
 
 /// Starts, finds and stops the nodes of a layout.
 struct ClusterProcesses {
     private static let linesTold = 12
+    private static let logByteCount = 64 << 10
     let layout: ClusterLayout
     /// Nodes that this process has started; the work directory says so a little later.
     private var started: [Int: pid_t] = [:]
@@ -15,7 +17,7 @@ struct ClusterProcesses {
 
     /// The process of a node; nil if it does not run.
     func process(_ node: ClusterLayoutNode) -> pid_t? {
-        let stored = TextFile.read(layout.lockPath(node))?.split(separator: "\n").first.flatMap { pid_t($0) }
+        let stored = readSmallFile(layout.lockPath(node)).split(separator: "\n").first.flatMap { pid_t($0) }
         return [started[node.number], stored].compactMap { $0 }.first { isNode($0, node) }
     }
 
@@ -29,7 +31,7 @@ struct ClusterProcesses {
 
     /// A process that has ended, but was not waited for, has no arguments any more.
     private func isNode(_ process: pid_t, _ node: ClusterLayoutNode) -> Bool {
-        let arguments = TextFile.read("/proc/\(process)/cmdline")?.split(separator: "\0") ?? []
+        let arguments = readSmallFile("/proc/\(process)/cmdline").split(separator: "\0")
         return arguments.contains { $0 == layout.configurationPath(node) }
     }
 
@@ -54,7 +56,7 @@ struct ClusterProcesses {
         posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP) | Int16(POSIX_SPAWN_SETSIGMASK))
         posix_spawnattr_setpgroup(&attributes, 0)
         posix_spawnattr_setsigmask(&attributes, &none)
-        let environment = (TextFile.read("/proc/self/environ") ?? "").split(separator: "\0").map { String($0) }
+        let environment = readSmallFile("/proc/self/environ").split(separator: "\0").map { String($0) }
         var process: pid_t = 0
         let problem = ClusterProcesses.withPointers(["apus", "serve", "--config", layout.configurationPath(node)]) { words in
             ClusterProcesses.withPointers(environment) {
@@ -62,7 +64,7 @@ struct ClusterProcesses {
             }
         }
         guard problem == 0 else {
-            throw ClusterCommandError("cannot start \(node.name): \(String(cString: strerror(problem)));"
+            throw ClusterCommandError("cannot start \(node.name): \(errnoText(problem));"
                 + " its log is \(layout.logPath(node))")
         }
         started[node.number] = process
@@ -98,7 +100,8 @@ struct ClusterProcesses {
 
     /// What to tell of a node that has ended: how, and the last lines that it has logged.
     func obituary(_ node: ClusterLayoutNode, _ how: String) -> String {
-        let lines = (TextFile.read(layout.logPath(node)) ?? "").split(separator: "\n")
+        let end = (try? readEnd(of: layout.logPath(node), byteCount: ClusterProcesses.logByteCount)) ?? []
+        let lines = String(decoding: end, as: UTF8.self).split(separator: "\n")
         return "\(node.name) ended \(how); the end of its log, \(layout.logPath(node)):\n"
             + lines.suffix(ClusterProcesses.linesTold).map { "    \($0)" }.joined(separator: "\n")
     }

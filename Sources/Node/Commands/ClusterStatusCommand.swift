@@ -11,8 +11,9 @@ struct ClusterStatusCommand: ParsableCommand {
             One node is enough: it names the others. They are asked one after the other, so a view that changes meanwhile
             looks torn: what is not whole is asked a second time, half a second later.
 
-            The cluster is whole if all nodes that were named answer, are in one view with one map, and every partition has
-            one master. Copies that wait to be filled, and problems that nodes name, do not count.
+            The cluster is whole if all nodes that were named answer, are in one view with one map, every partition has one
+            master, and no node is heard that is not in the view, or claims the id of another. Copies that wait to be filled,
+            and other problems that nodes name, do not count.
 
             Exit codes: 0 whole, 1 not whole, 2 nothing answered.
             """)
@@ -32,7 +33,9 @@ struct ClusterStatusCommand: ParsableCommand {
                 printError("no node answers: name one that runs, as in apus cluster status 127.0.0.1:3000")
                 throw ClusterCommandError("")
             }
-            for line in ClusterPicture(survey: survey, isColoured: ClusterPicture.isTerminal).lines { print(line) }
+            let picture = ClusterPicture(
+                survey: survey, isColoured: ClusterPicture.isTerminal, width: ClusterPicture.terminalWidth)
+            for line in picture.lines { print(line) }
             if survey.faults.isEmpty { return }
         } catch {
             if !error.message.isEmpty { printError(error.message) }

@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import Files
 internal import Glibc
 
 /// `apus cluster up`.
@@ -56,9 +57,12 @@ struct ClusterUpCommand: ParsableCommand {
 
     func run() throws {
         do throws(ClusterCommandError) {
+            try makePlace()
+            let lock = try CommandLock(place.directory)
             let (known, layout) = try chosen()
             var start = try ClusterStart(layout, known: known, isPortChosen: basePort != nil)
             guard try start.bringUp() else { return }
+            lock.release()
             if detach {
                 print("Stop it:      apus cluster down --directory \(place.directory)")
             } else {
@@ -72,10 +76,17 @@ struct ClusterUpCommand: ParsableCommand {
         }
     }
 
+    private func makePlace() throws(ClusterCommandError) {
+        do throws(FileError) {
+            try makeDirectory(place.directory)
+        } catch {
+            throw ClusterCommandError(error)
+        }
+    }
+
     /// What the directory remembers, if it does, and that changed by what was said.
     private func chosen() throws(ClusterCommandError) -> (known: ClusterLayout?, ClusterLayout) {
-        try TextFile.makeDirectory(place.directory)
-        guard let directory = TextFile.absolute(place.directory) else {
+        guard let directory = realPath(place.directory) else {
             throw ClusterCommandError("cannot open \(place.directory): give another --directory")
         }
         guard !directory.contains(where: { " \t\n#{};\"'".contains($0) }) else {

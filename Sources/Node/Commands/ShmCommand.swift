@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import Files
 internal import Glibc
 internal import Storage
 internal import SystemSegment
@@ -92,7 +93,8 @@ struct ShmCommand: ParsableCommand {
         private func chosen(_ segments: [SegmentSummary]) throws -> [SegmentSummary] {
             if all { return segments }
             let wanted = owner ?? name ?? ""
-            let places = [wanted, ShmCommand.absolute(wanted)]
+            // Nodes write it into their segments without links.
+            let places = [wanted, absolutePath(wanted)]
             let found = segments.filter {
                 owner != nil ? places.contains($0.owner) : $0.namespace == wanted || $0.name == wanted
             }
@@ -132,13 +134,6 @@ struct ShmCommand: ParsableCommand {
     private static func sentence(_ error: StorageError) -> String {
         if case .medium(let sentence) = error { return sentence }
         return "\(error)"
-    }
-
-    /// A work directory as nodes write it into their segments: without links, if it is there.
-    private static func absolute(_ path: String) -> String {
-        guard let real = realpath(path, nil) else { return path }
-        defer { free(real) }
-        return String(cString: real)
     }
 
     private static func printTable(_ segments: [SegmentSummary]) {

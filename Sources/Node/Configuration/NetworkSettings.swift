@@ -42,7 +42,7 @@ extension Settings {
             "address or name, and port, of a node to find the others by; several lines name several"),
         .active("mode", .word(["mesh", "multicast"]), "mesh",
             "how nodes find each other; without this block the node is alone"),
-        .live("mtu", .integer(0...65_507), "0", "largest multicast datagram in bytes; 0 for 1500"),
+        .live("mtu", .integer(0...65_507), "0", "largest multicast datagram in bytes, from 576 on; 0 for 1500"),
         .active("multicast-group", .list, "", "numeric address of a group that heartbeats are sent to"),
         .active("multicast-ttl", .integer(0...255), "0", "how many routers heartbeats may pass; 0 for the system's choice"),
         .active("port", .integer(0...65_535), "",

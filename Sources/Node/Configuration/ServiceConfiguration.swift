@@ -73,6 +73,25 @@ package struct NetworkConfiguration: Sendable {
         let fabric = block.block("fabric") ?? NodeConfiguration.empty("fabric", Settings.fabric)
         self.fabric = EndpointConfiguration(fabric, portDefault: NetworkConfiguration.fabricPortDefault)
         heartbeat = block.block("heartbeat").map { HeartbeatConfiguration($0, report) }
+        reportSharedPorts(block, report)
+    }
+
+    /// Two listeners of this node on one port: a start would say that another process has it.
+    private func reportSharedPorts(_ block: ConfiguredBlock, _ report: (Int, String) -> Void) {
+        var listeners = [("service", service), ("admin", admin)]
+        if let heartbeat {
+            listeners.append(("fabric", fabric))
+            // Multicast takes a port for datagrams.
+            if heartbeat.mode == .mesh { listeners.append(("heartbeat", heartbeat.endpoint)) }
+        }
+        for (number, (word, endpoint)) in listeners.enumerated() {
+            guard let port = endpoint.port, port > 0 else { continue }
+            for (other, earlier) in listeners[..<number]
+            where earlier.port == port && earlier.sharesAddress(with: endpoint) {
+                report((block.block(word) ?? block.block(other) ?? block).line,
+                    "\(word) and \(other) both listen on port \(port): give one of them another port")
+            }
+        }
     }
 }
 
@@ -95,6 +114,17 @@ package struct EndpointConfiguration: Sendable {
         accessPort = block.number("access-port").map { Int($0) }
         alternateAccessAddresses = block.list("alternate-access-address")
         alternateAccessPort = block.number("alternate-access-port").map { Int($0) }
+    }
+
+    /// Whether an address of the other is one of these, too.
+    func sharesAddress(with other: EndpointConfiguration) -> Bool {
+        bindAddresses.contains { one in
+            other.bindAddresses.contains { another in
+                let areIPv6 = (one.contains(":"), another.contains(":"))
+                return one == another || areIPv6.0 == areIPv6.1
+                    && [one, another].contains { ["any", "0.0.0.0", "::"].contains($0) }
+            }
+        }
     }
 }
 

@@ -24,6 +24,8 @@ final class ClusterDesk: Sendable {
         var figures = ClusterFigures()
         var peers = PeerHistory()
         var hasLeft = false
+        var rebalancedAt: Instant?
+        var rosters: [MetadataItem] = []
     }
     private let inbox = Mutex(Inbox())
     private let shown = Mutex(Shown())
@@ -45,6 +47,10 @@ final class ClusterDesk: Sendable {
     var figures: ClusterFigures { shown.withLock { $0.figures } }
     /// The members of now and of before.
     var peers: PeerHistory { shown.withLock { $0.peers } }
+    /// When the view opened that is open, or was last; nil before the first.
+    var rebalancedAt: Instant? { shown.withLock { $0.rebalancedAt } }
+    /// The rosters that were stored when it did.
+    var rosters: [MetadataItem] { shown.withLock { $0.rosters } }
     /// Whether nothing depends on this node any more: it was told to leave, and has.
     var hasLeft: Bool { shown.withLock { $0.hasLeft } }
 
@@ -123,9 +129,13 @@ final class ClusterDesk: Sendable {
         answer?(outcome)
     }
 
-    /// Everybody sees this from now on.
-    func show(_ snapshot: ClusterSnapshot) {
+    /// Everybody sees this from now on. `rosters`: what is stored.
+    func show(_ snapshot: ClusterSnapshot, rosters: [MetadataItem]) {
         shown.withLock { shown in
+            if snapshot.rebalanceGeneration != shown.snapshot?.rebalanceGeneration ?? 0 {
+                shown.rebalancedAt = SystemClock.monotonic()
+                shown.rosters = rosters
+            }
             shown.peers.update(snapshot)
             shown.snapshot = snapshot
         }

@@ -1,6 +1,7 @@
 // The multicast groups that heartbeats use. One socket for each group, with the same port.
 internal import CReactor
 internal import Fabric
+internal import Files
 internal import Glibc
 
 /// The groups a node has joined. The cluster's thread only.
@@ -57,7 +58,7 @@ final class ClusterGroups {
                 apus_group_send(group.descriptor, group.address.host, group.address.port, $0.baseAddress, $0.count)
             }
             if reason != 0, reason != lastReason {
-                warn("cannot send to multicast group \(group.address): \(String(cString: strerror(reason)))")
+                warn("cannot send to multicast group \(group.address): \(errnoText(reason))")
             }
             lastReason = reason
         }
@@ -71,8 +72,7 @@ final class ClusterGroups {
         for _ in 0..<ClusterGroups.receivesPerTurn {
             let count = apus_group_receive(group.descriptor, buffer, ClusterGroups.datagramSizeMax, &text, &port)
             guard count >= 0 else { return }
-            let host = String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
-            take([UInt8](UnsafeRawBufferPointer(start: buffer, count: count)), Address(host: host, port: port))
+            take([UInt8](UnsafeRawBufferPointer(start: buffer, count: count)), Address(host: addressText(text), port: port))
         }
     }
 }

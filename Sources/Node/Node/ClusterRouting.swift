@@ -75,7 +75,7 @@ final class ClusterRouting: ClusterEffects, @unchecked Sendable {
     func put(_ snapshot: ClusterSnapshot, whenGone: @escaping @Sendable () -> Void) -> RetiredRoutes {
         var retired: [UInt] = []
         for (number, name) in names.enumerated() {
-            let map = snapshot.maps.first { $0.name == name }
+            let map = snapshot.map(name)
             let address = map.flatMap { table(of: $0, snapshot.phase) } ?? 0
             let old = apus_exchange_u64(words + number, UInt64(address))
             if old != 0 { retired.append(UInt(old)) }
@@ -90,10 +90,10 @@ final class ClusterRouting: ClusterEffects, @unchecked Sendable {
         case .frozen: duty = Duty.readsOnly
         case .open: duty = Duty.serves
         }
-        guard let own = map.nodes.firstIndex(of: me) else { return nil }
+        guard let own = map.number(of: me) else { return nil }
         let table = UnsafeMutableRawPointer.allocate(byteCount: ClusterRouting.tableSize, alignment: 64)
         for partition in 0..<PartitionID.count {
-            let isMaster = map.actingMasters[partition] == UInt16(own)
+            let isMaster = map.actingMasters[partition] == own
             table.storeBytes(of: isMaster ? duty : Duty.none, toByteOffset: partition, as: UInt8.self)
             table.storeBytes(
                 of: map.epochs[partition].rawValue, toByteOffset: ClusterRouting.epochsOffset + 8 * partition,

@@ -6,10 +6,13 @@ internal import Assembly
 internal import Base
 internal import CReactor
 internal import Fabric
+internal import Files
 internal import Glibc
 internal import Logging
+internal import Membership
 internal import Metadata
 internal import Reactor
+internal import SystemMetadata
 
 /// Listeners and groups of the cluster, bound early so that a port in use is said early.
 struct ClusterSockets {
@@ -48,6 +51,8 @@ final class ClusterShell: @unchecked Sendable {
     private var effects: [ClusterEffect] = []
     private var nextFigures = Instant(nanoseconds: 0)
     private var isReady = false
+    /// Of the snapshot of which the limits are in force, or will be soon.
+    private var lastMapHash: UInt64 = 0
     private var thread = pthread_t()
     private let whenReady: @Sendable () -> Void
 
@@ -86,13 +91,8 @@ final class ClusterShell: @unchecked Sendable {
 
     /// Starts the thread. Once, when all reactors have been given their engines.
     func start() throws(StartError) {
-        let reason = pthread_create(
-            &thread, nil,
-            { pointer in
-                Unmanaged<ClusterShell>.fromOpaque(pointer!).takeRetainedValue().run()
-                return nil
-            }, Unmanaged.passRetained(self).toOpaque())
-        guard reason == 0 else { throw StartError("no thread for the cluster: \(String(cString: strerror(reason)))") }
+        let reason = startThread(&thread) { [self] in run() }
+        guard reason == 0 else { throw StartError("no thread for the cluster: \(errnoText(reason))") }
     }
 
     /// The node is to stop: `ClusterDesk.hasLeft` tells when nothing depends on it any more.
@@ -198,7 +198,7 @@ final class ClusterShell: @unchecked Sendable {
         case .heartbeat(let effect): heartbeat.perform(effect, now: now)
         case .fabric(let effect): fabric.perform(effect, now: now)
         case .multicast(let bytes): groups.send(bytes)
-        case .resolve(let host, let port): resolve(host, port)
+        case .resolve(let seed): resolve(seed)
         case .store(let ticket, .metadata(let items)): store(ticket, items)
         case .store(let ticket, let request):
             stores.store(request) { [desk] problem in
@@ -232,18 +232,18 @@ final class ClusterShell: @unchecked Sendable {
     }
 
     /// Looks a name up without waiting for it; a numeric address is its own answer.
-    private func resolve(_ host: String, _ port: UInt16) {
+    private func resolve(_ seed: SeedName) {
         // Not behind a name that nobody answers for.
-        if ClusterShell.isNumeric(host) {
-            return pending.append(.resolved(host: host, port: port, [Address(host: host, port: port)]))
+        if ClusterShell.isNumeric(seed.host) {
+            return pending.append(.resolved(seed, [Address(host: seed.host, port: seed.port)]))
         }
         resolver.add { [desk] in
             let room = UnsafeMutableRawPointer.allocate(byteCount: 64 * ClusterShell.addressesMax, alignment: 8)
             defer { room.deallocate() }
             let rows = room.bindMemory(to: CChar.self, capacity: 64 * ClusterShell.addressesMax)
-            let count = apus_resolve(host, rows, Int32(ClusterShell.addressesMax))
-            let addresses = (0..<Int(count)).map { Address(host: String(cString: rows + 64 * $0), port: port) }
-            desk.post(.resolved(host: host, port: port, addresses))
+            let count = apus_resolve(seed.host, rows, Int32(ClusterShell.addressesMax))
+            let addresses = (0..<Int(count)).map { Address(host: String(cString: rows + 64 * $0), port: seed.port) }
+            desk.post(.resolved(seed, addresses))
         }
     }
 
@@ -255,9 +255,12 @@ final class ClusterShell: @unchecked Sendable {
     private func publish(_ snapshot: ClusterSnapshot) {
         let serial = snapshot.serial
         let retired = routing.put(snapshot) { [desk] in desk.post(.published(serial)) }
-        desk.show(snapshot)
+        desk.show(snapshot, rosters: state.metadata.items.items(of: MetadataModule.roster.rawValue))
         desk.show(machine.figures)
         for reactor in state.reactors.all.indices { state.post(NodeLetter.routes, retired, to: reactor) }
+        guard snapshot.mapHash != lastMapHash else { return }
+        lastMapHash = snapshot.mapHash
+        _ = state.controlJobs.add { [state] in state.putLimitsInForce() }
     }
 
     private func log(_ line: ClusterLogLine) {

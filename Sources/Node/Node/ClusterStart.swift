@@ -6,6 +6,7 @@ internal import Configuration
 internal import Engine
 internal import Fabric
 internal import Membership
+internal import Partitions
 internal import Reactor
 internal import Storage
 
@@ -40,8 +41,8 @@ extension HeartbeatBoot {
 extension NamespaceClusterSettings {
     /// Settings that had better be the same on all nodes, beside those that the map names itself.
     private static let comparedNames = [
-        "default-ttl", "nsup-period", "allow-ttl-without-nsup", "disallow-null-setname", "conflict-resolution-policy",
-        "strong-consistency",
+        "default-ttl", "max-record-size", "nsup-period", "allow-ttl-without-nsup", "disallow-null-setname",
+        "conflict-resolution-policy", "strong-consistency",
     ]
 
     init(_ configured: NamespaceConfiguration) {
@@ -55,7 +56,7 @@ extension NamespaceClusterSettings {
         conflictPolicy = configured.text("conflict-resolution-policy")
         recordSizeMax = UInt64(configured.maxRecordSize)
         stopWritesUsedPercent = LiveNamespaceSettings(configured).stopWritesUsedPercent
-        compared = NamespaceClusterSettings.comparedNames.map { (name: $0, value: configured.text($0)) }
+        compared = NamespaceClusterSettings.comparedNames.map { NamespaceSetting(name: $0, value: configured.text($0)) }
     }
 }
 

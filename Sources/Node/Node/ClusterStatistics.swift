@@ -7,6 +7,7 @@ internal import Fabric
 internal import Index
 internal import Membership
 internal import Partitions
+internal import Reactor
 
 extension InfoService {
     /// Only nodes that speak the same version of the format between nodes find each other.
@@ -30,15 +31,39 @@ extension InfoService {
             ("cluster_min_compatibility_id", "\(InfoService.compatibilityID)"),
             ("cluster_max_compatibility_id", "\(InfoService.compatibilityID)"),
             ("cluster_clock_skew_ms", "\(figures.clockSkewMilliseconds)"),
-            ("cluster_duplicate_nodes", InfoService.list(duplicates)), ("cluster_clock_skew_outliers", "null"),
+            ("cluster_duplicate_nodes", InfoService.list(duplicates)),
+            ("cluster_clock_skew_outliers", InfoService.list(figures.clockSkewOutliers)),
             ("cluster_waiting_for", InfoService.list(figures.waitingFor)),
+            // Ours: who is heard, and is not in the view.
+            ("cluster_nodes_outside", InfoService.list(view == nil ? [] : figures.nodesOutside)),
             ("cluster_problems", "\(shown?.problems.count ?? 0)"),
             ("cluster_map_hash", hexadecimal(view == nil ? 0 : shown?.mapHash ?? 0)),
+            ("time_since_rebalance", "\(secondsSinceRebalance)"),
+            ("migrate_allowed", "\(shown?.phase == .open)"), ("migrate_partitions_remaining", "\(remaining)"),
+            // No namespace stops writes because clocks are apart: there is no limit.
+            ("cluster_clock_skew_stop_writes_sec", "0"),
+        ] + streamStatistics(figures)
+    }
+
+    /// Since the view opened; since the start, if there was none.
+    private var secondsSinceRebalance: UInt64 {
+        SystemClock.monotonic().nanoseconds(since: state.cluster.rebalancedAt ?? state.started) / 1_000_000_000
+    }
+
+    private func streamStatistics(_ figures: ClusterFigures) -> [(String, String)] {
+        let rates = state.fabricRates.rates
+        return [
             ("heartbeat_connections", "\(figures.heartbeatConnections)"),
+            ("heartbeat_connections_opened", "\(figures.heartbeatOpened)"),
+            ("heartbeat_connections_closed", "\(figures.heartbeatClosed)"),
             ("heartbeat_received_self", "\(figures.heartbeatReceivedSelf)"),
             ("heartbeat_received_foreign", "\(figures.heartbeatReceivedForeign)"),
             ("fabric_connections", "\(figures.fabricConnections)"),
-            ("migrate_allowed", "\(shown?.phase == .open)"), ("migrate_partitions_remaining", "\(remaining)"),
+            ("fabric_connections_opened", "\(figures.fabricOpened)"),
+            ("fabric_connections_closed", "\(figures.fabricClosed)"),
+            // Of the original's channels there are no `bulk` and `rw` yet: records do not travel between nodes.
+            ("fabric_ctrl_send_rate", "\(rates.controlSent)"), ("fabric_ctrl_recv_rate", "\(rates.controlReceived)"),
+            ("fabric_meta_send_rate", "\(rates.metadataSent)"), ("fabric_meta_recv_rate", "\(rates.metadataReceived)"),
         ]
     }
 
@@ -56,21 +81,21 @@ extension NamespaceStatistics {
     /// What `namespace/<ns>` says about the namespace's map.
     static func cluster(_ namespace: Namespace, _ state: NodeState) -> [(String, String)] {
         let name = namespace.settings.name
-        let map = state.cluster.snapshot?.maps.first { $0.name == name }
-        let configured = state.configuration.namespaces.first { $0.name == name }
-        let activeRack = UInt32(clamping: configured?.number("active-rack") ?? 0)
+        let map = state.cluster.snapshot?.map(name)
         let isQuiesced = map.flatMap { map in map.number(of: state.nodeID).map { map.quiesced[Int($0)] } } ?? false
         let work = map?.remaining(for: state.nodeID) ?? MigrationWork()
         return [
             ("ns_cluster_size", "\(map?.nodes.count ?? 0)"),
             ("effective_replication_factor", "\(map?.copies ?? 0)"),
-            ("effective_active_rack", "\(map?.racks.contains(activeRack) ?? false ? activeRack : 0)"),
-            ("effective_prefer_uniform_balance", "\(configured?.flag("prefer-uniform-balance") ?? true)"),
+            ("effective_active_rack", "\(map?.activeRack ?? 0)"),
+            ("effective_prefer_uniform_balance", "\(map?.isUniform ?? true)"),
             ("effective_is_quiesced", "\(isQuiesced)"),
             ("nodes_quiesced", "\((map?.quiesced ?? []).reduce(0) { $0 + ($1 ? 1 : 0) })"),
             ("pending_quiesce", "\(state.cluster.figures.isQuiescePending)"),
             ("unavailable_partitions", "\(map?.unavailableCount ?? PartitionID.count)"), ("dead_partitions", "0"),
             ("migrate_tx_partitions_remaining", "\(work.out)"), ("migrate_rx_partitions_remaining", "\(work.in)"),
+            ("migrate_tx_partitions_lead_remaining", "\(work.lead)"),
+            ("migrate_fresh_partitions", "\(state.cluster.snapshot?.bundle?.freshCount(name, of: state.nodeID) ?? 0)"),
         ] + objects(namespace, map, state.nodeID)
     }
 
@@ -81,7 +106,7 @@ extension NamespaceStatistics {
         for partition in 0..<PartitionID.count {
             let count = namespace.index.count(PartitionID(UInt16(partition)))
             guard count > 0 else { continue }
-            switch own.flatMap({ map?.column(of: $0, partition) }) {
+            switch own.flatMap({ map?.clientColumn(of: $0, partition) }) {
             case 0: counts.master += count
             case nil: counts.other += count
             default: counts.prole += count
@@ -100,6 +125,8 @@ extension NamespaceStatistics {
 /// Copies that are to be sent and received.
 struct MigrationWork {
     var out = 0
+    /// Of `out` those that the acting master may lack.
+    var lead = 0
     var `in` = 0
     var total: Int { out + `in` }
 }
@@ -115,8 +142,22 @@ extension NamespaceMap {
         }
         for (partition, nodes) in duplicates {
             if actingMasters[Int(partition.number)] == own { work.in += nodes.count }
-            if nodes.contains(own) { work.out += 1 }
+            if nodes.contains(own) {
+                work.out += 1
+                work.lead += 1
+            }
         }
         return work
+    }
+}
+
+extension ClusterMap {
+    /// Partitions that this node has since the view, and that no member had before: new and empty.
+    func freshCount(_ namespace: String, of node: NodeID) -> Int {
+        guard let map = map(namespace), let own = map.number(of: node) else { return 0 }
+        let claims = blocks.compactMap { entry in entry.block.namespaces.first { $0.name == namespace }?.claims }
+        return (0..<PartitionID.count).count { partition in
+            map.column(of: own, partition) != nil && !claims.contains { $0.hasCopy(partition) }
+        }
     }
 }

@@ -3,7 +3,7 @@
 internal import Assembly
 internal import Base
 internal import Engine
-internal import Glibc
+internal import Files
 internal import Index
 internal import Storage
 internal import Synchronization
@@ -22,8 +22,10 @@ final class ClusterStores: Sendable {
         directory = workDirectory + "/cluster"
         self.namespaces = namespaces
         self.controlPlane = controlPlane
-        guard mkdir(directory, 0o755) == 0 || errno == EEXIST else {
-            throw StartError("cannot make \(directory): \(errnoText())")
+        do throws(FileError) {
+            try makeDirectory(directory)
+        } catch {
+            throw StartError(error.sentence)
         }
     }
 
@@ -31,9 +33,11 @@ final class ClusterStores: Sendable {
 
     /// What was stored last; nil if there was nothing.
     func loadView() throws(StartError) -> [UInt8]? {
-        if let bytes = readFile(viewPath, sizeMax: ClusterStores.viewSizeMax) { return bytes }
-        guard errno == ENOENT else { throw StartError("cannot read \(viewPath): \(errnoText())") }
-        return nil
+        do throws(FileError) {
+            return try readFileIfThere(viewPath, byteCountMax: ClusterStores.viewSizeMax)
+        } catch {
+            throw StartError(error.sentence)
+        }
     }
 
     /// What the backends of these namespaces have kept of their partitions.
@@ -67,7 +71,13 @@ final class ClusterStores: Sendable {
     private func write(_ request: StoreRequest) -> String? {
         switch request {
         case .metadata: return "system metadata is not kept here"
-        case .view(let bytes): return replaceFile(viewPath, in: directory, bytes)
+        case .view(let bytes):
+            do throws(FileError) {
+                try replaceFile(viewPath, with: bytes)
+                return nil
+            } catch {
+                return error.sentence
+            }
         case .partitions(let all):
             for (name, metadata) in all {
                 guard let namespace = namespaces.first(where: { $0.settings.name == name }) else {

@@ -2,9 +2,11 @@
 // 1. A stream has a socket from `connect` or `accept` until `close`; after that no event names it.
 // 2. What is not sent yet of a stream is at most `unsentMax` bytes, or the stream is closed.
 // 3. Events are collected in `events`, never handed over from within a call.
+// 4. No stream is to be given up before `nextDeadline`; at that time perhaps none either: the one meant may be connected.
 internal import Base
 internal import CReactor
 internal import Fabric
+internal import Files
 internal import Glibc
 internal import Reactor
 
@@ -49,6 +51,8 @@ final class ClusterStreams {
     private var nextAccepted: UInt64 = 0
     private var acceptedCount = 0
     private var pausedUntil: Instant?
+    /// The earliest deadline of all streams, or earlier; nil if none has one.
+    private var nextDeadline: Instant?
     private let buffer = UnsafeMutableRawPointer.allocate(byteCount: ClusterStreams.readSize, alignment: 64)
     private let warn: (String) -> Void
 
@@ -69,9 +73,6 @@ final class ClusterStreams {
         for listener in listeners { Glibc.close(listener.rawDescriptor) }
         buffer.deallocate()
     }
-
-    /// How many streams stand.
-    var connectedCount: Int { streams.values.reduce(0) { $0 + ($1.isConnected ? 1 : 0) } }
 
     /// Whether the token is one of this plane's.
     func owns(_ token: UInt64) -> Bool { token & 0xFF << 56 == tag }
@@ -101,6 +102,7 @@ final class ClusterStreams {
         nextToken += 1
         streams[token] = stream
         tokens[stream.id] = token
+        if let deadline = stream.deadline { nextDeadline = min(nextDeadline ?? deadline, deadline) }
         let flags = stream.isConnected ? UInt32(APUS_READABLE) : UInt32(APUS_WRITABLE)
         apus_epoll_add(epoll, stream.descriptor, flags, token)
     }
@@ -175,7 +177,7 @@ final class ClusterStreams {
     private func finishConnect(_ token: UInt64, _ stream: NodeStream) -> Bool {
         let reason = apus_socket_error(stream.descriptor)
         guard reason == 0 else {
-            drop(token, String(cString: strerror(reason)))
+            drop(token, errnoText(reason))
             return false
         }
         stream.isConnected = true
@@ -220,28 +222,29 @@ final class ClusterStreams {
             apus_socket_prepare(descriptor)
             var text = [CChar](repeating: 0, count: 64)
             let port = apus_peer(descriptor, &text)
-            let host = String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
             nextAccepted += 1
             acceptedCount += 1
             let id = StreamID.accepted(nextAccepted)
             add(NodeStream(id, descriptor, isConnected: true, deadline: nil))
-            events.append(.accepted(id, from: Address(host: host, port: port)))
+            events.append(.accepted(id, from: Address(host: addressText(text), port: port)))
         }
     }
 
     // ---- Time ----
 
-    /// When `timePassed` has something to do; nil for never.
+    /// Before it `timePassed` has nothing to do; nil for never.
     var deadline: Instant? {
-        let dialling = streams.values.compactMap(\.deadline).min()
-        guard let pausedUntil else { return dialling }
-        return dialling.map { min($0, pausedUntil) } ?? pausedUntil
+        guard let nextDeadline, let pausedUntil else { return nextDeadline ?? pausedUntil }
+        return min(nextDeadline, pausedUntil)
     }
 
     /// Gives up dialling what takes too long; accepts again after a pause.
     func timePassed(_ now: Instant) {
-        for (token, stream) in streams where stream.deadline.map({ $0 <= now }) ?? false {
-            drop(token, "no answer in time")
+        if let next = nextDeadline, next <= now {
+            for (token, stream) in streams where stream.deadline.map({ $0 <= now }) ?? false {
+                drop(token, "no answer in time")
+            }
+            nextDeadline = streams.values.compactMap(\.deadline).min()
         }
         if let until = pausedUntil, until <= now {
             pausedUntil = nil

@@ -1,17 +1,19 @@
 internal import Configuration
+internal import Files
 internal import Glibc
 
 /// Reads a configuration from disk.
 enum ConfigurationFile {
-    private static let sizeMax = 1 << 20
+    private static let byteCountMax = 1 << 20
 
     static func read(_ path: String) throws(ConfigurationError) -> [UInt8] {
-        guard let bytes = readFile(path, sizeMax: sizeMax) else {
-            let problem = errno == EFBIG
-                ? "\(path) is larger than \(sizeMax) bytes: not a configuration"
-                : "cannot read the configuration \(path): \(errnoText()); check the path and its permissions"
+        do throws(FileError) {
+            return try readFile(path, byteCountMax: byteCountMax)
+        } catch {
+            let problem = error.reason == EFBIG
+                ? "\(path) is larger than \(byteCountMax) bytes: not a configuration"
+                : "cannot read the configuration \(path): \(error.reasonText); check the path and its permissions"
             throw ConfigurationError(problems: [problem])
         }
-        return bytes
     }
 }

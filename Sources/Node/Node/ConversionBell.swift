@@ -1,5 +1,6 @@
 internal import Base
 internal import CReactor
+internal import Files
 internal import Glibc
 internal import Reactor
 internal import Storage

@@ -1,5 +1,6 @@
 internal import Base
 internal import Configuration
+internal import Files
 internal import Glibc
 internal import Logging
 internal import Mount

@@ -2,7 +2,9 @@
 // 1. Jobs run one at a time, in the order they came.
 // 2. After `finish` has returned nothing runs any more.
 internal import CReactor
+internal import Files
 internal import Glibc
+internal import Reactor
 internal import Synchronization
 
 /// See the invariants above. Any thread.
@@ -43,13 +45,8 @@ final class HelperQueue: @unchecked Sendable {
 
     private func start() -> pthread_t {
         var made = pthread_t()
-        let reason = pthread_create(
-            &made, nil,
-            { pointer in
-                Unmanaged<HelperQueue>.fromOpaque(pointer!).takeRetainedValue().run()
-                return nil
-            }, Unmanaged.passRetained(self).toOpaque())
-        precondition(reason == 0, "no thread for \(name): \(String(cString: strerror(reason)))")
+        let reason = startThread(&made) { [self] in run() }
+        precondition(reason == 0, "no thread for \(name): \(errnoText(reason))")
         return made
     }
 

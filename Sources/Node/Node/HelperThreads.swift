@@ -1,8 +1,10 @@
 // Threads that do a long piece of work at a start, while the main thread listens to signals and says how far it is.
 internal import Base
 internal import CBase
+internal import Files
 internal import Glibc
 internal import Logging
+internal import Reactor
 internal import Storage
 
 /// So many threads, once. Main thread; `isStopAsked` on any.
@@ -20,17 +22,6 @@ final class HelperThreads: @unchecked Sendable {
         deinit { word.deallocate() }
         var isDone: Bool { apus_load_acquire_u32(word) == 1 }
         func done() { apus_store_release_u32(word, 1) }
-    }
-
-    private final class Work {
-        let body: (Int) -> StorageError?
-        let number: Int
-        let outcome: Outcome
-        init(_ body: @escaping (Int) -> StorageError?, _ number: Int, _ outcome: Outcome) {
-            self.body = body
-            self.number = number
-            self.outcome = outcome
-        }
     }
 
     init(count: Int) {
@@ -53,17 +44,13 @@ final class HelperThreads: @unchecked Sendable {
         var threads: [pthread_t] = []
         for (number, outcome) in outcomes.enumerated() {
             var thread = pthread_t()
-            let reason = pthread_create(
-                &thread, nil,
-                { pointer in
-                    let work = Unmanaged<Work>.fromOpaque(pointer!).takeRetainedValue()
-                    work.outcome.error = work.body(work.number)
-                    work.outcome.done()
-                    return nil
-                }, Unmanaged.passRetained(Work(body, number, outcome)).toOpaque())
+            let reason = startThread(&thread) {
+                outcome.error = body(number)
+                outcome.done()
+            }
             guard reason == 0 else {
                 for thread in threads { pthread_join(thread, nil) }
-                throw StartError("no thread for \(purpose): \(String(cString: strerror(reason)))")
+                throw StartError("no thread for \(purpose): \(errnoText(reason))")
             }
             threads.append(thread)
         }

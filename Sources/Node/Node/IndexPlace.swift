@@ -1,6 +1,7 @@
 // Where the index of a namespace lies: what the operator says, or what works here.
 internal import Configuration
 internal import Engine
+internal import Files
 internal import Storage
 internal import SystemSegment
 

@@ -11,6 +11,8 @@ internal import Wire
 extension InfoService {
     static let clusterCommands: [String: Command] = tendCommands.merging(peerCommands) { first, _ in first }
         .merging(partitionCommands) { first, _ in first }
+        .merging(endpointCommands) { first, _ in first }
+        .merging(rosterCommands) { first, _ in first }
 
     private static let tendCommands: [String: Command] = [
         "cluster-name": { service, _ in service.state.configuration.service.clusterName ?? "null" },
@@ -106,14 +108,18 @@ extension InfoService {
 
     /// The key of the view, if all members have the same map, every partition is served, and nothing is to be moved.
     private func clusterStable(_ request: InfoRequest) -> String {
+        if let text = request["size"], Int(text).map({ $0 < 0 }) ?? true { return InfoError.text(4, "bad 'size'") }
+        if let text = request["ignore-migrations"], text != "true", text != "false" {
+            return InfoError.text(4, "bad 'ignore-migrations': true or false")
+        }
+        if let name = request["namespace"], state.namespace(name) == nil {
+            return InfoError.text(20, "namespace not found on node")
+        }
         guard state.phase == .serving, let snapshot, snapshot.phase == .open, let view = snapshot.view,
             state.cluster.figures.isIntact
         else { return InfoError.text(7, "unstable cluster") }
         if let size = request["size"], Int(size) != view.members.count {
             return InfoError.text(7, "cluster not specified size")
-        }
-        if let name = request["namespace"], state.namespace(name) == nil {
-            return InfoError.text(20, "namespace not found on node")
         }
         let ignoresMigrations = request["ignore-migrations"] == "true"
         for map in snapshot.maps where request["namespace"].map({ $0 == map.name }) ?? true {

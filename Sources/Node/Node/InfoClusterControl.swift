@@ -1,5 +1,6 @@
 // What operators ask of the cluster. The cluster's thread decides; the answer comes late, so that no other thread waits.
 internal import Assembly
+internal import Membership
 internal import Synchronization
 internal import Wire
 
@@ -20,7 +21,7 @@ extension InfoService {
                 return .refusal(InfoError.text(4, "missing or bad 'port'"))
             }
             guard request["tls"] != "true" else { return .refusal(InfoError.text(4, "there is no TLS between nodes yet")) }
-            return .command(.tip(host: host, port: port))
+            return .command(.tip(SeedName(host: host, port: port)))
         },
         "tip-clear": { request in tipClear(request) },
     ]
@@ -28,12 +29,12 @@ extension InfoService {
     /// `host-port-list=all`, or `host:port,host:port`; nothing means all.
     private static func tipClear(_ request: InfoRequest) -> ClusterWish {
         guard let text = request["host-port-list"], text != "all" else { return .command(.tipClear([])) }
-        var tips: [(host: String, port: UInt16)] = []
+        var tips: [SeedName] = []
         for one in text.split(separator: ",") {
             guard let colon = one.lastIndex(of: ":"), colon > one.startIndex,
                 let port = UInt16(one[one.index(after: colon)...])
             else { return .refusal(InfoError.text(4, "bad 'host-port-list': host:port,host:port or all")) }
-            tips.append((String(one[..<colon]), port))
+            tips.append(SeedName(host: String(one[..<colon]), port: port))
         }
         guard !tips.isEmpty else { return .refusal(InfoError.text(4, "bad 'host-port-list': it names nobody")) }
         return .command(.tipClear(tips))

@@ -27,9 +27,8 @@ extension InfoService {
 
     /// A text for each namespace of this node, with its map if there is one to go by.
     private func eachMap(_ text: (String, NamespaceMap?) -> String) -> String {
-        let maps = state.phase == .starting || snapshot?.phase == .orphan ? [] : snapshot?.maps ?? []
-        let names = state.configuration.namespaces.map(\.name)
-        return names.map { name in text(name, maps.first { $0.name == name }) }.joined(separator: ";")
+        let shown = state.phase == .starting || snapshot?.phase == .orphan ? nil : snapshot
+        return state.configuration.namespaces.map { text($0.name, shown?.map($0.name)) }.joined(separator: ";")
     }
 
     private func configuredRack(_ namespace: String) -> UInt32 {
@@ -59,7 +58,7 @@ extension InfoService {
     private static func bitmap(_ map: NamespaceMap?, _ me: NodeID, column: Int) -> String {
         var bits = [UInt8](repeating: 0, count: PartitionID.count / 8)
         guard let map, let own = map.number(of: me) else { return Base64.encode(bits) }
-        for partition in 0..<PartitionID.count where map.column(of: own, partition) == column {
+        for partition in 0..<PartitionID.count where map.clientColumn(of: own, partition) == column {
             bits[partition >> 3] |= 0x80 >> UInt8(partition & 7)
         }
         return Base64.encode(bits)
@@ -71,7 +70,7 @@ extension InfoService {
         let wanted = request["namespace"]
         if let wanted, state.namespace(wanted) == nil { return InfoError.text(20, "namespace not found on node") }
         return state.configuration.namespaces.map(\.name).filter { wanted == nil || wanted == $0 }.map { name in
-            let map = snapshot?.maps.first { $0.name == name }
+            let map = snapshot?.map(name)
             let nodes = map.map { Array(zip($0.racks, $0.nodes)) } ?? [(configuredRack(name), state.nodeID)]
             var text = "ns=\(name)"
             var last: UInt32?
@@ -92,7 +91,7 @@ extension InfoService {
     private var partitionInfo: String {
         var rows = [InfoService.partitionHeader]
         for namespace in state.servingNamespaces {
-            guard let map = snapshot?.maps.first(where: { $0.name == namespace.settings.name }),
+            guard let map = snapshot?.map(namespace.settings.name),
                 let own = map.number(of: state.nodeID)
             else { continue }
             let work = PartitionWork(map)
@@ -104,7 +103,7 @@ extension InfoService {
     private func row(
         _ namespace: Namespace, _ map: NamespaceMap, _ own: UInt16, _ partition: Int, _ work: PartitionWork
     ) -> String {
-        let replica = (0..<map.copies).first { map.replicas[$0 * PartitionID.count + partition] == own }
+        let replica = map.column(of: own, partition)
         let isMaster = map.actingMasters[partition] == own
         let (fills, duplicates) = (work.fills[partition], work.duplicates[partition])
         let records = namespace.index.count(PartitionID(UInt16(partition)))
@@ -150,9 +149,6 @@ struct PartitionWork {
 }
 
 extension NamespaceMap {
-    /// The node's number in the map; nil if it does not have the namespace.
-    func number(of node: NodeID) -> UInt16? { nodes.firstIndex(of: node).map { UInt16($0) } }
-
     func rack(of node: NodeID) -> UInt32? { number(of: node).map { racks[Int($0)] } }
 
     /// Partitions that nobody serves.
@@ -160,7 +156,7 @@ extension NamespaceMap {
 
     /// The column in which clients find the partition at the node: 0 if it serves it, the others by order of the replicas
     /// that do not; nil if it has no copy.
-    func column(of node: UInt16, _ partition: Int) -> Int? {
+    func clientColumn(of node: UInt16, _ partition: Int) -> Int? {
         let master = actingMasters[partition]
         if master == node { return 0 }
         var column = 0

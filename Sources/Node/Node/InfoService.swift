@@ -31,6 +31,7 @@ final class InfoService: InfoResponder {
         self.answered = answered
         blockingCommands = InfoService.truncateCommands.merging(InfoService.settingCommands) { first, _ in first }
             .merging(InfoService.evictionCommands) { first, _ in first }
+            .merging(InfoService.rosterChanges) { first, _ in first }
         self.reactor = reactor
         self.state = state
         self.adminKind = adminKind

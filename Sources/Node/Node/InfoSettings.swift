@@ -16,8 +16,7 @@ extension InfoService {
     /// Parameters that say where, not what.
     private static let places = ["context", "namespace", "id", "set", "dc"]
 
-    /// `set-config:context=CONTEXT;[namespace=NS;[set=SET;]]NAME=VALUE`. Of several settings those before the first that is
-    /// refused are changed.
+    /// `set-config:context=CONTEXT;[namespace=NS;[set=SET;]]NAME=VALUE`. Of several settings all are changed, or none.
     private func changeSettings(_ request: InfoRequest, _ answer: @escaping @Sendable (String) -> Void) {
         guard let context = request["context"] else { return answer(InfoError.text(4, "missing 'context'")) }
         let wanted = request.parameters.filter { !InfoService.places.contains($0.0) }
@@ -25,14 +24,12 @@ extension InfoService {
         if context == "namespace", let set = request.bytes("set"), let namespace = namespace(request).0 {
             return change(set, of: namespace, wanted, answer)
         }
-        for (name, value) in wanted {
-            do throws(SettingRefusal) {
-                try changeSetting(context, request, name, value)
-            } catch {
-                return answer(refused(context, error))
-            }
+        do throws(SettingRefusal) {
+            try change(place(context, request), wanted)
+            answer("ok")
+        } catch {
+            answer(refused(context, error))
         }
-        answer("ok")
     }
 
     private func refused(_ context: String, _ refusal: SettingRefusal) -> String {
@@ -40,71 +37,83 @@ extension InfoService {
         return InfoError.text(4, refusal.message)
     }
 
-    private func changeSetting(
-        _ context: String, _ request: InfoRequest, _ name: String, _ value: String
-    ) throws(SettingRefusal) {
+    private func place(_ context: String, _ request: InfoRequest) throws(SettingRefusal) -> SettingPlace {
         switch context {
-        case "service": try change(.service, name, value)
-        case "network": try change(.network, name, value)
-        case "security": try change(.security, name, value)
-        case "xdr": try change(.xdr, name, value)
+        case "service": return .service
+        case "network": return .network
+        case "security": return .security
+        case "xdr": return .xdr
         case "namespace":
-            let (namespace, _) = namespace(request)
-            guard let namespace else { throw SettingRefusal("there is no such namespace on this node") }
-            try change(.namespace(namespace.settings.name), name, value)
+            guard let namespace = namespace(request).0 else {
+                throw SettingRefusal("there is no such namespace on this node")
+            }
+            return .namespace(namespace.settings.name)
         default: throw SettingRefusal("unknown context '\(context)'")
         }
     }
 
-    private func change(_ place: SettingPlace, _ name: String, _ value: String) throws(SettingRefusal) {
-        let change = try state.configuration.changing(place, name, to: value)
-        if case .namespace(let namespace) = place {
-            try takeEffect(change, namespace)
-            log("{\(namespace)} ", change.name, change.old, change.new)
-        } else {
-            try takeEffect(change)
-            log("", change.name, change.old, change.new)
+    /// All are checked, each with those before it, and then take effect together.
+    private func change(_ place: SettingPlace, _ wanted: [(String, String)]) throws(SettingRefusal) {
+        var changes: [SettingChange] = []
+        var configuration = state.configuration
+        for (name, value) in wanted {
+            let change = try configuration.changing(place, name, to: value)
+            configuration = change.configuration
+            changes.append(change)
         }
-        state.putInForce(change.configuration)
+        var prefix = ""
+        if case .namespace(let namespace) = place {
+            try takeEffect(changes, configuration, namespace)
+            prefix = "{\(namespace)} "
+        } else {
+            try takeEffect(changes, configuration)
+        }
+        for change in changes { log(prefix, change.name, change.old, change.new) }
+        state.putInForce(configuration)
     }
 
     private func log(_ place: String, _ name: String, _ old: String, _ new: String) {
         state.log.info(.config, "\(place)set-config: \(name) was '\(old)', is '\(new)'")
     }
 
-    private func takeEffect(_ change: SettingChange, _ name: String) throws(SettingRefusal) {
+    private func takeEffect(
+        _ changes: [SettingChange], _ configuration: NodeConfiguration, _ name: String
+    ) throws(SettingRefusal) {
         guard let namespace = state.namespace(name),
-            let configured = change.configuration.namespaces.first(where: { $0.name == name })
+            let configured = configuration.namespaces.first(where: { $0.name == name })
         else { throw SettingRefusal("there is no such namespace on this node") }
         let most = state.registry.descriptor(named: configured.storageEngine)?.limits.imageSizeMax ?? 0
         guard configured.maxRecordSize <= most else {
-            throw SettingRefusal("\(change.name): storage-engine \(configured.storageEngine) takes up to \(most) bytes")
+            throw SettingRefusal("max-record-size: storage-engine \(configured.storageEngine) takes up to \(most) bytes")
         }
-        guard change.name != "replication-factor" || !configured.strongConsistency else {
+        guard !configured.strongConsistency || !changes.contains(where: { $0.name == "replication-factor" }) else {
             throw SettingRefusal("replication-factor cannot change while the node runs: the namespace is strong-consistency")
         }
-        if change.block == "storage-engine", !StandardSettings.isOfNamespace(change.name) {
+        let ofBackend = changes.filter { $0.block == "storage-engine" && !StandardSettings.isOfNamespace($0.name) }
+        if let first = ofBackend.first {
             guard let adjusting = namespace.backend.adjusting else {
-                throw SettingRefusal("'\(change.name)' cannot change while the node runs")
+                throw SettingRefusal("'\(first.name)' cannot change while the node runs")
             }
+            // The last that can be refused, and the first that takes effect.
             do throws(StorageError) {
                 try state.controlPlane.hold { () throws(StorageError) in try adjusting.adjust(configured.storageSettings) }
             } catch {
-                throw SettingRefusal("\(change.name): \(error.text)")
+                throw SettingRefusal("\(ofBackend.map(\.name).joined(separator: ", ")): \(error.text)")
             }
         }
-        state.tellReactors(namespace.live.change(to: LiveNamespaceSettings(configured)))
-        state.cluster.post(.settings(ClusterSettings(change.configuration)))
+        state.tellReactors(namespace.live.change(to: LiveNamespaceSettings(configured, state.cluster.snapshot)))
+        state.cluster.post(.settings(ClusterSettings(configuration)))
     }
 
-    private func takeEffect(_ change: SettingChange) throws(SettingRefusal) {
-        guard !change.name.hasPrefix("heartbeat.") || state.configuration.network.heartbeat != nil else {
-            throw SettingRefusal("'\(change.name)': this node is alone, it was started without a heartbeat block")
+    private func takeEffect(_ changes: [SettingChange], _ configuration: NodeConfiguration) throws(SettingRefusal) {
+        let ofHeartbeat = changes.first { $0.name.hasPrefix("heartbeat.") }
+        if state.configuration.network.heartbeat == nil, let first = ofHeartbeat {
+            throw SettingRefusal("'\(first.name)': this node is alone, it was started without a heartbeat block")
         }
-        var numbers = LiveServiceSettings(change.configuration.service)
-        if change.name == "proto-fd-max" {
+        var numbers = LiveServiceSettings(configuration.service)
+        if changes.contains(where: { $0.name == "proto-fd-max" }) {
             do throws(StartError) {
-                numbers.clientConnectionsMax = UInt32(try Descriptors.clientsMax(change.configuration.service))
+                numbers.clientConnectionsMax = UInt32(try Descriptors.clientsMax(configuration.service))
             } catch {
                 throw SettingRefusal(error.message)
             }
@@ -112,7 +121,7 @@ extension InfoService {
             numbers.clientConnectionsMax = state.live.current.pointee.clientConnectionsMax
         }
         state.tellReactors(state.live.change(to: numbers))
-        state.cluster.post(.settings(ClusterSettings(change.configuration)))
+        state.cluster.post(.settings(ClusterSettings(configuration)))
     }
 
     /// Settings of a set are system metadata: the same on all nodes.
@@ -120,23 +129,17 @@ extension InfoService {
         _ set: [UInt8], of namespace: Namespace, _ wanted: [(String, String)], _ answer: @escaping @Sendable (String) -> Void
     ) {
         var changes: [MetadataChange] = []
-        var refusal: String?
-        for (name, value) in wanted {
-            do throws(SettingRefusal) {
-                changes.append(try change(set, of: namespace, name, value))
-            } catch {
-                refusal = refused("namespace", error)
-                break
-            }
+        do throws(SettingRefusal) {
+            // A set is made only when all that is said of it can be.
+            for (name, value) in wanted { _ = try NodeConfiguration.setValue(name, value) }
+            for (name, value) in wanted { changes.append(try change(set, of: namespace, name, value)) }
+        } catch {
+            return answer(refused("namespace", error))
         }
-        guard !changes.isEmpty else { return answer(refusal ?? "ok") }
-        state.change(changes, of: namespace) { [log = state.log, refusal] outcome in
-            guard outcome == .done else {
-                let text = InfoService.text(outcome, refusal: 4)
-                log.warning(.config, "set-config of namespace: \(text)")
-                return answer(text)
-            }
-            answer(refusal ?? "ok")
+        state.change(changes, of: namespace) { [log = state.log] outcome in
+            let text = InfoService.text(outcome, refusal: 4)
+            if outcome != .done { log.warning(.config, "set-config of namespace: \(text)") }
+            answer(text)
         }
     }
 

@@ -25,8 +25,13 @@ enum Interfaces {
             let size = family == AF_INET6 ? MemoryLayout<sockaddr_in6>.size : MemoryLayout<sockaddr_in>.size
             var text = [CChar](repeating: 0, count: 64)
             guard getnameinfo(address, socklen_t(size), &text, 64, nil, 0, NI_NUMERICHOST) == 0 else { continue }
-            addresses.append(String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
+            addresses.append(addressText(text))
         }
         return addresses
     }
+}
+
+/// The numeric address that C has written into `text`, up to its zero.
+func addressText(_ text: [CChar]) -> String {
+    String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
 }

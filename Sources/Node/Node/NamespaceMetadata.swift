@@ -104,7 +104,10 @@ extension NodeState {
         case .evict:
             let voidTime = UInt32(truncatingIfNeeded: item.number)
             namespace.upkeep.setThreshold(voidTime, at: item.timestamp, isPending: true)
-        case .roster, nil: return
+        case .roster:
+            log.info(.roster, "{\(item.key)} the roster is now \(item.value ?? "null"); until there is strong consistency"
+                + " nothing goes by it")
+        case nil: return
         }
     }
 

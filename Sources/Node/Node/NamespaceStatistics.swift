@@ -44,11 +44,15 @@ enum NamespaceStatistics {
         NamespaceCounter.allCases.map { ($0.statisticName, "\(namespace.total($0))") }
     }
 
-    /// Names tools read whose value is 0 as long as there is no cluster, query, batch, UDF, index or XDR.
+    /// Names tools read whose value is 0 as long as records do not travel between nodes, and there is no UDF, index,
+    /// XDR or strong consistency.
     private static let quiet = [
         "xdr_tombstones", "unreplicated_records", "cache_read_pct",
         "migrate_tx_partitions_active", "migrate_rx_partitions_active", "migrate_tx_partitions_initial",
-        "migrate_rx_partitions_initial",
+        "migrate_rx_partitions_initial", "migrate_tx_instances", "migrate_rx_instances", "migrate_tx_partitions_imbalance",
+        "migrate_signals_active", "migrate_signals_remaining", "migrate_records_skipped", "migrate_records_transmitted",
+        "migrate_record_retransmits", "migrate_record_receives", "migrate_records_unreadable",
+        "appeals_tx_active", "appeals_rx_active", "appeals_tx_remaining", "appeals_records_exonerated",
         "client_proxy_complete", "client_proxy_error", "client_proxy_timeout", "client_udf_complete",
         "client_udf_error", "si_query_short_basic_complete", "si_query_long_basic_complete",
         "fail_xdr_forbidden", "fail_mrt_blocked",

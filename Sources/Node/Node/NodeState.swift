@@ -8,6 +8,7 @@ internal import Configuration
 internal import Engine
 internal import Glibc
 internal import Logging
+internal import Membership
 internal import Reactor
 internal import Storage
 internal import Synchronization
@@ -35,11 +36,14 @@ final class NodeState: @unchecked Sendable {
     /// Address and port of every listener, as bound.
     var serviceEndpoints: [Endpoint] = []
     var adminEndpoints: [Endpoint] = []
+    /// Where other nodes dial this one; none if it is alone.
+    var nodeAddresses = NodeAddresses(heartbeat: [], fabric: [])
     private(set) var namespaces: [Namespace] = []
     // Word 0: phase; 1: steps of the wall clock.
     private let phaseWord: UnsafeMutablePointer<UInt32>
     let reactors = ReactorDirectory()
     let latencies = LatencyHistory()
+    let fabricRates = FabricRates()
     let userAgents = UserAgents()
     let controlJobs = ControlJobs()
     let queries = QueryRegistry()

@@ -1,5 +1,6 @@
 internal import CReactor
 internal import Configuration
+internal import Files
 
 /// The processors of this machine.
 enum Processors {

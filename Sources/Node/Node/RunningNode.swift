@@ -6,6 +6,7 @@ internal import CReactor
 internal import Configuration
 internal import Engine
 internal import Fabric
+internal import Files
 internal import Glibc
 internal import Index
 internal import Logging
@@ -24,6 +25,7 @@ final class RunningNode {
     private var opened: [OpenNamespace] = []
     /// Names this run of the node: another one is another member.
     private let incarnation: UInt64
+    private let identity: NodeIdentity
     private var sockets = ClusterSockets()
     private var cluster: ClusterShell?
     private let clientsMax: Int
@@ -39,9 +41,10 @@ final class RunningNode {
             throw StartError("\(error)")
         }
         var entropy = SystemRandomNumberGenerator()
-        let nodeID = try directory.nodeID {
-            NodeID(rawValue: configuration.service.nodeID ?? (entropy.next() & 0x0FFF_FFFF_FFFF | 0xA0_0000_0000_00))
+        identity = try directory.identity(configured: configuration.service.nodeID.map { NodeID(rawValue: $0) }) {
+            NodeID(rawValue: entropy.next() & 0x0FFF_FFFF_FFFF | 0xA0_0000_0000_00)
         }
+        let nodeID = identity.id
         incarnation = entropy.next() | 1
         let metadata: MetadataStore
         do throws(MetadataError) {
@@ -57,11 +60,19 @@ final class RunningNode {
         apus_crash_install(log.crashDescriptor)
         log.info(.as, "apus \(Product.version) starts as node \(nodeID), process \(getpid()),"
             + " work directory \(directory.path)")
+        tellOfNewID()
         for note in configuration.notes { log.warning(.config, note) }
         if clientsMax < configuration.service.protoFdMax {
             log.warning(.socket, "at most \(clientsMax) clients: this process may open no more files; proto-fd-max is"
                 + " \(configuration.service.protoFdMax), raise the limit for that (ulimit -n, or LimitNOFILE)")
         }
+    }
+
+    private func tellOfNewID() {
+        guard identity.isNew, let former = identity.former else { return }
+        log.warning(.config, "node-id is \(identity.id), and this work directory belonged to node \(former): from now on it"
+            + " is \(identity.id), a new node for its cluster. Records and system metadata stay; at this start it waits for"
+            + " the other members of its last view, not for \(former)")
     }
 
     // ---- Start ----
@@ -75,6 +86,7 @@ final class RunningNode {
             + IndexPlace.problems(configuration.namespaces, registry)
         guard problems.isEmpty else { throw StartError(problems.joined(separator: "\napus: ")) }
         sockets = try ClusterSockets(configuration.network)
+        state.nodeAddresses = sockets.addresses
         try startReactors()
         // Only when all are open: what is wrong with the last is said before the first has been read for an hour.
         for opening in openings { opened.append(try opening.open()) }
@@ -101,6 +113,7 @@ final class RunningNode {
             storedPartitions: try stores.loadPartitions(settings.namespaces.map(\.name)),
             now: SystemClock.now())
         boot.metadata = state.metadata.items
+        boot.formerID = identity.former
         tellOfOldRecords(boot.storedPartitions)
         let served = namespaces.map { "\($0.settings.name) (\($0.agreement.backend))" }.joined(separator: ", ")
         let cluster = try ClusterShell(

@@ -1,3 +1,4 @@
+internal import Files
 internal import Glibc
 
 /// Memory of the machine and of this process, from /proc.

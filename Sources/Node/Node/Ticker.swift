@@ -1,3 +1,4 @@
+internal import Assembly
 internal import Base
 internal import Configuration
 internal import Engine
@@ -51,6 +52,7 @@ struct Ticker {
         lastLine = now
         state.latencies.sample(
             state.servingNamespaces, batches: state.reactors.batchCounters, nanoseconds: now.nanoseconds)
+        state.fabricRates.sample(state.cluster.figures.fabricTraffic, at: now)
         for namespace in state.servingNamespaces { state.log.info(.info, line(namespace)) }
         let network = state.reactors.totals()
         state.log.info(.info, "node: client-connections \(network.clientConnections) opened \(network.opened)"

@@ -1,4 +1,5 @@
 internal import Base
+internal import Files
 internal import Glibc
 internal import SystemSegment
 
@@ -16,7 +17,12 @@ struct WorkDirectory {
     /// Makes the directory if it is missing and takes its lock. May block for 3 s.
     init(path: String) throws(StartError) {
         self.path = path
-        try WorkDirectory.make(path)
+        do throws(FileError) {
+            try makeDirectory(path)
+        } catch {
+            throw StartError(
+                "cannot make work directory \(path): \(error.reasonText) at \(error.path); set another work-directory")
+        }
         let file = path + "/apus.lock"
         lock = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
         guard lock >= 0 else {
@@ -35,31 +41,30 @@ struct WorkDirectory {
         }
     }
 
-    private static func make(_ path: String) throws(StartError) {
-        var partial = path.hasPrefix("/") ? "/" : ""
-        for part in path.split(separator: "/") {
-            partial += part + "/"
-            guard mkdir(partial, 0o755) == 0 || errno == EEXIST else {
-                throw StartError(
-                    "cannot make work directory \(path): \(errnoText()) at \(partial); set another work-directory")
-            }
-        }
-    }
-
-    /// The node's id, kept here so that it stays the same: read, or made by `make` and written.
-    func nodeID(_ make: () -> NodeID) throws(StartError) -> NodeID {
+    /// Who this node is, kept here so that it stays the same: the id that is `configured`, else the one that is kept, else
+    /// one that `make` makes. The file has the id in its first line, and the one before it in the second, if there was one.
+    func identity(configured: NodeID?, _ make: () -> NodeID) throws(StartError) -> NodeIdentity {
         let file = path + "/node-id"
-        let stored = readSmallFile(file).split(separator: "\n").first
-        if let stored, let value = UInt64(stored, radix: 16), value != 0 { return NodeID(rawValue: value) }
-        let id = make()
-        let text = "\(id)\n"
-        let descriptor = open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
-        guard descriptor >= 0, write(descriptor, text, text.utf8.count) == text.utf8.count, fsync(descriptor) == 0,
-            close(descriptor) == 0
-        else { throw StartError("cannot write \(file): \(errnoText())") }
-        return id
+        do throws(FileError) {
+            let text = String(decoding: try readFileIfThere(file, byteCountMax: 64 << 10) ?? [], as: UTF8.self)
+            let lines = text.split(separator: "\n", maxSplits: 2, omittingEmptySubsequences: false)
+            let kept = lines.prefix(2).map { UInt64($0, radix: 16).flatMap { $0 == 0 ? nil : NodeID(rawValue: $0) } }
+            let stored = kept.first ?? nil
+            let id = configured ?? stored ?? make()
+            guard id != stored else { return NodeIdentity(id: id, former: kept.count > 1 ? kept[1] : nil, isNew: false) }
+            try replaceFile(file, with: Array(("\(id)\n" + (stored.map { "\($0)\n" } ?? "")).utf8))
+            return NodeIdentity(id: id, former: stored, isNew: stored != nil)
+        } catch {
+            throw StartError(error.sentence)
+        }
     }
 }
 
-/// What the last failed system call said.
-func errnoText() -> String { String(cString: strerror(errno)) }
+/// Under which id a node is known.
+struct NodeIdentity {
+    let id: NodeID
+    /// The id before; nil if there was none.
+    let former: NodeID?
+    /// The id has changed with this start.
+    let isNew: Bool
+}

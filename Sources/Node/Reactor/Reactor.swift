@@ -84,12 +84,7 @@ package final class Reactor: @unchecked Sendable {
 
     /// Starts the thread. Once.
     package func start() {
-        let reason = pthread_create(
-            &thread, nil,
-            { pointer in
-                Unmanaged<Reactor>.fromOpaque(pointer!).takeRetainedValue().run()
-                return nil
-            }, Unmanaged.passRetained(self).toOpaque())
+        let reason = startThread(&thread) { [self] in run() }
         precondition(reason == 0, "no thread for a reactor: \(String(cString: strerror(reason)))")
     }
 

@@ -4,6 +4,7 @@
 // 2. What is only looked at is neither made nor locked nor changed.
 internal import CUring
 internal import Device
+internal import Files
 internal import Glibc
 
 /// A descriptor with what has to be undone.
@@ -222,5 +223,5 @@ enum DeviceOpening {
     }
 
     /// The system's words for an errno.
-    static func systemText(_ reason: Int32) -> String { "\(String(cString: strerror(reason))) (errno \(reason))" }
+    static func systemText(_ reason: Int32) -> String { "\(errnoText(reason)) (errno \(reason))" }
 }

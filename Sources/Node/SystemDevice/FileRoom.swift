@@ -1,6 +1,7 @@
 // Room for a file: all of it is allocated before it is used, so that a full file system is found out at once.
 internal import CUring
 internal import Device
+internal import Files
 internal import Glibc
 
 /// Allocation of files. Any thread but a reactor's.
@@ -48,9 +49,11 @@ enum FileRoom {
 
     /// The name of a file that was made lasts; 0 or an errno.
     private static func flushDirectory(of path: String) -> Int32 {
-        let directory = apus_open_directory_of(path)
-        if directory < 0 { return errno }
-        defer { close(directory) }
-        return fsync(directory) == 0 ? 0 : errno
+        do throws(FileError) {
+            try settleDirectory(parentDirectory(of: path))
+            return 0
+        } catch {
+            return error.reason
+        }
     }
 }

@@ -3,6 +3,7 @@
 // 2. A region is registered as long as one of its holders (queues) lives: the caller may free it afterwards, and other
 //    memory may come to lie at its addresses.
 internal import CUring
+internal import Files
 internal import Glibc
 internal import Synchronization
 
@@ -122,7 +123,7 @@ struct PreparedMemory: ~Copyable {
             switch failure {
             case ENOMEM: "not enough memory may be locked (ulimit -l, or LimitMEMLOCK of the service)"
             case EINVAL: "the kernel is older than 5.19"
-            default: String(cString: strerror(failure))
+            default: errnoText(failure)
             }
         SystemNotes.memory.withLock {
             $0 = "buffers of devices are not registered with io_uring, which costs CPU time for each transfer: \(reason)"

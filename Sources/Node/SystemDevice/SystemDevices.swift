@@ -1,6 +1,7 @@
 // The devices of this machine: files and block devices over io_uring, or over helper threads where that is not to be had.
 internal import CUring
 package import Device
+internal import Files
 internal import Glibc
 internal import Synchronization
 
@@ -100,7 +101,7 @@ final class RingSupport: Sendable {
             case ENOSYS: "this kernel is older than 5.6 or has no io_uring"
             case EPERM, EACCES: "the system forbids it (a container's seccomp profile, or kernel.io_uring_disabled)"
             case ENOMEM: "not enough memory may be locked (ulimit -l, or LimitMEMLOCK of the service)"
-            default: String(cString: strerror(failure))
+            default: errnoText(failure)
             }
         return "io_uring cannot be used: \(reason): helper threads read and write the devices"
     }

@@ -1,4 +1,5 @@
-// What an operator reads about files and directories, and the few things all files here need.
+// What an operator reads about files and directories.
+internal import Files
 internal import Glibc
 internal import Storage
 
@@ -22,29 +23,25 @@ enum FileProblem {
     }
 
     /// The system's words for an errno.
-    static func text(_ reason: Int32) -> String { "\(String(cString: strerror(reason))) (errno \(reason))" }
+    static func text(_ reason: Int32) -> String { "\(errnoText(reason)) (errno \(reason))" }
 
     /// Makes names that were made in a directory, or removed, last; 0 or an errno.
     static func flushDirectory(_ path: String) -> Int32 {
-        let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard descriptor >= 0 else { return errno }
-        defer { close(descriptor) }
-        return fsync(descriptor) == 0 ? 0 : errno
+        do throws(FileError) {
+            try settleDirectory(path)
+            return 0
+        } catch {
+            return error.reason
+        }
     }
 
-    /// The names in a directory, sorted; nil, with `errno` set, if it cannot be read.
-    static func names(in path: String) -> [String]? {
-        guard let directory = opendir(path) else { return nil }
-        defer { closedir(directory) }
-        var names: [String] = []
-        while let entry = readdir(directory) {
-            let name = withUnsafePointer(to: &entry.pointee.d_name) { tuple in
-                tuple.withMemoryRebound(to: CChar.self, capacity: MemoryLayout.size(ofValue: tuple.pointee)) {
-                    String(cString: $0)
-                }
-            }
-            if name != "." && name != ".." { names.append(name) }
+    /// The names in a directory, sorted.
+    /// - Throws: `medium`.
+    static func names(in path: String) throws(StorageError) -> [String] {
+        do throws(FileError) {
+            return try fileNames(in: path)
+        } catch {
+            throw medium("read", path, error.reason)
         }
-        return names.sorted()
     }
 }

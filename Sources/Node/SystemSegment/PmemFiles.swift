@@ -5,6 +5,7 @@
 //    a killed process left there the next one overwrites.
 internal import Base
 internal import CPmem
+internal import Files
 internal import Glibc
 package import PMEM
 
@@ -106,15 +107,10 @@ package struct SystemPmem: PmemOpener {
         if reason != 0 {
             unlink(newPath)
         } else {
-            reason = FileProblem.flushDirectory(folder(of: path))
+            reason = FileProblem.flushDirectory(parentDirectory(of: path))
             if reason != 0 { unlink(path) }
         }
         guard reason == 0 else { throw PmemOpenError("cannot be made: \(FileProblem.text(reason))") }
-    }
-
-    private static func folder(of path: String) -> String {
-        guard let slash = path.lastIndex(of: "/") else { return "." }
-        return slash == path.startIndex ? "/" : String(path[..<slash])
     }
 
     // ---- Steps of both ----

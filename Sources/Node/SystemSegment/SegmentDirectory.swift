@@ -1,4 +1,5 @@
 // What segments lie on the mounts of a machine: for `apus shm`.
+internal import Files
 internal import Glibc
 package import Storage
 
@@ -52,8 +53,9 @@ package enum SegmentDirectory {
     package static func list(mounts: [String]) throws(StorageError) -> [SegmentSummary] {
         var found: [String: [String]] = [:]
         for mount in unique(mounts) {
-            guard let names = FileProblem.names(in: mount) else { throw FileProblem.medium("read", mount) }
-            for name in names where isSegment(name, in: mount) { found[name, default: []].append("\(mount)/\(name)") }
+            for name in try FileProblem.names(in: mount) where isSegment(name, in: mount) {
+                found[name, default: []].append("\(mount)/\(name)")
+            }
         }
         return found.keys.sorted().map { summary($0, found[$0] ?? []) }
     }
@@ -61,11 +63,7 @@ package enum SegmentDirectory {
     /// Without those that are another's directory, whatever they are called.
     private static func unique(_ mounts: [String]) -> [String] {
         var seen: Set<String> = []
-        return mounts.filter { mount in
-            guard let real = realpath(mount, nil) else { return seen.insert(mount).inserted }
-            defer { free(real) }
-            return seen.insert(String(cString: real)).inserted
-        }
+        return mounts.filter { seen.insert(absolutePath($0)).inserted }
     }
 
     /// Of the form that `SegmentFolders.name` gives.
@@ -107,7 +105,7 @@ package enum SegmentDirectory {
     }
 
     private static func size(_ folder: String) -> Int {
-        (FileProblem.names(in: folder) ?? []).reduce(0) { sum, name in
+        ((try? FileProblem.names(in: folder)) ?? []).reduce(0) { sum, name in
             var file = stat()
             return lstat("\(folder)/\(name)", &file) == 0 ? sum + Int(file.st_blocks) * 512 : sum
         }

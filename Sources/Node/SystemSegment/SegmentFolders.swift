@@ -1,4 +1,6 @@
 // The directories of a segment, one on each mount: made, checked and locked.
+internal import Base
+internal import Files
 internal import Glibc
 internal import Storage
 
@@ -11,7 +13,7 @@ struct SegmentFolders: Sendable {
 
     /// The name of a segment's directories: the same for the same node and namespace.
     static func name(owner: String, namespace: String) -> String {
-        let digits = String(segmentHash(owner), radix: 16)
+        let digits = String(fnv1a(owner.utf8), radix: 16)
         return prefix + String(repeating: "0", count: 16 - digits.count) + digits + "-" + namespace
     }
 
@@ -84,7 +86,7 @@ struct SegmentFolders: Sendable {
     /// Whether an earlier segment has left something else than its header.
     var hasRegions: Bool {
         paths.contains { folder in
-            (FileProblem.names(in: folder) ?? []).contains { $0 != "header" && $0 != "lock" && $0 != "probe" }
+            ((try? FileProblem.names(in: folder)) ?? []).contains { $0 != "header" && $0 != "lock" && $0 != "probe" }
         }
     }
 
@@ -92,7 +94,12 @@ struct SegmentFolders: Sendable {
     /// - Throws: `device`.
     func removeRegions() throws(StorageError) {
         for folder in paths {
-            guard let names = FileProblem.names(in: folder) else { throw .device(errno: errno, operation: "read \(folder)") }
+            let names: [String]
+            do throws(FileError) {
+                names = try fileNames(in: folder)
+            } catch {
+                throw .device(errno: error.reason, operation: "read \(folder)")
+            }
             for name in names where name != "header" && name != "lock" {
                 guard unlink("\(folder)/\(name)") == 0 || errno == ENOENT else {
                     throw .device(errno: errno, operation: "remove \(folder)/\(name)")
@@ -104,8 +111,7 @@ struct SegmentFolders: Sendable {
     /// Removes a directory that the caller has locked, with its files; the header first: without it the rest is nothing.
     /// - Throws: `medium`.
     static func remove(_ folder: String) throws(StorageError) {
-        guard let names = FileProblem.names(in: folder) else { throw FileProblem.medium("read", folder) }
-        let rest = names.filter { $0 != "header" && $0 != "lock" }
+        let rest = try FileProblem.names(in: folder).filter { $0 != "header" && $0 != "lock" }
         for name in ["header"] + rest + ["lock"] {
             guard unlink("\(folder)/\(name)") == 0 || errno == ENOENT else {
                 throw FileProblem.medium("remove", "\(folder)/\(name)")

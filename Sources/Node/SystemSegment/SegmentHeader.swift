@@ -51,7 +51,7 @@ struct SegmentHeader: Sendable, Equatable {
         kind = spec.kind
         layout = spec.layout
         stageByteCount = spec.stageByteCount
-        mountsHash = segmentHash(spec.mounts.joined(separator: "\n"))
+        mountsHash = fnv1a(spec.mounts.joined(separator: "\n").utf8)
         namespace = SegmentHeader.cut(spec.namespace, SegmentHeader.textSizeMax)
         backend = SegmentHeader.cut(spec.backend, SegmentHeader.textSizeMax)
         owner = SegmentHeader.cut(spec.owner, SegmentHeader.ownerSizeMax)
@@ -187,9 +187,4 @@ struct SegmentHeader: Sendable, Equatable {
 
         mutating func text() -> String { take(Int(number(UInt16.self))).text }
     }
-}
-
-/// FNV-1a, 64 bits: the same in every process.
-func segmentHash(_ text: String) -> UInt64 {
-    text.utf8.reduce(0xCBF2_9CE4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
 }

@@ -58,7 +58,7 @@ int apus_listen(const char *address, uint16_t port, int backlog);
 // The port a socket is bound to, 0 if it has none.
 uint16_t apus_bound_port(int descriptor);
 // Connects to a numeric address or a name; non-blocking without delay; -1 and errno if that fails or takes
-// too long.
+// too long. errno 0: the name has no address.
 int apus_connect(const char *host, uint16_t port, int timeout_milliseconds);
 // Begins to connect to a numeric address; non-blocking without delay; -1 and errno if that fails at once. The socket is
 // writable when the connection stands or has failed: apus_socket_error tells.

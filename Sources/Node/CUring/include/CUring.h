@@ -90,8 +90,6 @@ struct apus_identity {
 int apus_device_open(const char *path, unsigned wanted);
 // Switches an open file over to direct transfers.
 int apus_go_direct(int descriptor);
-// The directory that holds `path`, opened to be flushed.
-int apus_open_directory_of(const char *path);
 // Locks the whole file for this opening of it; EAGAIN if another one has it locked.
 int apus_lock_file(int descriptor);
 void apus_unlock_file(int descriptor);

@@ -82,7 +82,7 @@ struct Fuzzed {
         switch effect {
         case .heartbeat(let effect): hear(effect, .heartbeat)
         case .fabric(let effect): hear(effect, .fabric)
-        case .resolve(let host, let port): return .resolved(host: host, port: port, [Address(host: host, port: port)])
+        case .resolve(let seed): return .resolved(seed, [Address(host: seed.host, port: seed.port)])
         case .store(let ticket, let request):
             stored.append(request)
             return .stored(ticket)

@@ -114,7 +114,7 @@ extension Fuzzed {
         switch which % 6 {
         case 0: tell(.command(token: 1, .recluster))
         case 1: tell(.command(token: 2, .quiesce(true)))
-        case 2: tell(.command(token: 3, .tip(host: "10.0.0.1", port: 4002)))
+        case 2: tell(.command(token: 3, .tip(SeedName(host: "10.0.0.1", port: 4002))))
         case 3:
             let change = MetadataChange(.truncate, MetadataKey([Array("test".utf8)]), .afterAllWrites(namespace: "test"))
             tell(.changeMetadata(token: 4, [change], time: time(milliseconds).wall.milliseconds))
