@@ -85,7 +85,7 @@ let package = Package(
             "SystemDevice", in: "Node", ["Device", "Files", "CUring"], linker: [.linkedLibrary("uring")]),
         .systemLibrary(
             name: "CPmem", path: "Sources/Node/CPmem", pkgConfig: "libpmem", providers: [.apt(["libpmem-dev"])]),
-        target("SystemSegment", in: "Node", ["Base", "CPmem", "Files", "PMEM", "Storage"]),
+        target("SystemSegment", in: "Node", ["Base", "CBase", "CPmem", "Files", "PMEM", "Storage"]),
         cTarget("CReactor", in: "Node"),
         target("Reactor", in: "Node", ["Base", "CBase", "CReactor"]),
         target("Logging", in: "Node", ["Base", "CBase"]),

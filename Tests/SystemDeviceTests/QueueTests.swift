@@ -65,15 +65,20 @@ import Testing
     /// As a reactor sleeps: a wake that is lost leaves this test without an end, and the wait says so.
     @Test(arguments: carriers)
     func anOwnerThatSleepsIsWokenByItsDescriptor(_ carrier: SystemDevices.Carrier) throws {
-        let scratch = try Scratch()
-        var random = SeededRandom(seed: runSeed("SystemQueueTests"))
         let signal = apus_eventfd()
         let epoll = epoll_create1(0)
+        apus_epoll_add(epoll, signal, UInt32(APUS_READABLE) | UInt32(APUS_EDGE), 1)
+        // Closed when the queues are gone: a helper thread that signals late must not write into a file of somebody else.
         defer {
             close(epoll)
             close(signal)
         }
-        apus_epoll_add(epoll, signal, UInt32(APUS_READABLE) | UInt32(APUS_EDGE), 1)
+        try sleepAndWake(carrier, epoll, signal)
+    }
+
+    private func sleepAndWake(_ carrier: SystemDevices.Carrier, _ epoll: Int32, _ signal: Int32) throws {
+        let scratch = try Scratch()
+        var random = SeededRandom(seed: runSeed("SystemQueueTests"))
         let wake = DeviceWake(descriptor: signal) { _ = eventfd_write(signal, 1) }
         let queues = try SystemDevices(carrier: carrier).makeQueues(devices(scratch, carrier, 2), depth: 32, wake: wake)
         let drivers = queues.map(Driver.init)

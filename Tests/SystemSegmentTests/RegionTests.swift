@@ -94,6 +94,36 @@ import Testing
         #expect(found == steps)
     }
 
+    /// A mapping that the file refuses, of MAP_SYNC on this disk for one, must not give the reserved space up before the
+    /// next try: what another thread maps meanwhile would come to lie there, and be replaced. That thread reads what is
+    /// not its own, then, or dies of writing beyond the end of a file.
+    @Test(arguments: [Segment.Kind.shmem, .pmem]) func mappingTakesNobodysMemory(_ kind: Segment.Kind) throws {
+        let scratch = try Scratch(kind)
+        let byteCount = 64 << 20
+        let segments = try (0..<4).map { number in
+            var wish = Wish(kind, [scratch.mount("\(number)")])
+            wish.spec.stageByteCount = byteCount
+            return try wish.begin(1)
+        }
+        let isDone = Atomic(false)
+        let mapped = Atomic(0)
+        let lost = Atomic(0)
+        onThreads(2) { thread in
+            if thread == 0 {
+                for (segment, number) in segments.flatMap({ segment in (0..<150).map { (segment, $0) } }) {
+                    guard let region = try? segment.region("region-\(number)", capacity: byteCount) else { continue }
+                    if region.grow(to: 1) { mapped.add(1, ordering: .relaxed) }
+                }
+                isDone.store(true, ordering: .releasing)
+            } else {
+                while !isDone.load(ordering: .acquiring) { lost.add(lostMappings(500, byteCount), ordering: .relaxed) }
+            }
+        }
+        let (mappedCount, lostCount) = (mapped.load(ordering: .relaxed), lost.load(ordering: .relaxed))
+        #expect(mappedCount == 600)
+        #expect(lostCount == 0)
+    }
+
     /// Touching what is not there would kill the process by SIGBUS: that it goes on is what is tested.
     @Test(arguments: [Segment.Kind.shmem, .pmem]) func aFullMountIsNoMoreRoom(_ kind: Segment.Kind) throws {
         guard let small = try SmallMount("size=4M") else { return }
@@ -157,6 +187,19 @@ import Testing
         #expect(try !ShmemProbe("/proc").isTmpfs)
         #expect(throws: StorageError.self) { try ShmemProbe("/none") }
     }
+}
+
+/// Maps memory so many times, each noted in itself; how many are not what they were.
+private func lostMappings(_ count: Int, _ byteCount: Int) -> Int {
+    let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+    let all = (0..<count).compactMap { _ -> UnsafeMutableRawPointer? in
+        guard let one = mmap(nil, byteCount, PROT_READ | PROT_WRITE, flags, -1, 0), one != MAP_FAILED else { return nil }
+        one.storeBytes(of: one, as: UnsafeMutableRawPointer.self)
+        return one
+    }
+    let lost = all.count { $0.load(as: UnsafeMutableRawPointer?.self) != $0 }
+    for one in all { munmap(one, byteCount) }
+    return lost
 }
 
 /// A thread's number and what it does.

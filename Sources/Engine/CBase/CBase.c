@@ -127,7 +127,7 @@ uint32_t apus_crc32c(uint32_t seed, const void *bytes, size_t count) {
     return ~crc;
 }
 
-// ---- Anonymous memory ----
+// ---- Memory ----
 
 enum { HUGE_PAGE = 2 << 20 };
 
@@ -149,3 +149,7 @@ int apus_pages_discard(void *address, size_t byte_count) {
 }
 
 void apus_pages_release(void *address, size_t byte_count) { munmap(address, byte_count); }
+
+int apus_pages_move(void *from, void *to, size_t byte_count) {
+    return mremap(from, byte_count, byte_count, MREMAP_MAYMOVE | MREMAP_FIXED, to) == MAP_FAILED ? errno : 0;
+}

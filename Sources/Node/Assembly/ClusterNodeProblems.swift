@@ -30,6 +30,14 @@ struct Standing {
         /// When the sentence was right last.
         var rightAt: Instant
     }
+
+    /// Whom only others hear.
+    struct Unheard {
+        let members: [Member]
+        /// The number of the view that they are not in.
+        let number: UInt64
+    }
+
     /// Between two sentences of one node that explain as much.
     static let holdSeconds: UInt64 = 10
     var outsiders: [Outsider] = []
@@ -38,8 +46,8 @@ struct Standing {
     /// Since when it is in none.
     var alone: Instant?
     var nextLook = Instant(nanoseconds: 0)
-    /// Whom only others hear; looked for when what they say, or the view, has changed.
-    var unheard: (members: [Member], view: UInt64)?
+    /// Looked for when what others say, or the view, has changed.
+    var unheard: Unheard?
 
     /// This node and these are in a view.
     mutating func joined(_ members: [Member]) {
@@ -119,9 +127,9 @@ extension ClusterNode {
 
     /// Members that others hear and this node does not, though their heartbeats should come here, too.
     private mutating func unheard(outside members: [Member], number: UInt64) -> [Member] {
-        if let unheard = standing.unheard, unheard.view == number { return unheard.members }
+        if let unheard = standing.unheard, unheard.number == number { return unheard.members }
         let found = findUnheard(outside: members)
-        standing.unheard = (found, number)
+        standing.unheard = Standing.Unheard(members: found, number: number)
         return found
     }
 

@@ -1,4 +1,5 @@
 // What differs between shared memory (files on tmpfs) and persistent memory (files on a DAX file system).
+internal import CBase
 internal import CPmem
 internal import Glibc
 internal import Storage
@@ -10,18 +11,28 @@ struct SegmentMedium: Sendable {
     let isForced: Bool
     private static let tmpfsMagic = 0x0102_1994
 
-    /// Maps the front of a file over reserved address space. It may be longer than the file.
+    /// Maps the front of a file, whole pages, over reserved address space. It may be longer than the file.
     func map(_ descriptor: Int32, at address: UnsafeMutableRawPointer, byteCount: Int) -> Int32 {
-        let access = PROT_READ | PROT_WRITE
-        if kind == .pmem {
-            let flags = MAP_SHARED_VALIDATE | MAP_SYNC | MAP_FIXED
-            if mmap(address, byteCount, access, flags, descriptor, 0) != MAP_FAILED { return 0 }
-            guard isForced else { return errno }
+        // Elsewhere first: a MAP_FIXED that the file refuses has given the reserved space up all the same, and what another
+        // thread maps before the next try comes to lie there.
+        var mapped = MAP_FAILED
+        if kind == .pmem { mapped = SegmentMedium.mapAnywhere(descriptor, byteCount, MAP_SHARED_VALIDATE | MAP_SYNC) }
+        if mapped == MAP_FAILED, kind == .shmem || isForced {
+            mapped = SegmentMedium.mapAnywhere(descriptor, byteCount, MAP_SHARED)
         }
-        guard mmap(address, byteCount, access, MAP_SHARED | MAP_FIXED, descriptor, 0) != MAP_FAILED else { return errno }
+        guard mapped != MAP_FAILED else { return errno }
+        let reason = apus_pages_move(mapped, address, byteCount)
+        guard reason == 0 else {
+            munmap(mapped, byteCount)
+            return reason
+        }
         // Without huge pages it works as well, only slower.
         if kind == .shmem { _ = madvise(address, byteCount, MADV_HUGEPAGE) }
         return 0
+    }
+
+    private static func mapAnywhere(_ descriptor: Int32, _ byteCount: Int, _ flags: Int32) -> UnsafeMutableRawPointer? {
+        mmap(nil, byteCount, PROT_READ | PROT_WRITE, flags, descriptor, 0)
     }
 
     /// Makes a mapped file longer, with all of the new bytes allocated; in persistent memory that lasts. What fails is

@@ -101,12 +101,14 @@ void apus_background_thread(const char *name, int niceness);
 
 uint32_t apus_crc32c(uint32_t seed, const void *bytes, size_t count);
 
-// ---- Anonymous memory: address space is reserved at once, pages come with the first touch. ----
+// ---- Memory: address space is reserved at once, pages come with the first touch. ----
 
 // NULL on failure. `huge` asks for transparent huge pages; alignment is 2 MiB.
 void *apus_pages_reserve(size_t byte_count, bool huge);
 // Gives the pages back to the system; they read as zero afterwards. Returns 0 or errno.
 int apus_pages_discard(void *address, size_t byte_count);
 void apus_pages_release(void *address, size_t byte_count);
+// Moves a mapping of whole pages over what is mapped at `to`, in one step. Returns 0 or errno.
+int apus_pages_move(void *from, void *to, size_t byte_count);
 
 #endif
