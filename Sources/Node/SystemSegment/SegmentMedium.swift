@@ -10,13 +10,15 @@ struct SegmentMedium: Sendable {
     /// Persistent memory may be files whose stores do not last when power fails.
     let isForced: Bool
     private static let tmpfsMagic = 0x0102_1994
+    /// The file system takes these exactly where what is persisted lasts.
+    private static let durableFlags = MAP_SHARED_VALIDATE | MAP_SYNC
 
     /// Maps the front of a file, whole pages, over reserved address space. It may be longer than the file.
     func map(_ descriptor: Int32, at address: UnsafeMutableRawPointer, byteCount: Int) -> Int32 {
         // Elsewhere first: a MAP_FIXED that the file refuses has given the reserved space up all the same, and what another
         // thread maps before the next try comes to lie there.
         var mapped = MAP_FAILED
-        if kind == .pmem { mapped = SegmentMedium.mapAnywhere(descriptor, byteCount, MAP_SHARED_VALIDATE | MAP_SYNC) }
+        if kind == .pmem { mapped = SegmentMedium.mapAnywhere(descriptor, byteCount, SegmentMedium.durableFlags) }
         if mapped == MAP_FAILED, kind == .shmem || isForced {
             mapped = SegmentMedium.mapAnywhere(descriptor, byteCount, MAP_SHARED)
         }
@@ -87,11 +89,9 @@ struct SegmentMedium: Sendable {
         let byteCount = 4096
         let reason = posix_fallocate(descriptor, 0, off_t(byteCount))
         guard reason == 0 else { throw FileProblem.medium("allocate", path, reason) }
-        let flags = MAP_SHARED_VALIDATE | MAP_SYNC
-        guard let address = mmap(nil, byteCount, PROT_READ | PROT_WRITE, flags, descriptor, 0), address != MAP_FAILED else {
-            return false
-        }
-        munmap(address, byteCount)
+        let mapped = SegmentMedium.mapAnywhere(descriptor, byteCount, SegmentMedium.durableFlags)
+        guard mapped != MAP_FAILED else { return false }
+        munmap(mapped, byteCount)
         return true
     }
 
